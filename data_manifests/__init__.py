@@ -1,0 +1,1 @@
+"""Facts about data sets, as TOML: addresses, sizes, checksums, splits, published numbers."""

@@ -1,0 +1,1 @@
+"""Stage 1: raw data sets in, feature shards out. Never imports `trainer`."""
