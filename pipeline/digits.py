@@ -152,7 +152,8 @@ def rotate(images: Features, degrees: NDArray[np.float64]) -> Features:
     corner = np.arange(count)[:, None, None] * side**2 + top * side + left
     above = source[corner] * (1 - right) + source[corner + 1] * right
     below = source[corner + side] * (1 - right) + source[corner + side + 1] * right
-    return np.clip(above * (1 - down) + below * down, 0, 1).astype(np.float32)
+    rotated: Features = np.clip(above * (1 - down) + below * down, 0, 1).astype(np.float32)
+    return rotated
 
 
 def add_noise(images: Features, sigma: float, rng: np.random.Generator) -> Features:

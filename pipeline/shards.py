@@ -7,13 +7,12 @@ rest: `schema`, `dataset`, `classes`, `modalities`, and, where known, `split`, `
 A shard is written whole or not at all, validated when it is opened, and never changed afterwards.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -22,25 +21,27 @@ from numpy.typing import NDArray
 from pipeline import hdf5
 from pipeline.errors import DataError
 from pipeline.files import atomic_path
+from pipeline.schema import (
+    SCHEMA,
+    Distribution,
+    Features,
+    Hasher,
+    Header,
+    Modality,
+    RowData,
+    header_fault,
+    row_fault,
+    value_fault,
+)
 
-Distribution = Literal["bernoulli", "nonnegative", "gaussian"]
-Features = NDArray[np.float32]
-
-SCHEMA = 1
-RESERVED = ("label", "id", "labelled")
+__all__ = [
+    "ClassCount", "Description", "Distribution", "Features", "Modality", "ModalitySummary", "Part", "PartData", "Shard",
+    "describe", "write_shard",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "test")
 _HINT = hdf5.SCHEMA_HINT
-
-
-@dataclass(frozen=True)
-class Modality:
-    """One kind of feature: its name, its width D, and the family its values are modelled by."""
-
-    name: str
-    width: int
-    distribution: Distribution
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,18 +66,27 @@ class Part:
         """N, the number of rows."""
         return len(self.labels)
 
+    @property
+    def row_data(self) -> RowData:
+        """Labels, ids and mask together."""
+        return RowData(self.labels, self.ids, self.labelled)
+
     def features(self, modality: str, rows: slice | None = None) -> Features:
         """The features of one modality, `[N, D]` float32, or of the rows of a slice with a positive step.
 
         Raises:
             DataError: there is no such modality, or the file was damaged since it was opened.
+            ValueError: the step is not positive.
         """
+        start, stop, step = (rows or slice(None)).indices(self.rows)
+        if step < 1:
+            raise ValueError(f"rows are read forwards, and the step is {step}")
         known = [m.name for m in self.modalities]
         if modality not in known:
             raise DataError(f"{self.path}: there is no modality {modality!r}, only {', '.join(known)}")
         with hdf5.reading(self.path) as file:
             source = hdf5.dataset(self.path, file, f"{self.name}/{modality}")
-            return np.ascontiguousarray(hdf5.read(self.path, source, rows), np.float32)
+            return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
 
     def blocks(self, modality: str) -> Iterator[Features]:
         """The features of one modality in order, some 8 MiB at a time.
@@ -144,15 +154,15 @@ class Shard:
         with hdf5.reading(path) as file:
             header = _read_header(path, file)
             parts = {name: _read_part(path, file, name, header.modalities) for name in _PARTS}
-            fault = _row_fault(len(header.classes), parts)
+            fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
             if fault:
                 raise DataError(f"{path}: {fault}", _HINT)
-            hasher = _Hasher(header) if rehash or header.digest is None else None
+            hasher = Hasher(header) if rehash or header.digest is None else None
             for name, part in parts.items():
                 for modality in header.modalities:
                     _scan(path, file, f"{name}/{modality.name}", modality.distribution, hasher)
                 if hasher:
-                    hasher.rows(part.labels, part.ids, part.labelled)
+                    hasher.rows(part.row_data)
         return cls(
             path=path,
             dataset=header.dataset,
@@ -203,17 +213,17 @@ def write_shard(
         StorageError: the disk is full or refuses; nothing is left behind.
     """
     path = Path(path)
-    header = _Header(dataset, split, tuple(classes), tuple(modalities), None, dict(provenance or {}))
-    fault = _header_fault(header)
+    header = Header(dataset, split, tuple(classes), tuple(modalities), None, dict(provenance or {}))
+    fault = header_fault(header)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
     given = {"train": train, "test": test}
     parts = {name: _as_part(path, name, data, header.modalities) for name, data in given.items()}
-    fault = _row_fault(len(header.classes), parts)
+    fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
     with atomic_path(path) as temporary, hdf5.creating(temporary) as (file, check_disk):
-        hasher = _Hasher(header)
+        hasher = Hasher(header)
         for name, part in parts.items():
             group = file.create_group(name)
             for modality in header.modalities:
@@ -226,7 +236,7 @@ def write_shard(
             hdf5.write_rows(group, "id", part.ids)
             if part.labelled is not None:
                 hdf5.write_rows(group, "labelled", part.labelled)
-            hasher.rows(part.labels, part.ids, part.labelled)
+            hasher.rows(part.row_data)
             check_disk()
         _write_header(file, header, hasher.hexdigest())
     return Shard.open(path)
@@ -312,106 +322,10 @@ def describe(shard: Shard) -> Description:
     )
 
 
-# --- what makes a shard valid: each function gives the fault in words, or None --------------------------------------
-
-
-@dataclass(frozen=True)
-class _Header:
-    dataset: str
-    split: int | None
-    classes: tuple[str, ...]
-    modalities: tuple[Modality, ...]
-    digest: str | None
-    provenance: dict[str, Any]
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
-
-
-def _header_fault(header: _Header) -> str | None:
-    if not _is_name(header.dataset):
-        return "the name of the data set is not a printable text"
-    if header.split is not None and header.split < 0:
-        return f"split {header.split} is negative"
-    if len(header.classes) < 2:
-        return "there are fewer than two classes"
-    for name in header.classes:
-        if not _is_name(name) or header.classes.count(name) > 1:
-            return f"the class name {name!r} is not a printable text of its own"
-    if not header.modalities:
-        return "there is no modality"
-    names = [modality.name for modality in header.modalities]
-    for modality in header.modalities:
-        name = modality.name
-        if not _is_name(name) or set(name) & set("/+,") or name.startswith("."):
-            return f"a modality cannot be named {name!r} (printable text without / + , or a leading dot)"
-        if name in RESERVED or names.count(name) > 1:
-            return f"the modality name {name!r} is {'reserved' if name in RESERVED else 'there twice'}"
-        if modality.distribution not in get_args(Distribution):
-            return f"modality {name} is {modality.distribution!r}, not bernoulli, nonnegative or gaussian"
-        if modality.width < 1:
-            return f"modality {name} has no columns"
-    return None
-
-
-def _row_fault(classes: int, parts: Mapping[str, Part]) -> str | None:
-    for name, part in parts.items():
-        if part.rows == 0:
-            return f"{name} has no rows"
-        outside = np.flatnonzero((part.labels < -1) | (part.labels >= classes))
-        if outside.size:
-            row = int(outside[0])
-            return f"{name}/label is {part.labels[row]} in row {row}, outside -1..{classes - 1}"
-        if part.labelled is not None:
-            unknown = np.flatnonzero(part.labelled & (part.labels < 0))
-            if unknown.size:
-                return f"{name}/labelled marks row {unknown[0]}, whose label is unknown"
-    ids = np.concatenate([part.ids for part in parts.values()])
-    if (ids == "").any():
-        return "an id is empty"
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        return f"the id {str(unique[counts > 1][0])!r} is there more than once"
-    return None
-
-
-def _value_fault(block: Features, distribution: Distribution, start: int) -> str | None:
-    low, high = block.min(), block.max()  # a NaN anywhere makes both NaN
-    if not (np.isfinite(low) and np.isfinite(high)):
-        row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-        return f"holds a value that is not finite in row {row}"
-    if distribution == "bernoulli" and (low < 0 or high > 1):
-        return f"holds {low if low < 0 else high:g}, outside the [0, 1] of a bernoulli modality"
-    if distribution == "nonnegative" and low < 0:
-        return f"holds {low:g}, below the 0 of a nonnegative modality"
-    return None
-
-
-class _Hasher:
-    """The digest of a shard's content: header, then per part each modality, labels, mask and ids."""
-
-    def __init__(self, header: _Header) -> None:
-        modalities = [[m.name, m.width, m.distribution] for m in header.modalities]
-        content = [SCHEMA, header.dataset, header.split, list(header.classes), modalities]
-        self._hash = hashlib.sha256(json.dumps(content).encode())
-
-    def update(self, block: Features) -> None:
-        self._hash.update(np.ascontiguousarray(block, "<f4").data)
-
-    def rows(self, labels: NDArray[np.int64], ids: NDArray[np.str_], labelled: NDArray[np.bool_] | None) -> None:
-        self._hash.update(np.ascontiguousarray(labels, "<i8").data)
-        mask = None if labelled is None else labelled.astype(int).tolist()
-        self._hash.update(json.dumps([mask, ids.tolist()]).encode())
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_header(path: Path, file: h5py.File) -> _Header:
+def _read_header(path: Path, file: h5py.File) -> Header:
     schema, dataset, split, digest = (
         hdf5.attribute(path, file, name) for name in ("schema", "dataset", "split", "digest")
     )
@@ -428,8 +342,8 @@ def _read_header(path: Path, file: h5py.File) -> _Header:
         hdf5.members(path, file, name)
     modalities = tuple(Modality(name, _read_width(path, file, name), how) for name, how in distributions.items())
     content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
-    header = _Header(dataset, split, tuple(classes), modalities, digest, content)
-    fault = _header_fault(header)
+    header = Header(dataset, split, tuple(classes), modalities, digest, content)
+    fault = header_fault(header)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
     return header
@@ -472,12 +386,12 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
     )
 
 
-def _scan(path: Path, file: h5py.File, name: str, distribution: Distribution, hasher: _Hasher | None) -> None:
+def _scan(path: Path, file: h5py.File, name: str, distribution: Distribution, hasher: Hasher | None) -> None:
     source = hdf5.dataset(path, file, name)
     step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
     for start in range(0, source.shape[0], step):
         block = np.asarray(hdf5.read(path, source, slice(start, start + step)), np.float32)
-        fault = _value_fault(block, distribution, start)
+        fault = value_fault(block, distribution, start)
         if fault:
             raise DataError(f"{path}: {name} {fault}", _HINT)
         if hasher:
@@ -537,7 +451,7 @@ def _checked_blocks(
             )
         with np.errstate(over="ignore"):  # a float64 too large becomes inf, and is refused as such
             block = np.asarray(given, np.float32)
-        fault = _value_fault(block, modality.distribution, start) if len(block) else None
+        fault = value_fault(block, modality.distribution, start) if len(block) else None
         if fault:
             raise DataError(f"{path}: {name} {fault}", _HINT)
         yield start, block
@@ -546,7 +460,7 @@ def _checked_blocks(
         raise DataError(f"{path}: {name} has {start} rows, and there are {part.rows} labels", _HINT)
 
 
-def _write_header(file: h5py.File, header: _Header, digest: str) -> None:
+def _write_header(file: h5py.File, header: Header, digest: str) -> None:
     hdf5.write_attribute(file, "schema", SCHEMA)
     hdf5.write_attribute(file, "dataset", header.dataset)
     if header.split is not None:
