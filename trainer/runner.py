@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import logging
+import math
 import os
 import platform
 import sys
@@ -16,17 +17,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import Data, choose_modalities, load
+from trainer.data import Data, choose_modalities, leaves_unlabelled, load
 from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import PRESETS, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
-from trainer.training import Progress, make_model, precision, train
+from trainer.training import LOWER_RATE, Progress, make_model, precision, train
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,10 @@ def plan(
         base = {"model": model, **PRESETS[name](model), **(values or {})}
         base |= {"data": shard.dataset, "digest": shard.digest, "split": shard.split}
         if isinstance(base["networks"], Mapping):
-            base["networks"] = {**PRESETS[name](model)["networks"], **base["networks"]}
+            networks = PRESETS[name](model)["networks"]
+            for unknown in base["networks"].keys() - networks.keys():
+                raise UsageError(f"{model} has no network '{unknown}'", f"its networks: {', '.join(networks)}")
+            base["networks"] = {**networks, **base["networks"]}
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
             own = (
                 {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
@@ -135,11 +139,12 @@ def train_all(
     open_runs = [run for run in runs if not run.done]
     if len(open_runs) < len(runs):
         _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
-    groups: dict[tuple[str, int], list[Run]] = {}
+    groups: dict[tuple[str, int, bool], list[Run]] = {}
     for run in open_runs:
         checkpoint = run.read_checkpoint()
         step = int(checkpoint.values["step"]) if checkpoint else 0
-        groups.setdefault((run.settings.stack_key(), step), []).append(run)
+        key = (run.settings.stack_key(), step, leaves_unlabelled(run.settings, shards[id(run)]))
+        groups.setdefault(key, []).append(run)
     for group in groups.values():
         for start in range(0, len(group), stack):
             together = group[start : start + stack]
@@ -151,11 +156,14 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     begun, clock = datetime.now(UTC), time.monotonic()
     data = load([run.settings for run in runs], shards, device)
     for run, own in zip(runs, data.examples, strict=True):
-        run.write_labelled(own.labelled_ids)
+        run.begin(own.labelled_ids)
     step = train(runs, data, device, progress)
     settings = runs[0].settings
     with precision(settings, device):
         results = evaluate(step.model, step.noise, data, iterations=settings.iterations, samples=settings.samples)
+    for run, result in zip(runs, results, strict=True):
+        if not all(map(math.isfinite, (result.elbo, *(score.nll for score in result.scores)))):
+            raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
         run.write_weights({name: tensor[r] for name, tensor in step.model.state_dict().items()})
         run.write_provenance(
