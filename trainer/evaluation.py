@@ -187,7 +187,9 @@ def probe(
 
     def classify(x: Mapping[str, Tensor]) -> Tensor:
         latents = model.encode(x).mean.cpu().numpy()
-        decisions = [np.float64(own.decision_function(latent)) for own, latent in zip(fitted, latents, strict=True)]
+        decisions: list[NDArray[np.float64]] = [
+            own.decision_function(latent).astype(np.float64) for own, latent in zip(fitted, latents, strict=True)
+        ]
         if decisions[0].ndim == 1:  # two classes: the second one's logit against the first
             decisions = [np.stack([np.zeros_like(own), own], axis=-1) for own in decisions]
         return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # not the log of what may underflow to 0
@@ -223,7 +225,7 @@ def _elbo(model: Model, noise: Noise, data: Data) -> list[float]:
 
 
 def _test_batches(data: Data) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows `[R, B]` of the test sets, and how many are a replica's own: a shorter set repeats its last row to the end."""
+    """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; and how many are each replica's own."""
     longest = max(len(own.test) for own in data.examples)
     rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in data.examples])
     index = torch.from_numpy(rows).to(data.label.device)

@@ -92,8 +92,8 @@ class Run:
 
     def begin(self, labelled: Sequence[str]) -> None:
         """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
-        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
         write_atomically(self.folder / "settings.json", self.settings.model_dump_json(indent=2) + "\n")
+        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv."""
