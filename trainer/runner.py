@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -70,7 +71,7 @@ def plan(
     shards: Sequence[Shard],
     *,
     preset: str | None = None,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
     seeds: Sequence[int] = (0,),
     alphas: Sequence[float] = (),
     betas: Sequence[float] = (),
@@ -79,7 +80,7 @@ def plan(
 
     Args:
         shards: one, or one a split.
-        preset: the one that fits the shard where None.
+        preset: the one that fits the shard where None; where the shard marks labelled examples, those are taken.
         values: settings that replace the preset's.
 
     Raises:
@@ -88,24 +89,18 @@ def plan(
     model = check_model(model)
     jobs = []
     for shard in shards:
-        known = {m.name: m for m in choose_modalities(shard, (values or {}).get("modalities", ()))}
-        name = (
-            check_preset(preset)
-            if preset is not None
-            else preset_for(shard.dataset, {m.distribution for m in known.values()})
-        )
-        base = {"model": model, **PRESETS[name](model), **(values or {})}
-        base |= {"data": shard.dataset, "digest": shard.digest, "split": shard.split}
+        seen = choose_modalities(shard, values.get("modalities", ()))
+        start = PRESETS[check_preset(preset or preset_for(shard.dataset, {m.distribution for m in seen}))](model)
+        if shard.train.labelled is not None:
+            start["labels"] = "shard"
+        base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
         if isinstance(base["networks"], Mapping):
-            networks = PRESETS[name](model)["networks"]
-            for unknown in base["networks"].keys() - networks.keys():
-                raise UsageError(f"{model} has no network '{unknown}'", f"its networks: {', '.join(networks)}")
-            base["networks"] = {**networks, **base["networks"]}
+            for unknown in base["networks"].keys() - start["networks"].keys():
+                raise UsageError(f"{model} has no network '{unknown}'", f"its networks: {', '.join(start['networks'])}")
+            base["networks"] = start["networks"] | base["networks"]
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
-            own = (
-                {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
-            )
-            jobs.append(Job(build(base | own), shard))
+            own = {"seed": seed, "alpha": alpha, "beta": beta}
+            jobs.append(Job(build(base | {key: value for key, value in own.items() if value is not None}), shard))
     if betas and not jobs[0].settings.has_encoders:
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
