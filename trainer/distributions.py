@@ -70,6 +70,9 @@ class Pixels(_Summed):
         super().__init__(Bernoulli(logits=logits, validate_args=False))
         self.noise = noise
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.float())  # the library's takes the value's precision
+
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         assert not sample_shape
         return (self.noise.uniform(self.mean.shape) < self.mean).to(self.mean.dtype)

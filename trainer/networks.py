@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +31,7 @@ from trainer.noise import Noise
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
-_DROPOUT = re.compile(r"Dropout(0?\.\d+)")
+_DROPOUT = re.compile(r"Dropout(0?\.\d*[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Dropout:
     rate: float
 
     def __str__(self) -> str:
-        return f"Dropout{self.rate:g}"
+        return f"Dropout{np.format_float_positional(self.rate)}"
 
 
 @dataclass(frozen=True)
