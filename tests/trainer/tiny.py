@@ -13,7 +13,7 @@ from trainer.distributions import Conditional, Gaussian
 from trainer.factory import Factory
 from trainer.labels import LabelRule
 from trainer.models import MODELS
-from trainer.networks import ReplicaBatchNorm, ReplicaLinear
+from trainer.networks import ReplicaBatchNorm
 from trainer.noise import Noise
 
 CLASSES = 3
@@ -111,19 +111,15 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
     """Parameters and running statistics that are nowhere 0 or 1, different in every replica."""
     g = torch.Generator().manual_seed(1000 + seed)
     with torch.no_grad():
-        offsets = []  # what a bias before batch normalisation would be, as a shift of the running mean
+        for parameter in model.parameters():
+            parameter.copy_(0.6 * torch.randn(parameter.shape, generator=g))
         for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.copy_(0.8 * torch.randn(parameter.shape, generator=g))
-            if isinstance(module, ReplicaLinear) and module.bias is None:
-                offsets.append(0.8 * torch.randn(module.weight[:, 0].shape, generator=g))
-        offset = iter(offsets)
-        for module in model.modules():
-            if isinstance(module, Gaussian):  # variances from about 0.2 to 2
+            if isinstance(module, Gaussian):  # variances near 1: the terms of a bound vary little
                 module.heads[1].weight.mul_(0.4)
+                module.heads[1].bias.abs_()
             if isinstance(module, ReplicaBatchNorm):
                 module.scale.copy_(1 + 0.3 * torch.randn(module.scale.shape, generator=g))
-                module.mean.copy_(0.5 * torch.randn(module.mean.shape, generator=g) - next(offset))
+                module.mean.copy_(0.5 * torch.randn(module.mean.shape, generator=g))
                 module.variance.copy_(0.5 + torch.rand(module.variance.shape, generator=g))
 
 
