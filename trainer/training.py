@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import Interrupted, TrainingError, UsageError
+from pipeline.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.interrupts import stop_requests
 from trainer.data import Data, Stream
 from trainer.evaluation import evaluate
@@ -331,4 +331,8 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
     for r, checkpoint in enumerate(loaded):
         step.noise.set_state(r, checkpoint.tensors["noise"])
     epochs = steps // step.per_epoch
-    return steps, [[dict(row) for row in run.metrics() if int(row["epoch"]) <= epochs] for run in runs]
+    rows: list[list[dict[str, object]]] = [[dict(row) for row in run.metrics()[:epochs]] for run in runs]
+    for run, own in zip(runs, rows, strict=True):
+        if len(own) < epochs:
+            raise DataError(f"{run.folder} has lost the metrics of some epochs", "delete the folder to begin again")
+    return steps, rows
