@@ -331,9 +331,7 @@ def evaluate(
         )
         return
     for one, result in zip(found, results, strict=True):
-        table = Table(
-            "given", "how", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left"
-        )
+        table = Table("given", "how", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left")
         for score in result.scores:
             table.add_row(
                 score.given, MEANS[score.means], f"{100 * score.accuracy:.2f}", f"{score.nll:.3f}", f"{score.ece:.3f}"
