@@ -24,7 +24,7 @@ from pipeline.shards import Modality
 from trainer.data import Data, Examples
 from trainer.presets import mnist
 from trainer.settings import Settings, build
-from trainer.training import Step, precision
+from trainer.step import Step, precision
 
 ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048
 

@@ -15,7 +15,7 @@ ORDER = {
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
-        "data", "objectives", "evaluation", "runs", "training", "runner", "report",
+        "data", "objectives", "evaluation", "runs", "step", "training", "runner", "report",
     ],
 }  # fmt: skip
 FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "shards"}  # what the trainer may know of stage 1

@@ -142,6 +142,6 @@ def curves(runs: Sequence[Run], path: Path) -> None:
     handles: dict[str, Artist] = {}
     for panel in panels:
         handles |= {str(line.get_label()): line for line in panel.get_lines()}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", fontsize="small", frameon=False)
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

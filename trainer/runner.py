@@ -28,7 +28,8 @@ from trainer.noise import Noise
 from trainer.presets import PRESETS, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
-from trainer.training import LOWER_RATE, Progress, make_model, precision, train
+from trainer.step import LOWER_RATE, make_model, precision
+from trainer.training import Progress, train
 
 _log = logging.getLogger(__name__)
 

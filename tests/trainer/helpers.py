@@ -14,7 +14,8 @@ from trainer.evaluation import Evaluation
 from trainer.runner import Job, train_all
 from trainer.runs import Run
 from trainer.settings import Settings, build
-from trainer.training import Progress, Silent, Step
+from trainer.step import Step
+from trainer.training import Progress, Silent
 
 CPU = torch.device("cpu")
 CLASSES = ("cup", "bowl", "spoon")

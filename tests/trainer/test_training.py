@@ -42,7 +42,7 @@ from trainer.networks import ReplicaBatchNorm, ReplicaLinear
 from trainer.noise import Noise
 from trainer.runs import Checkpoint, Run
 from trainer.settings import Settings
-from trainer.training import Step
+from trainer.step import Step
 
 DROPOUT = NETWORKS["ssmvae"] | {"q(y|X)": "(X-D8BR-Dropout0.5)-D8BR-Dropout0.25, DK"}
 
