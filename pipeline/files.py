@@ -32,7 +32,8 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
 
-    On any failure the temporary file is removed and whatever stood at `path` is untouched.
+    On any failure the temporary file is removed and whatever stood at `path` is untouched. An error that is not the
+    disk's about this file (of a source that is read meanwhile, of the network) passes through unchanged.
 
     Raises:
         StorageError: the disk is full, read-only, or refuses.
@@ -48,6 +49,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        ours = {None, *map(str, (temporary, path, path.parent, *path.parent.parents))}
+        if error.errno is None or (error.filename and str(error.filename)) not in ours:
+            raise
         raise storage_error(path, error) from error
 
 

@@ -1,0 +1,238 @@
+"""HDF5 at the edges: files are made, opened and read here, and what HDF5 says of a bad one becomes one sentence."""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
+BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through
+SCHEMA_HINT = "docs/shards.md describes a valid shard"
+DAMAGE_HINT = "delete it and run the command that built it again (`mmssl preprocess` or `mmssl extract`)"
+# Every HDF5 since 1.10 (2016) opens this, and from it on HDF5 checksums its own metadata too.
+_LIBVER = ("v110", "v110")
+# What h5py raises on files that are damaged, depending on where the damage is.
+_H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file opened for reading, without file locks (they fail on many network disks, and nobody writes to it).
+
+    Raises:
+        DataError: there is no such file, it may not be read, or it is not an intact HDF5 file.
+    """
+    try:
+        empty = path.stat().st_size == 0
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{path}: cannot be read: {reason}", "check the path, or build the file") from error
+    if empty:
+        raise DataError(f"{path}: is an empty file", DAMAGE_HINT)
+    if not h5py.is_hdf5(path):
+        raise DataError(f"{path}: is not an HDF5 file, or its beginning is damaged", DAMAGE_HINT)
+    with _damage(path, "the file"):
+        file = h5py.File(path, "r", locking=False)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """A data set that is there, lies in this very file, and was written to its end.
+
+    Raises:
+        DataError: it is not so; in particular where a header declares more than the file holds.
+    """
+    found = _member(path, file, name)
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{path}: the data set {name} is missing", SCHEMA_HINT)
+    with _damage(path, name):
+        elsewhere = found.is_virtual or found.external or found.file.id != file.id
+        if found.chunks:
+            declared = int(np.prod([-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True)]))
+            stored = found.id.get_num_chunks()
+        else:
+            declared, stored = found.nbytes, found.id.get_storage_size()
+    if elsewhere:
+        raise DataError(f"{path}: the data set {name} lies in another file")
+    if stored < declared:
+        raise DataError(f"{path}: {name} is declared as {found.shape}, but was not written to its end", DAMAGE_HINT)
+    return found
+
+
+def members(path: Path, file: h5py.File, name: str) -> list[str]:
+    """The names inside a group.
+
+    Raises:
+        DataError: there is no such group, or it is damaged.
+    """
+    found = _member(path, file, name)
+    if not isinstance(found, h5py.Group):
+        raise DataError(f"{path}: the group {name} is missing", SCHEMA_HINT)
+    with _damage(path, name):
+        return list(found)
+
+
+def read(path: Path, source: h5py.Dataset, rows: slice | None = None) -> NDArray[Any]:
+    """The rows of a data set as stored.
+
+    Raises:
+        DataError: a checksum does not hold, or the bytes are not there.
+    """
+    with _damage(path, str(source.name).lstrip("/")):
+        return np.asarray(source[rows or slice(None)])
+
+
+def read_text(path: Path, source: h5py.Dataset) -> NDArray[np.str_]:
+    """A data set of UTF-8 strings, of fixed or variable length.
+
+    Raises:
+        DataError: it holds no text, or is damaged.
+    """
+    name = str(source.name).lstrip("/")
+    if h5py.check_string_dtype(source.dtype) is None:
+        raise DataError(f"{path}: {name} is {source.dtype}, not text")
+    with _damage(path, name):
+        return np.asarray(source.asstr()[...], dtype=np.str_)
+
+
+def attribute(path: Path, file: h5py.File, name: str) -> Any:
+    """An attribute of the root as a plain str, int, float, or an array; None where it is absent.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _damage(path, f"the attribute {name}"):
+        value = file.attrs.get(name)
+        if isinstance(value, bytes):
+            return value.decode()
+        return value.item() if isinstance(value, np.generic) else value
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file to write to, and a function that raises the disk's error, if there was one (call it often).
+
+    HDF5 crashes the whole process when it closes a file on a full disk. So it is never told: it writes through
+    `_Sink`, which remembers the first error and takes everything after it as written; the error is raised here.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    with path.open("w+b", buffering=0) as raw:
+        sink = _Sink(raw)
+        try:
+            with h5py.File(sink, "w", libver=_LIBVER) as file:
+                yield file, sink.check
+        except _H5_ERRORS:
+            sink.check()
+            raise
+        sink.check()
+
+
+def write_rows(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    """Writes a whole array as a chunked, checksummed data set; text as fixed-length UTF-8."""
+    if values.dtype.kind == "U":
+        values = np.char.encode(values, "utf-8")
+        values = values.astype(h5py.string_dtype("utf-8", values.itemsize))  # NumPy's own bytes would count as ASCII
+    create_rows(group, name, values.shape, values.dtype)[...] = values
+
+
+def create_rows(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A data set `[N, ...]` to fill: chunks of whole rows of about 1 MiB, each with a checksum."""
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+    rows = max(1, min(shape[0], CHUNK_BYTES // row_bytes))
+    return group.create_dataset(name, shape, dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+
+
+def write_attribute(file: h5py.File, name: str, value: str | int) -> None:
+    """An attribute of the root: an integer, or text stored in place, where HDF5's own checksum covers it."""
+    if isinstance(value, int):
+        file.attrs[name] = value
+    else:
+        content = value.encode()
+        file.attrs.create(name, np.bytes_(content), dtype=h5py.string_dtype("utf-8", max(1, len(content))))
+
+
+def parse_json(path: Path, name: str, text: object, kind: type) -> Any:
+    """A JSON text of an attribute, whose outermost value is a `kind` (list or dict).
+
+    Raises:
+        DataError: it is not.
+    """
+    words = "a JSON list" if kind is list else "a JSON object"
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: the attribute {name} is not the text of {words}")
+    return value
+
+
+def _member(path: Path, file: h5py.File, name: str) -> Any:
+    # One step at a time: asked for a whole path, HDF5 does not tell a missing object from a damaged one.
+    node: Any = file
+    for step in name.split("/"):
+        with _damage(path, name):
+            node = node[step] if isinstance(node, h5py.Group) and step in list(node) else None
+    return node
+
+
+@contextmanager
+def _damage(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except _H5_ERRORS as error:
+        detail = re.search(r"\((.*)\)", str(error), re.DOTALL)
+        reason = (detail[1] if detail else str(error)).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: {what} is damaged or cut short ({reason})", DAMAGE_HINT) from error
+
+
+class _Sink(io.RawIOBase):
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error:
+            raise self._error
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        size = len(rest)
+        try:
+            while rest and not self._error:
+                rest = rest[self._raw.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._raw.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        return self._raw.readinto(buffer) or 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def seekable(self) -> bool:
+        return True

@@ -1,0 +1,224 @@
+"""Facts about data sets (`data_manifests/*.toml`) as typed records; their files found, verified and fetched."""
+
+import io
+import logging
+import os
+import time
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, TypeVar, overload
+
+import pooch
+import requests
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
+
+from pipeline.errors import DataError
+from pipeline.files import flush, sha256, storage_error
+
+_log = logging.getLogger(__name__)
+_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
+_PIECE = 2**20
+_REPORT_SECONDS = 5.0
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+
+
+class Record(BaseModel):
+    """A part of a manifest: unchangeable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RemoteFile(Record):
+    """One file to have: where it is served (tried in this order), what its bytes must be, and how we know.
+
+    `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is there for people to compare.
+    """
+
+    name: FileName
+    urls: tuple[Url, ...] = Field(min_length=1)
+    size: PositiveInt
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+    trust: str
+
+
+class Manifest(Record):
+    """A data set that consists of files. A data set with more facts than these subclasses it."""
+
+    name: FileName
+    title: str
+    homepage: str
+    licence: str
+    note: str = ""
+    files: tuple[RemoteFile, ...] = Field(min_length=1)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that can be fetched, sorted: every manifest with files."""
+    found = (entry.name for entry in resources.files("data_manifests").iterdir())
+    stems = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    return tuple(stem for stem in stems if "files" in _content(stem))
+
+
+@overload
+def load(name: str) -> Manifest: ...
+@overload
+def load(name: str, kind: type[R]) -> R: ...
+def load(name: str, kind: type[Record] = Manifest) -> Record:
+    """The manifest `data_manifests/<name>.toml` as a record of the given kind.
+
+    Raises:
+        DataError: there is no such manifest.
+        pydantic.ValidationError: the manifest does not fit its kind, which is a defect of the project.
+    """
+    return kind.model_validate(_content(name))
+
+
+def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
+    """Every file of a data set, verified: file name -> where it lies.
+
+    A file is taken from `raw/<name>/`, or used in place in `$MMSSL_DATA/<name>/`, or downloaded into `raw/<name>/`.
+
+    Raises:
+        DataError: a file that is there has the wrong bytes (it is named, never overwritten), or no address works.
+        StorageError: the disk is full or refuses.
+    """
+    if isinstance(manifest, str):
+        manifest = load(manifest)
+    folder = raw / manifest.name
+    return {file.name: _find(file, folder, manifest.name) or _download(file, folder) for file in manifest.files}
+
+
+def verify(file: RemoteFile, path: Path) -> None:
+    """Holds a file on disk against its record.
+
+    Raises:
+        DataError: it cannot be read, or its size or sha256 is not the recorded one.
+    """
+    hint = f"move {path} away, and run the same command to get it again"
+    try:
+        size = path.stat().st_size
+        if size != file.size:
+            raise DataError(f"{path}: has {size:,} bytes, not the {file.size:,} of {file.name}", hint)
+        if sha256(path) != file.sha256:
+            raise DataError(f"{path}: has the size of {file.name}, but not its content (the sha256 differs)", hint)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _content(name: str) -> Mapping[str, object]:
+    entry = resources.files("data_manifests") / f"{name}.toml"
+    if "/" in name or not entry.is_file():
+        raise DataError(f"there is no data set {name!r}", "`mmssl data list` shows those there are")
+    return tomllib.loads(entry.read_text("utf-8"))
+
+
+def _find(file: RemoteFile, folder: Path, name: str) -> Path | None:
+    shared = os.environ.get("MMSSL_DATA")
+    for place in (folder, *([Path(shared) / name] if shared else [])):
+        path = place / file.name
+        if path.exists():
+            verify(file, path)
+            return path
+    return None
+
+
+def _download(file: RemoteFile, folder: Path) -> Path:
+    target = folder / file.name
+    part = folder / f".{file.name}.part"
+    pooch.get_logger().setLevel("WARNING")  # ours says the same
+    tried = []
+    for url in file.urls:
+        resumed = part.exists()
+        for _ in range(1 + resumed):  # a part that turned out to be of other bytes is gone: once more from the start
+            try:
+                pooch.retrieve(url, f"sha256:{file.sha256}", file.name, folder, downloader=_Resuming(file, part))
+                flush(folder)
+                return target
+            except requests.RequestException as error:
+                reason = _reason(error)
+                break
+            except ValueError:
+                reason = "it serves other bytes"
+            except OSError as error:
+                raise storage_error(target, error) from error
+        tried.append(f"{url} ({reason})")
+        _log.warning("%s: %s", url, reason)
+    raise DataError(
+        f"cannot get {file.name}: tried {', '.join(tried)}",
+        f"get the file yourself and put it into {folder}/, or set MMSSL_DATA to a folder that holds "
+        f"{folder.name}/{file.name}; then run the same command again",
+    )
+
+
+class _Resuming:
+    """A pooch downloader that goes on where a broken download stopped.
+
+    The bytes gather in `part`, which outlives a failure; complete, it takes the place of pooch's own temporary file,
+    which pooch renames once the checksum holds.
+    """
+
+    def __init__(self, file: RemoteFile, part: Path) -> None:
+        self._file = file
+        self._part = part
+
+    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
+        while True:
+            before = self._have()
+            try:
+                self._stream(url, before)
+                break
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                if self._have() <= before:  # no progress
+                    raise
+                _log.info("%s: connection lost at %s bytes; going on from there", self._file.name, f"{self._have():,}")
+        flush(self._part)
+        os.replace(self._part, output_file)
+
+    def _have(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _stream(self, url: str, start: int) -> None:
+        if start >= self._file.size:
+            self._part.unlink()
+            start = 0
+        # "identity": a .gz must arrive as it is, not unpacked on the way
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
+            goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            resumed = start > 0 and response.status_code == requests.codes.partial_content and goes_on
+            _log.info("%s: %s from %s", self._file.name, "resumed" if resumed else "download", url)
+            with self._part.open("ab" if resumed else "wb") as part:
+                self._copy(response, part, start if resumed else 0)
+
+    def _copy(self, response: requests.Response, part: io.BufferedWriter, done: int) -> None:
+        size = self._file.size
+        last = time.monotonic()
+        for piece in response.iter_content(_PIECE):
+            done += len(piece)
+            if done > size:
+                break  # whatever it is, it is not this file: the checksum will say so
+            part.write(piece)
+            if time.monotonic() - last > _REPORT_SECONDS:
+                last = time.monotonic()
+                _log.info("%s: %d of %d MB", self._file.name, done // 10**6, size // 10**6)
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        return "no connection, or it broke off"
+    return type(error).__name__

@@ -1,0 +1,471 @@
+"""The contract between the two stages: one HDF5 file that holds everything a training run reads (docs/shards.md).
+
+`train/` and `test/` each hold one `[N, D]` float32 data set per modality, `label [N]` (class index, -1 = unknown) and
+`id [N]`; `train/labelled [N]` is there where the data fixes which labels may be used. The root's attributes say the
+rest: `schema`, `dataset`, `classes`, `modalities`, and, where known, `split`, `provenance` and `digest`.
+
+A shard is written whole or not at all, validated when it is opened, and never changed afterwards.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import hdf5
+from pipeline.errors import DataError
+from pipeline.files import atomic_path
+from pipeline.schema import (
+    SCHEMA,
+    Distribution,
+    Features,
+    Hasher,
+    Header,
+    Modality,
+    RowData,
+    header_fault,
+    row_fault,
+    value_fault,
+)
+
+__all__ = [
+    "ClassCount", "Description", "Distribution", "Features", "Modality", "ModalitySummary", "Part", "PartData", "Shard",
+    "describe", "write_shard",
+]  # fmt: skip
+
+_log = logging.getLogger(__name__)
+_PARTS = ("train", "test")
+_HINT = hdf5.SCHEMA_HINT
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The training or the test rows of a shard. Features are read when asked for; no file stays open in between.
+
+    Attributes:
+        labels: int64 `[N]`, a class index or -1 where the class is unknown.
+        ids: str `[N]`, unique in the whole shard.
+        labelled: bool `[N]`, the rows whose label may be used in training, or None where the data does not fix them.
+    """
+
+    path: Path
+    name: str
+    modalities: tuple[Modality, ...]
+    labels: NDArray[np.int64] = field(repr=False)
+    ids: NDArray[np.str_] = field(repr=False)
+    labelled: NDArray[np.bool_] | None = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """N, the number of rows."""
+        return len(self.labels)
+
+    @property
+    def row_data(self) -> RowData:
+        """Labels, ids and mask together."""
+        return RowData(self.labels, self.ids, self.labelled)
+
+    def features(self, modality: str, rows: slice | None = None) -> Features:
+        """The features of one modality, `[N, D]` float32, or of the rows of a slice with a positive step.
+
+        Raises:
+            DataError: there is no such modality, or the file was damaged since it was opened.
+            ValueError: the step is not positive.
+        """
+        start, stop, step = (rows or slice(None)).indices(self.rows)
+        if step < 1:
+            raise ValueError(f"rows are read forwards, and the step is {step}")
+        known = [m.name for m in self.modalities]
+        if modality not in known:
+            raise DataError(f"{self.path}: there is no modality {modality!r}, only {', '.join(known)}")
+        with hdf5.reading(self.path) as file:
+            source = hdf5.dataset(self.path, file, f"{self.name}/{modality}")
+            return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
+
+    def blocks(self, modality: str) -> Iterator[Features]:
+        """The features of one modality in order, some 8 MiB at a time.
+
+        Raises:
+            DataError: as `features`.
+        """
+        width = next((m.width for m in self.modalities if m.name == modality), 1)
+        step = max(1, hdf5.BLOCK_BYTES // (4 * width))
+        for start in range(0, self.rows, step):
+            yield self.features(modality, slice(start, start + step))
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """An opened, validated shard; holds labels and ids, and reads features when asked.
+
+    Attributes:
+        split: the number of the train/test split, or None where the data set has only one.
+        classes: the K class names; a label is an index into them.
+        modalities: in the order of the file.
+        digest: sha256 of the content (not of the provenance): two shards with the same digest train the same.
+        digest_recorded: whether the file records the digest; otherwise it was computed on opening.
+        provenance: how the shard was made, free-form.
+    """
+
+    path: Path
+    dataset: str
+    split: int | None
+    classes: tuple[str, ...]
+    modalities: tuple[Modality, ...]
+    digest: str
+    digest_recorded: bool
+    provenance: dict[str, Any] = field(repr=False)
+    train: Part
+    test: Part
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Opens a shard and validates it: schema, shapes, types, finite values in range, labels, ids.
+
+        Every feature is read once, in blocks, so that per-chunk checksums are checked too.
+
+        Raises:
+            DataError: the file is missing, damaged, or not a valid shard; one sentence says what is wrong.
+        """
+        return cls._load(Path(path), rehash=False)
+
+    def verify(self) -> None:
+        """Reads every byte again: all that `open` checks, and the digest of the content where the file records one.
+
+        Raises:
+            DataError: the file is damaged or was changed.
+        """
+        again = self._load(self.path, rehash=True)
+        if not self.digest_recorded:
+            _log.warning("%s: no digest is recorded in it; everything else was verified", self.path)
+        if again.digest != self.digest:
+            raise DataError(
+                f"{self.path}: its content does not match its digest, so it was changed or damaged", hdf5.DAMAGE_HINT
+            )
+
+    @classmethod
+    def _load(cls, path: Path, rehash: bool) -> Self:
+        with hdf5.reading(path) as file:
+            header = _read_header(path, file)
+            parts = {name: _read_part(path, file, name, header.modalities) for name in _PARTS}
+            fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
+            if fault:
+                raise DataError(f"{path}: {fault}", _HINT)
+            hasher = Hasher(header) if rehash or header.digest is None else None
+            for name, part in parts.items():
+                for modality in header.modalities:
+                    _scan(path, file, f"{name}/{modality.name}", modality.distribution, hasher)
+                if hasher:
+                    hasher.rows(part.row_data)
+        return cls(
+            path=path,
+            dataset=header.dataset,
+            split=header.split,
+            classes=header.classes,
+            modalities=header.modalities,
+            digest=hasher.hexdigest() if hasher else str(header.digest),
+            digest_recorded=header.digest is not None,
+            provenance=header.provenance,
+            train=parts["train"],
+            test=parts["test"],
+        )
+
+
+@dataclass
+class PartData:
+    """What `write_shard` takes for one part.
+
+    Attributes:
+        features: per modality the whole array `[N, D]`, or an iterable of consecutive blocks `[n, D]` of it, which is
+            consumed once; train before test, in the order of the modalities.
+        labels: integers `[N]`, a class index or -1.
+        ids: strings `[N]`.
+        labelled: booleans `[N]`, for train only.
+    """
+
+    features: Mapping[str, NDArray[Any] | Iterable[NDArray[Any]]]
+    labels: NDArray[Any] | Sequence[int]
+    ids: NDArray[Any] | Sequence[str]
+    labelled: NDArray[np.bool_] | Sequence[bool] | None = None
+
+
+def write_shard(
+    path: Path | str,
+    *,
+    dataset: str,
+    classes: Sequence[str],
+    modalities: Sequence[Modality],
+    train: PartData,
+    test: PartData,
+    split: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Shard:
+    """Writes a shard, whole or not at all, and opens it.
+
+    Raises:
+        DataError: the content would not be a valid shard.
+        StorageError: the disk is full or refuses; nothing is left behind.
+    """
+    path = Path(path)
+    header = Header(dataset, split, tuple(classes), tuple(modalities), None, dict(provenance or {}))
+    fault = header_fault(header)
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    given = {"train": train, "test": test}
+    parts = {name: _as_part(path, name, data, header.modalities) for name, data in given.items()}
+    fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    with atomic_path(path) as temporary, hdf5.creating(temporary) as (file, check_disk):
+        hasher = Hasher(header)
+        for name, part in parts.items():
+            group = file.create_group(name)
+            for modality in header.modalities:
+                target = hdf5.create_rows(group, modality.name, (part.rows, modality.width), np.dtype("<f4"))
+                for start, block in _checked_blocks(path, part, modality, given[name].features[modality.name]):
+                    target[start : start + len(block)] = block
+                    hasher.update(block)
+                    check_disk()
+            hdf5.write_rows(group, "label", part.labels)
+            hdf5.write_rows(group, "id", part.ids)
+            if part.labelled is not None:
+                hdf5.write_rows(group, "labelled", part.labelled)
+            hasher.rows(part.row_data)
+            check_disk()
+        _write_header(file, header, hasher.hexdigest())
+    return Shard.open(path)
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many rows a class has; `labelled` is None where the shard has no mask."""
+
+    name: str
+    train: int
+    test: int
+    labelled: int | None
+
+
+@dataclass(frozen=True)
+class ModalitySummary:
+    """The range and mean of a modality over both parts."""
+
+    name: str
+    width: int
+    distribution: Distribution
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in a shard, for people. The class named None counts the rows of unknown class."""
+
+    path: Path
+    dataset: str
+    split: int | None
+    train_rows: int
+    test_rows: int
+    labelled: int | None
+    classes: tuple[ClassCount, ...]
+    unknown: ClassCount
+    modalities: tuple[ModalitySummary, ...]
+    digest: str
+    digest_recorded: bool
+    provenance: dict[str, Any]
+
+
+def describe(shard: Shard) -> Description:
+    """Counts and ranges of a shard; reads all features once, in blocks.
+
+    Raises:
+        DataError: the file was damaged since it was opened.
+    """
+    mask = shard.train.labelled
+
+    def count(label: int, name: str) -> ClassCount:
+        train = shard.train.labels == label
+        labelled = None if mask is None else int((train & mask).sum())
+        return ClassCount(name, int(train.sum()), int((shard.test.labels == label).sum()), labelled)
+
+    def summary(modality: Modality) -> ModalitySummary:
+        blocks = [
+            (float(b.min()), float(b.sum(dtype=np.float64)), float(b.max()), b.size)
+            for part in (shard.train, shard.test)
+            for b in part.blocks(modality.name)
+        ]
+        low, total, high, size = zip(*blocks, strict=True)
+        return ModalitySummary(
+            modality.name, modality.width, modality.distribution, min(low), sum(total) / sum(size), max(high)
+        )
+
+    return Description(
+        path=shard.path,
+        dataset=shard.dataset,
+        split=shard.split,
+        train_rows=shard.train.rows,
+        test_rows=shard.test.rows,
+        labelled=None if mask is None else int(mask.sum()),
+        classes=tuple(count(label, name) for label, name in enumerate(shard.classes)),
+        unknown=count(-1, "unknown"),
+        modalities=tuple(summary(modality) for modality in shard.modalities),
+        digest=shard.digest,
+        digest_recorded=shard.digest_recorded,
+        provenance=shard.provenance,
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_header(path: Path, file: h5py.File) -> Header:
+    schema, dataset, split, digest = (
+        hdf5.attribute(path, file, name) for name in ("schema", "dataset", "split", "digest")
+    )
+    if type(schema) is not int:
+        raise DataError(f"{path}: is not a shard: the attribute schema is missing or no integer", _HINT)
+    if schema != SCHEMA:
+        raise DataError(f"{path}: has schema {schema}, and this version reads schema {SCHEMA}", _HINT)
+    classes = hdf5.parse_json(path, "classes", hdf5.attribute(path, file, "classes"), list)
+    distributions = hdf5.parse_json(path, "modalities", hdf5.attribute(path, file, "modalities"), dict)
+    provenance = hdf5.attribute(path, file, "provenance")
+    if not isinstance(split, int | None) or not isinstance(digest, str | None):
+        raise DataError(f"{path}: the attribute split is no integer or digest no text", _HINT)
+    for name in _PARTS:
+        hdf5.members(path, file, name)
+    modalities = tuple(Modality(name, _read_width(path, file, name), how) for name, how in distributions.items())
+    content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
+    header = Header(dataset, split, tuple(classes), modalities, digest, content)
+    fault = header_fault(header)
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    return header
+
+
+def _read_width(path: Path, file: h5py.File, modality: str) -> int:
+    shape = hdf5.dataset(path, file, f"train/{modality}").shape
+    return int(shape[1]) if len(shape) == 2 else 0
+
+
+def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modality, ...]) -> Part:
+    sources = {
+        name: hdf5.dataset(path, file, f"{part}/{name}")
+        for name in ("label", "id", "labelled")
+        if name != "labelled" or (part == "train" and "labelled" in hdf5.members(path, file, part))
+    }
+    rows = sources["label"].shape[:1]
+    for modality in modalities:
+        sources[modality.name] = source = hdf5.dataset(path, file, f"{part}/{modality.name}")
+        if source.dtype.kind != "f" or source.dtype.itemsize != 4:
+            raise DataError(f"{path}: {part}/{modality.name} is {source.dtype}, not float32", _HINT)
+    for name, source in sources.items():
+        width = tuple(m.width for m in modalities if m.name == name)
+        if source.shape != rows + width:
+            raise DataError(f"{path}: {part}/{name} has the shape {source.shape}, not {rows + width}", _HINT)
+    labels, mask = hdf5.read(path, sources["label"]), None
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: {part}/label is {labels.dtype}, not whole numbers", _HINT)
+    if "labelled" in sources:
+        mask = hdf5.read(path, sources["labelled"])
+        if mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+            raise DataError(f"{path}: {part}/labelled is not true or false in every row", _HINT)
+    return Part(
+        path=path,
+        name=part,
+        modalities=modalities,
+        labels=_frozen(labels.astype(np.int64)),
+        ids=_frozen(hdf5.read_text(path, sources["id"])),
+        labelled=None if mask is None else _frozen(mask.astype(np.bool_)),
+    )
+
+
+def _scan(path: Path, file: h5py.File, name: str, distribution: Distribution, hasher: Hasher | None) -> None:
+    source = hdf5.dataset(path, file, name)
+    step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
+    for start in range(0, source.shape[0], step):
+        block = np.asarray(hdf5.read(path, source, slice(start, start + step)), np.float32)
+        fault = value_fault(block, distribution, start)
+        if fault:
+            raise DataError(f"{path}: {name} {fault}", _HINT)
+        if hasher:
+            hasher.update(block)
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _as_part(path: Path, name: str, data: PartData, modalities: tuple[Modality, ...]) -> Part:
+    labels = np.asarray(data.labels)
+    fault = None
+    if set(data.features) != {modality.name for modality in modalities}:
+        fault = f"{name} has features of {sorted(data.features)}, not of the modalities named"
+    elif labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
+        fault = f"{name}/label is not a list of whole numbers"
+    elif len(data.ids) != len(labels):
+        fault = f"{name} has {len(labels)} labels and {len(data.ids)} ids"
+    elif not all(isinstance(value, str) and _is_text(value) for value in data.ids):
+        fault = f"{name} has an id that is not a text without NUL"
+    elif data.labelled is not None and (name != "train" or np.shape(data.labelled) != labels.shape):
+        fault = f"{name} cannot have a labelled of shape {np.shape(data.labelled)}"
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    mask = None if data.labelled is None else np.array(data.labelled, np.bool_)
+    return Part(path, name, modalities, labels.astype(np.int64), np.array(data.ids, np.str_), mask)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _checked_blocks(
+    path: Path, part: Part, modality: Modality, features: NDArray[Any] | Iterable[NDArray[Any]]
+) -> Iterator[tuple[int, Features]]:
+    """(first row, block as float32) of a modality, each block found valid, all rows there."""
+    name = f"{part.name}/{modality.name}"
+    step = max(1, hdf5.BLOCK_BYTES // (4 * modality.width))
+    blocks = features
+    if isinstance(features, np.ndarray):
+        blocks = (features[first : first + step] for first in range(0, len(features), step))
+    start = 0
+    for given in blocks:
+        if given.ndim != 2 or given.shape[1] != modality.width or start + len(given) > part.rows:
+            raise DataError(
+                f"{path}: rows {start}.. of {name} have the shape {given.shape}, "
+                f"which does not fit into {(part.rows, modality.width)}",
+                _HINT,
+            )
+        with np.errstate(over="ignore"):  # a float64 too large becomes inf, and is refused as such
+            block = np.asarray(given, np.float32)
+        fault = value_fault(block, modality.distribution, start) if len(block) else None
+        if fault:
+            raise DataError(f"{path}: {name} {fault}", _HINT)
+        yield start, block
+        start += len(block)
+    if start < part.rows:
+        raise DataError(f"{path}: {name} has {start} rows, and there are {part.rows} labels", _HINT)
+
+
+def _write_header(file: h5py.File, header: Header, digest: str) -> None:
+    hdf5.write_attribute(file, "schema", SCHEMA)
+    hdf5.write_attribute(file, "dataset", header.dataset)
+    if header.split is not None:
+        hdf5.write_attribute(file, "split", header.split)
+    hdf5.write_attribute(file, "classes", json.dumps(header.classes))
+    hdf5.write_attribute(file, "modalities", json.dumps({m.name: m.distribution for m in header.modalities}))
+    hdf5.write_attribute(file, "provenance", json.dumps(header.provenance, sort_keys=True))
+    hdf5.write_attribute(file, "digest", digest)

@@ -1,0 +1,86 @@
+"""What all tests share: small shards, the real data where it is at hand, and a disk that is soon full."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from pipeline.shards import Modality, PartData, Shard, write_shard
+
+settings.register_profile(
+    "mmssl", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("mmssl")
+
+MakeShard = Callable[..., Shard]
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test takes the user's own data by accident: those that want it ask for `real_data`."""
+    monkeypatch.delenv("MMSSL_DATA", raising=False)
+
+
+_REAL_DATA = os.environ.get("MMSSL_DATA")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data (`mnist/`, `rgbd/`): MMSSL_DATA, or ../shared/data beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(_REAL_DATA) if _REAL_DATA else beside
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at hand: MMSSL_DATA is not set, and there is no {beside}")
+    return folder
+
+
+def part_data(name: str, rows: int, seed: int = 0, labelled: bool = False) -> PartData:
+    """Rows of three classes over two modalities, x (4, in [0, 1]) and w (3, >= 0), with every class and one unknown."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([[0, 1, 2, -1], rng.integers(0, 3, rows)])[:rows]
+    return PartData(
+        features={"x": rng.random((rows, 4), dtype=np.float32), "w": 3 * rng.random((rows, 3), dtype=np.float32)},
+        labels=labels,
+        ids=[f"{name}-{row}" for row in range(rows)],
+        labelled=(labels >= 0) & (np.arange(rows) % 2 == 0) if labelled else None,
+    )
+
+
+@pytest.fixture
+def make_shard(tmp_path: Path) -> MakeShard:
+    """Writes a small valid shard to `tmp_path/shard.h5`; keywords replace what `write_shard` is given."""
+
+    def make(path: Path | None = None, **changes: object) -> Shard:
+        content: dict[str, object] = {
+            "dataset": "small",
+            "classes": ["cup", "bowl", "Löffel"],
+            "modalities": [Modality("x", 4, "bernoulli"), Modality("w", 3, "nonnegative")],
+            "train": part_data("train", 20, labelled=True),
+            "test": part_data("test", 10, seed=1),
+            "split": 3,
+            "provenance": {"made by": "a test"},
+        }
+        return write_shard(path or tmp_path / "shard.h5", **(content | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of its own with room for 1 MB."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    try:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
+        )
+    except OSError as error:
+        pytest.skip(f"a full disk cannot be made here: {error}")
+    if mounted.returncode:
+        pytest.skip(f"a full disk cannot be made here (it needs root): {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
