@@ -17,6 +17,7 @@ from pipeline.errors import DataError
 CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
 BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through
 SCHEMA_HINT = "docs/shards.md describes a valid shard"
+MISSING_HINT = "check the path, or build it with `mmssl preprocess` or `mmssl extract`"
 DAMAGE_HINT = "delete it and run the command that built it again (`mmssl preprocess` or `mmssl extract`)"
 # Every HDF5 since 1.10 (2016) opens this, and from it on HDF5 checksums its own metadata too.
 _LIBVER = ("v110", "v110")
@@ -37,7 +38,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{path}: cannot be read: {reason}", "check the path, or build the file") from error
+        raise DataError(f"{path}: cannot be read: {reason}", MISSING_HINT) from error
     if empty:
         raise DataError(f"{path}: is an empty file", DAMAGE_HINT)
     if not h5py.is_hdf5(path):

@@ -19,7 +19,7 @@ from pipeline.files import flush, sha256, storage_error
 
 _log = logging.getLogger(__name__)
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
-_PIECE = 2**20
+_PIECE = 2**16  # bytes; a broken connection loses at most this much
 _REPORT_SECONDS = 5.0
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]

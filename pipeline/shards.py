@@ -361,6 +361,8 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
         if name != "labelled" or (part == "train" and "labelled" in hdf5.members(path, file, part))
     }
     rows = sources["label"].shape[:1]
+    if not rows:
+        raise DataError(f"{path}: {part}/label is a single value, not one a row", _HINT)
     for modality in modalities:
         sources[modality.name] = source = hdf5.dataset(path, file, f"{part}/{modality.name}")
         if source.dtype.kind != "f" or source.dtype.itemsize != 4:

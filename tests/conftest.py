@@ -51,6 +51,12 @@ def part_data(name: str, rows: int, seed: int = 0, labelled: bool = False) -> Pa
 
 
 @pytest.fixture
+def make_part() -> Callable[..., PartData]:
+    """`part_data`, for tests that change one thing about it."""
+    return part_data
+
+
+@pytest.fixture
 def make_shard(tmp_path: Path) -> MakeShard:
     """Writes a small valid shard to `tmp_path/shard.h5`; keywords replace what `write_shard` is given."""
 

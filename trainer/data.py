@@ -1,0 +1,183 @@
+"""Shards on the device: flat tensors for all replicas, label subsets, and the order of the batches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import DataError, UsageError
+from pipeline.shards import Modality, Shard
+from trainer.labels import one_hot
+from trainer.noise import seed_for
+from trainer.settings import Settings
+
+Rows = NDArray[np.int64]
+
+
+class Stream:
+    """An endless sequence of batches over some rows: a new permutation each pass, none skipped, none twice in a pass.
+
+    The batch of a step is a function of (seed, name, step) alone: a resumed run needs no state of it.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int, name: str) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self._pass = lru_cache(maxsize=2)(
+            lambda count: np.random.default_rng(seed_for(seed, name, count)).permutation(rows)
+        )
+
+    def batch(self, step: int) -> Rows:
+        """Rows of batch number `step`, `[B]`; one that crosses the end of a pass goes on in the next."""
+        start, parts, missing = step * self.batch_size, [], self.batch_size
+        while missing:
+            count, offset = divmod(start, len(self.rows))
+            part = self._pass(count)[offset : offset + missing]
+            parts.append(part)
+            start += len(part)
+            missing -= len(part)
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one replica in the flat tensors, and the ids of the labelled ones.
+
+    `unlabelled` is the rest of the training set; all of it for a model that learns from no label.
+    """
+
+    labelled: Rows
+    unlabelled: Rows
+    test: Rows
+    labelled_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data of R replicas.
+
+    Attributes:
+        features: by modality, `[rows of all shards, D]` float32, on the device.
+        label: `[rows of all shards]`, -1 where unknown, on the device.
+        modalities: those the model sees.
+        classes: the classes' names.
+        examples: one a replica.
+    """
+
+    features: Mapping[str, Tensor]
+    label: Tensor
+    modalities: tuple[Modality, ...]
+    classes: tuple[str, ...]
+    examples: tuple[Examples, ...]
+
+    def x(self, index: Tensor) -> dict[str, Tensor]:
+        """`[R, B]` rows -> each modality's `[R, B, D]`."""
+        return {name: features[index] for name, features in self.features.items()}
+
+    def y(self, index: Tensor) -> Tensor:
+        """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
+        return one_hot(self.label[index], len(self.classes))
+
+    @property
+    def labelled_share(self) -> Tensor:
+        """|D_L| / (|D_L| + |D_U|), `[R]`."""
+        shares = [len(e.labelled) / (len(e.labelled) + len(e.unlabelled)) for e in self.examples]
+        return torch.tensor(shares, dtype=torch.float32, device=self.label.device)
+
+
+def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Data:
+    """The data of a stack of replicas, each with its own shard; a shard that several share is loaded once.
+
+    Raises:
+        DataError, UsageError: shards that do not fit together, a modality that is not there, a class without a label,
+            more labels asked for than there are.
+    """
+    first = shards[0]
+    modalities = choose_modalities(first, stack[0].modalities)
+    offsets: dict[str, int] = {}
+    features: dict[str, list[Tensor]] = {modality.name: [] for modality in modalities}
+    label: list[Tensor] = []
+    examples = []
+    rows = 0
+    for settings, shard in zip(stack, shards, strict=True):
+        if (choose_modalities(shard, settings.modalities), shard.classes) != (modalities, first.classes):
+            raise DataError(f"{shard.path} differs from {first.path} in its modalities or classes: no common stack")
+        if shard.digest not in offsets:
+            offsets[shard.digest] = rows
+            for part in (shard.train, shard.test):
+                for name, parts in features.items():
+                    parts.append(torch.from_numpy(part.features(name)).to(device))
+                label.append(torch.tensor(part.labels, device=device))
+                rows += part.rows
+        examples.append(_examples(settings, shard, offsets[shard.digest]))
+    flat = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in features.items()}
+    return Data(flat, torch.cat(label), modalities, first.classes, tuple(examples))
+
+
+def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...]:
+    """The shard's modalities of these names, or all of them for no name."""
+    known = {modality.name: modality for modality in shard.modalities}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{shard.path} has no modality '{name}'", f"modalities: {', '.join(known)}")
+    return tuple(known[name] for name in names) if names else shard.modalities
+
+
+def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
+    train, test = shard.train, shard.test
+    labelled = choose_labelled(settings, shard)
+    every = np.arange(train.rows)
+    unlabelled = np.setdiff1d(every, labelled) if settings.learns_labels else every
+    known = np.flatnonzero(test.labels >= 0)
+    if len(known) == 0:
+        raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")
+    return Examples(
+        offset + labelled, offset + unlabelled, offset + train.rows + known, tuple(map(str, train.ids[labelled]))
+    )
+
+
+def choose_labelled(settings: Settings, shard: Shard) -> Rows:
+    """Rows of `train` whose labels the run may see, ascending.
+
+    A number is drawn equal per class (what is left over goes to classes drawn at random), a function of the seed; "all"
+    takes every known label, "shard" those that the shard marks.
+    """
+    labels, known = shard.train.labels, np.flatnonzero(shard.train.labels >= 0)
+    if settings.labels == "all":
+        rows = known
+    elif settings.labels == "shard":
+        if shard.train.labelled is None:
+            raise UsageError(f"{shard.path} marks no labelled examples", "say how many: --labels 100, or --labels all")
+        rows = np.flatnonzero(shard.train.labelled)
+    else:
+        rows = _equal_per_class(labels, settings.labels, len(shard.classes), settings.seed, shard)
+    counts = np.bincount(labels[rows], minlength=len(shard.classes))
+    if not counts.all():
+        names = [shard.classes[k] for k in np.flatnonzero(counts == 0)]
+        raise DataError(
+            f"{shard.path}: no labelled training example of class {', '.join(names[:5])}{' ...' * (len(names) > 5)}",
+            "label at least one example of every class",
+        )
+    return np.sort(rows)
+
+
+def _equal_per_class(labels: Rows, count: int, classes: int, seed: int, shard: Shard) -> Rows:
+    if count < classes:
+        raise UsageError(f"{count} labels cannot cover {classes} classes", f"ask for at least {classes}: --labels {classes}")
+    rng = np.random.default_rng(seed_for(seed, "labels"))
+    quota = np.full(classes, count // classes)
+    quota[rng.permutation(classes)[: count % classes]] += 1
+    rows = []
+    for k in range(classes):
+        members = np.flatnonzero(labels == k)
+        if len(members) < quota[k]:
+            raise DataError(
+                f"{shard.path}: {count} labels need {quota[k]} of class '{shard.classes[k]}', which has {len(members)}",
+                "ask for fewer labels, or take them all: --labels all",
+            )
+        rows.append(rng.choice(members, quota[k], replace=False))
+    return np.concatenate(rows)

@@ -1,0 +1,184 @@
+"""Conditional distributions: modules that, given what they are conditioned on, return torch.distributions objects.
+
+Densities are per example, summed over the last axis, and always float32: `[R, B]`, or `[K, R, B]` where a condition
+carries the leading class axis (see `trainer.labels`). Noise comes from each replica's own generator.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.nn import functional as F
+
+from trainer.networks import MLP, Notation, ReplicaLinear, over_classes
+from trainer.noise import Noise
+
+VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, where a density has no logarithm
+
+
+class DiagonalNormal(Independent):
+    """N(mean, diag(variance)) over the last axis."""
+
+    def __init__(self, mean: Tensor, variance: Tensor, noise: Noise) -> None:
+        super().__init__(Normal(mean, variance.sqrt(), validate_args=False), 1, validate_args=False)
+        self.noise = noise
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """mean + standard deviation * noise, differentiable in both; one sample."""
+        assert not sample_shape, "one reparameterised sample at a time"
+        return self.base_dist.loc + self.base_dist.scale * self.noise.normal(self.base_dist.loc.shape)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.rsample(sample_shape).detach()
+
+
+class SquaredError(Independent):
+    """The appendix's `negative squared error`: log p = -|x - mean|^2, a normal of variance 1/2 less its constant."""
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__(Normal(mean, math.sqrt(0.5), validate_args=False), 1, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -(value - self.base_dist.loc).square().sum(-1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Its mean: the paper assumes no noise here, and noise would leave the non-negative range."""
+        assert not sample_shape
+        return self.base_dist.loc.detach()
+
+
+class Pixels(Independent):
+    """Independent Bernoulli values; log p is the cross entropy, for values in [0, 1] as well as for bits."""
+
+    def __init__(self, logits: Tensor, noise: Noise) -> None:
+        super().__init__(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+        self.noise = noise
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        assert not sample_shape
+        return (self.noise.uniform(self.mean.shape) < self.mean).to(self.mean.dtype)
+
+
+Observation = DiagonalNormal | SquaredError | Pixels
+
+
+class RelaxedLabel(OneHotCategorical):
+    """Cat(y) over K classes, one-hot on the last axis, with Gumbel-softmax samples.
+
+    `log_prob` of a relaxed label is the cross term sum_k y_k log q_k, as in eq. 5 and the authors' code; it is not the
+    density of the Concrete distribution.
+    """
+
+    def __init__(self, logits: Tensor, noise: Noise) -> None:
+        super().__init__(logits=logits, validate_args=False)  # type: ignore[no-untyped-call]
+        self.noise = noise
+
+    def relaxed(self, temperature: float) -> Tensor:
+        """softmax((log q + Gumbel noise) / temperature): one-hot as the temperature falls, differentiable in q."""
+        return torch.softmax((self.logits + self.noise.gumbel(self.logits.shape)) / temperature, dim=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return (value * self.logits).sum(-1)  # .logits are normalised by the base class
+
+    def negative_entropy(self) -> Tensor:
+        return (self.probs * self.logits).sum(-1)
+
+
+class Conditional(nn.Module):
+    """p(v|given) with a network: f_MLP, then linear layers to the parameters."""
+
+    def __init__(self, name: str, notation: Notation, outputs: int, widths: Mapping[str, int], noise: Noise) -> None:
+        super().__init__()
+        self.name = name
+        self.noise = noise
+        self.mlp = MLP(notation.mlp, widths, noise)
+        self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
+
+    def parameters_of(self, given: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs of the linear layers, float32."""
+        h = self.mlp(given)
+        return [over_classes(head, h).float() for head in self.heads]
+
+
+class Gaussian(Conditional):
+    """Diagonal normal: mean = linear(h), variance = softplus(linear(h)), h = f_MLP(given) (eq. 2)."""
+
+    def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
+        super().__init__(name, notation, 2, widths, noise)
+
+    def forward(self, **given: Tensor) -> DiagonalNormal:
+        mean, variance = self.parameters_of(given)
+        return DiagonalNormal(mean, F.softplus(variance) + VARIANCE_FLOOR, self.noise)
+
+
+class BernoulliPixels(Conditional):
+    """Bernoulli with logits = linear(h) (eq. 3)."""
+
+    def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
+        super().__init__(name, notation, 1, widths, noise)
+
+    def forward(self, **given: Tensor) -> Pixels:
+        (logits,) = self.parameters_of(given)
+        return Pixels(logits, self.noise)
+
+
+class SoftplusSquaredError(Conditional):
+    """Non-negative values: mean = softplus(linear(h)), log p = the negative squared error (appendix A.1.2)."""
+
+    def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
+        super().__init__(name, notation, 1, widths, noise)
+
+    def forward(self, **given: Tensor) -> SquaredError:
+        (mean,) = self.parameters_of(given)
+        return SquaredError(F.softplus(mean))
+
+
+class Categorical(Conditional):
+    """q(y|given) with logits = linear(h)."""
+
+    def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
+        super().__init__(name, notation, 1, widths, noise)
+
+    def forward(self, **given: Tensor) -> RelaxedLabel:
+        (logits,) = self.parameters_of(given)
+        return RelaxedLabel(logits, self.noise)
+
+
+OBSERVATIONS: dict[str, type[Gaussian | BernoulliPixels | SoftplusSquaredError]] = {
+    "bernoulli": BernoulliPixels,
+    "nonnegative": SoftplusSquaredError,
+    "gaussian": Gaussian,
+}
+
+
+class PerModality(nn.Module):
+    """One conditional a modality: p(x|a), p(w|a), ..."""
+
+    def __init__(self, conditionals: Mapping[str, Conditional]) -> None:
+        super().__init__()
+        self.modalities = tuple(conditionals)
+        self.conditionals = nn.ModuleList(conditionals.values())  # a list: a modality may have any name
+
+    def items(self) -> Iterator[tuple[str, Conditional]]:
+        """(modality, its conditional)"""
+        return zip(self.modalities, cast("Iterable[Conditional]", self.conditionals), strict=True)
+
+    def __getitem__(self, modality: str) -> Conditional:
+        return dict(self.items())[modality]
+
+    def log_prob(self, x: Mapping[str, Tensor], **given: Tensor) -> dict[str, Tensor]:
+        """log p(x_m|given) of every modality, by the distribution's name."""
+        return {conditional.name: conditional(**given).log_prob(x[m]) for m, conditional in self.items()}
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I), summed over the last axis."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+
+
+def uniform_log_prob(y: Tensor) -> Tensor:
+    """log Cat(y; uniform) = -log K, `[..., K] -> [...]`; the cross term for a relaxed label."""
+    return y.sum(-1) * -math.log(y.shape[-1])

@@ -1,0 +1,218 @@
+"""How good a classifier is for every subset of modalities: accuracy, likelihood of the label, calibration, the ELBO."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from pipeline.shards import Modality
+from trainer.data import Data
+from trainer.models import Classifier, LatentModel, Model
+from trainer.noise import Noise
+
+BATCH = 1000
+BINS = 15
+Classify = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One replica's measures on its test set, given some of the modalities.
+
+    Attributes:
+        given: the modalities, `x+w`.
+        means: what stands in for the others: `zeros`, `iterative`, `encoders`; `none` where none is missing.
+        accuracy: share of examples whose most probable label is right.
+        nll: mean of -log q(y|given) of the right label, in nats.
+        ece: expected calibration error of the most probable label, in [0, 1].
+        examples: how many.
+    """
+
+    given: str
+    means: str
+    accuracy: float
+    nll: float
+    ece: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One replica's scores, and its ELBO per test example (the unlabelled bound, one sample), in nats."""
+
+    scores: tuple[Score, ...]
+    elbo: float
+
+
+def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every non-empty subset, the single ones first, in the modalities' order."""
+    sizes = range(1, len(modalities) + 1)
+    return [subset for size in sizes for subset in itertools.combinations(modalities, size)]
+
+
+def evaluate(
+    model: nn.Module, noise: Noise, data: Data, *, iterations: int, samples: int, bound: bool = True, fast: bool = False
+) -> list[Evaluation]:
+    """Every replica's scores on its own test set, by every means that the model has.
+
+    Args:
+        iterations: of iterative sampling.
+        samples: of the latent variable before the classifier; 0 takes its mean.
+        bound: whether the ELBO is computed too (NaN where not).
+        fast: leaves out iterative sampling, and models that need a probe: the measure after every epoch.
+    """
+    subject = cast(Model, model)
+    names = [modality.name for modality in data.modalities]
+    with evaluating(model, noise):
+        if subject.has_classifier:
+            classifier = cast(Classifier, model)
+            classify: Classify | None = lambda x: classifier.classify(x, samples)  # noqa: E731
+        else:
+            classify = None
+        scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
+        for given in subsets(names):
+            for means in ("none",) if len(given) == len(names) else subject.completions:
+                if fast and (means == "iterative" or classify is None):
+                    continue
+                fill = _completion(means, model, noise, data.modalities, iterations)
+                predict = classify or probe(cast(LatentModel, model), data, given, fill)
+                for replica, (log_q, label) in enumerate(_predictions(predict, fill, data, given)):
+                    scores[replica].append(score("+".join(given), means, log_q, label))
+        elbos = _elbo(subject, data) if bound else [math.nan] * noise.replicas
+    return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
+
+
+@contextmanager
+def evaluating(model: nn.Module, noise: Noise) -> Iterator[None]:
+    """Within it: running statistics, no dropout, no gradients, and noise that leaves training's streams alone."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), noise.apart("evaluation"):
+            yield
+    finally:
+        model.train(training)
+
+
+def score(given: str, means: str, log_q: NDArray[np.float32], label: NDArray[np.int64]) -> Score:
+    """Measures of predictions `[N, K]` (log-probabilities) against labels `[N]`."""
+    right = log_q.argmax(-1) == label
+    nll = -log_q[np.arange(len(label)), label].astype(np.float64).mean()
+    confidence = np.exp(log_q.max(-1).astype(np.float64))
+    return Score(given, means, float(right.mean()), float(nll), calibration_error(confidence, right), len(label))
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> float:
+    """Expected calibration error: sum over bins of (share of examples) * |accuracy - mean confidence|.
+
+    Equal bins over (0, 1], closed on the right, so that a confidence of 1 lies in the last.
+    """
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(which, right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(right))
+
+
+def _completion(
+    means: str, model: nn.Module, noise: Noise, modalities: Sequence[Modality], iterations: int
+) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """What turns the given modalities into the classifier's input."""
+    if means in ("none", "encoders"):
+        return lambda x: x
+    if means == "zeros":
+        return lambda x: {m.name: x.get(m.name, _like(x, m.width)) for m in modalities}
+    return lambda x: iterate(cast(LatentModel, model), noise, x, modalities, iterations)
+
+
+def _like(x: Mapping[str, Tensor], width: int) -> Tensor:
+    """Zeros `[R, B, width]` for the batch of x."""
+    reference = next(iter(x.values()))
+    return reference.new_zeros(*reference.shape[:-1], width)
+
+
+def iterate(
+    model: LatentModel, noise: Noise, x: Mapping[str, Tensor], modalities: Sequence[Modality], iterations: int
+) -> dict[str, Tensor]:
+    """Completes x by iterative sampling (eq. 11): from noise, a ~ q(a|X), then the missing x ~ p(x|a), again and again.
+
+    The noise is of the observation's own family: bits, absolute normal values, or normal ones.
+    """
+    full = {}
+    for m in modalities:
+        if m.name in x:
+            full[m.name] = x[m.name]
+            continue
+        shape = _like(x, m.width).shape
+        if m.distribution == "bernoulli":
+            full[m.name] = (noise.uniform(shape) < 0.5).float()
+        else:
+            full[m.name] = noise.normal(shape).abs() if m.distribution == "nonnegative" else noise.normal(shape)
+    missing = [m.name for m in modalities if m.name not in x]
+    for _ in range(iterations):
+        latent = model.encode(full).sample()
+        full |= {name: model.decode(latent, name).sample() for name in missing}
+    return full
+
+
+def probe(
+    model: LatentModel, data: Data, given: Sequence[str], fill: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> Classify:
+    """A classifier for a model that has none: logistic regression from the latent's mean, fitted on the labelled examples.
+
+    One a replica, on the same means against missing modalities that the test set will meet.
+    """
+    fitted = []
+    for replica, own in enumerate(data.examples):
+        rows = torch.from_numpy(own.labelled).to(data.label.device)
+        index = rows.expand(len(data.examples), -1)  # every replica encodes them; only its own are kept
+        x = data.x(index)
+        latent = model.encode(fill({m: x[m] for m in given})).mean[replica]
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+        fitted.append(regression.fit(latent.cpu().numpy(), data.label[rows].cpu().numpy()))
+
+    def classify(x: Mapping[str, Tensor]) -> Tensor:
+        latents = model.encode(x).mean.cpu().numpy()
+        return torch.from_numpy(
+            np.stack([own.predict_log_proba(latent) for own, latent in zip(fitted, latents, strict=True)])
+        ).float()
+
+    return classify
+
+
+def _predictions(
+    classify: Classify,
+    fill: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    data: Data,
+    given: Sequence[str],
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set."""
+    parts = []
+    for index in _test_batches(data):
+        x = data.x(index)
+        parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
+    log_q = np.concatenate(parts, axis=1)  # [R, longest N, K]
+    label = data.label.cpu().numpy()
+    return [(log_q[r, : len(own.test)], label[own.test]) for r, own in enumerate(data.examples)]
+
+
+def _elbo(model: Model, data: Data) -> list[float]:
+    parts = [model.bound(data.x(index)).value.cpu() for index in _test_batches(data)]
+    elbo = torch.cat(parts, dim=1).double()
+    return [float(elbo[r, : len(own.test)].mean()) for r, own in enumerate(data.examples)]
+
+
+def _test_batches(data: Data) -> Iterator[Tensor]:
+    """Rows `[R, B]` of the test sets; a shorter set repeats its last row up to the longest's length."""
+    longest = max(len(own.test) for own in data.examples)
+    rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in data.examples])
+    index = torch.from_numpy(rows).to(data.label.device)
+    return iter(index.split(BATCH, dim=1))

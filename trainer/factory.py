@@ -1,0 +1,95 @@
+"""Makes a model's distributions by the paper's names, from a preset's networks and the data's shape."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+from pipeline.errors import UsageError
+from pipeline.shards import Modality
+from trainer.distributions import OBSERVATIONS, Categorical, Conditional, Gaussian, PerModality
+from trainer.labels import LabelRule
+from trainer.networks import Notation, expand, parse
+from trainer.noise import Noise
+
+C = TypeVar("C", bound=Conditional)
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What a model is made from.
+
+    Args:
+        networks: template notation by the distribution's name, `{"q(a|X)": "(X-D512BR-D512BR)-D512BR, D128", ...}`.
+            In a name too, `X` stands for all modalities and `x` for each in turn.
+        modalities: the data's modalities, in order.
+        classes: K.
+        noise: the replicas' random streams.
+        label: how a bound treats an unobserved label.
+    """
+
+    networks: Mapping[str, str]
+    modalities: tuple[Modality, ...]
+    classes: int
+    noise: Noise
+    label: LabelRule
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(modality.name for modality in self.modalities)
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """Width of every variable: the modalities, `y`, and each latent as its inference network makes it."""
+        widths = {modality.name: modality.width for modality in self.modalities} | {"y": self.classes}
+        for name, notation in self.networks.items():
+            variable = name[2:].split("|")[0]
+            if name.startswith("q(") and variable != "y":
+                units = parse(notation).units
+                if widths.setdefault(variable, units) != units:
+                    raise UsageError(f"{name} has {units} units, but {variable} has {widths[variable]}")
+        return widths
+
+    def concatenated(self) -> "Factory":
+        """The same with all modalities joined into one variable `x` (M2 on [x;w], table 2)."""
+        kinds = sorted({modality.distribution for modality in self.modalities})
+        if len(kinds) > 1:
+            raise UsageError(
+                f"modalities of different kinds ({', '.join(kinds)}) cannot be joined into one variable",
+                f"choose one: --modality {self.names[0]}",
+            )
+        joint = Modality("x", sum(modality.width for modality in self.modalities), kinds[0])
+        return replace(self, modalities=(joint,))
+
+    def gaussian(self, name: str) -> Gaussian:
+        return self._make(Gaussian, name)
+
+    def categorical(self, name: str) -> Categorical:
+        return self._make(Categorical, name)
+
+    def gaussians(self, name: str) -> PerModality:
+        """`q(a|x)`: one for each modality."""
+        return PerModality({m: self._make(Gaussian, name, m) for m in self.names})
+
+    def observations(self, name: str) -> PerModality:
+        """`p(x|a)`: one for each modality, of the modality's own kind."""
+        return PerModality({m.name: self._make(OBSERVATIONS[m.distribution], name, m.name) for m in self.modalities})
+
+    def written(self, name: str, modality: str | None = None) -> str:
+        """A distribution's name with the modalities filled in: `q(a|X)` is `q(a|x,w)`, `p(x|a)` of w is `p(w|a)`."""
+        fill = {"X": ",".join(self.names)} | ({"x": modality} if modality is not None else {})
+        variable, given = name[2:-1].split("|")
+        return f"{name[0]}({fill.get(variable, variable)}|{','.join(fill.get(v, v) for v in given.split(','))})"
+
+    def notation(self, name: str, modality: str | None = None) -> Notation:
+        """The network of a distribution, with the modalities and widths filled in."""
+        widths = {m.name: m.width for m in self.modalities}
+        return expand(parse(self.networks[name]), widths, self.classes, modality)
+
+    def _make(self, kind: type[C], name: str, modality: str | None = None) -> C:
+        notation = self.notation(name, modality)
+        variable = name[2:-1].split("|")[0]
+        expected = self.widths[modality if variable == "x" and modality is not None else variable]
+        if notation.units != expected:
+            raise UsageError(f"the network of {name}, '{notation}', ends in {notation.units} units, not {expected}")
+        return kind(self.written(name, modality), notation, self.widths, self.noise)

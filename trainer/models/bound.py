@@ -1,0 +1,54 @@
+"""What every model's bound returns, and the two ways posteriors are averaged for a prediction."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainer.distributions import DiagonalNormal, RelaxedLabel
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A variational lower bound, term by term; each term is per example, `[R, B]`, under its distribution's name.
+
+    Attributes:
+        log_p: log-densities of the generative model.
+        log_q: log-densities of the inference model.
+        log_q_y: log q(y|.) of the observed label, for eq. 6; None where no label is observed or there is no classifier.
+        divergence: the KL terms of eq. 12; empty for models without single-modality encoders.
+    """
+
+    log_p: Mapping[str, Tensor]
+    log_q: Mapping[str, Tensor]
+    log_q_y: Tensor | None = None
+    divergence: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def value(self) -> Tensor:
+        """The bound itself: the sum of log p less the sum of log q, `[R, B]`."""
+        return torch.stack([*self.log_p.values(), *(-term for term in self.log_q.values())]).sum(0)
+
+
+def average_classifier(classifier: Callable[[Tensor], RelaxedLabel], q: DiagonalNormal, samples: int) -> Tensor:
+    """log E_q(a)[q(y|a)], `[R, B, K]`: at the mean of q where samples is 0, else over so many samples."""
+    if samples == 0:
+        return classifier(q.mean).logits
+    draws = torch.stack([classifier(q.rsample()).logits for _ in range(samples)])
+    return torch.logsumexp(draws, dim=0) - math.log(samples)
+
+
+def pool(posteriors: Sequence[DiagonalNormal]) -> DiagonalNormal:
+    """One posterior from several: the q that minimises sum_m KL(q || q_m), which is their normalised geometric mean.
+
+    Precisions are averaged, means weighted by precision. It is eq. 12 read the other way for a subset of modalities:
+    the joint posterior nearest to the subset's encoders.
+    """
+    if len(posteriors) == 1:
+        return posteriors[0]
+    precisions = torch.stack([1 / q.variance for q in posteriors])
+    means = torch.stack([q.mean for q in posteriors])
+    precision = precisions.mean(0)
+    return DiagonalNormal((precisions * means).mean(0) / precision, 1 / precision, posteriors[0].noise)

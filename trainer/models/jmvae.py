@@ -1,0 +1,48 @@
+"""JMVAE (section 3.2), the unlabelled ancestor: one latent z behind all modalities.
+
+    generative   p(X|z) p(z),  log p(X|z) = sum over modalities of log p(x|z)
+    inference    q(z|X)
+
+    symbol  code       shape
+    X       x          modality -> [R, B, D]
+    z       z          [R, B, Z]
+    q(z|X)  self.q_z
+    p(x|z)  self.p_x   one a modality
+
+It learns from every pair and no label; what its z tells of the label is read by a linear probe (`trainer.evaluation`).
+A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from trainer.distributions import DiagonalNormal, Observation, standard_normal_log_prob
+from trainer.factory import Factory
+from trainer.models.bound import Bound
+
+
+class JMVAE(nn.Module):
+    completions: ClassVar = ("zeros", "iterative")
+    has_classifier: ClassVar = False
+
+    def __init__(self, make: Factory) -> None:
+        super().__init__()
+        self.q_z = make.gaussian("q(z|X)")
+        self.p_x = make.observations("p(x|z)")
+
+    def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
+        """U(x,w) of eq. 1, its KL term as the sample has it; y says nothing here."""
+        q_z = self.q_z(**x)
+        z = q_z.rsample()
+        return Bound(
+            log_p={**self.p_x.log_prob(x, z=z), "p(z)": standard_normal_log_prob(z)},
+            log_q={self.q_z.name: q_z.log_prob(z)},
+        )
+
+    def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
+        return self.q_z(**x)
+
+    def decode(self, z: Tensor, modality: str) -> Observation:
+        return self.p_x[modality](z=z)

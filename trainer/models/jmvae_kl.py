@@ -1,0 +1,56 @@
+"""JMVAE-kl (Suzuki et al. 2016): JMVAE, and one encoder q(z|x) a modality, kept near q(z|X) by eq. 12 with z for a.
+
+    generative   p(X|z) p(z),  log p(X|z) = sum over modalities of log p(x|z)
+    inference    q(z|X)
+    encoders     q(z|x), one a modality
+
+    symbol  code           shape
+    X       x              modality -> [R, B, D]
+    z       z              [R, B, Z]
+    q(z|X)  self.q_z
+    q(z|x)  self.q_z_each  one a modality
+    p(x|z)  self.p_x       one a modality
+
+What its z tells of the label is read by a linear probe (`trainer.evaluation`). With more than two modalities, a subset
+of several is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from trainer.distributions import DiagonalNormal, Observation, standard_normal_log_prob
+from trainer.factory import Factory
+from trainer.models.bound import Bound, pool
+
+
+class JMVAEkl(nn.Module):
+    completions: ClassVar = ("encoders",)
+    has_classifier: ClassVar = False
+
+    def __init__(self, make: Factory) -> None:
+        super().__init__()
+        self.q_z = make.gaussian("q(z|X)")
+        self.q_z_each = make.gaussians("q(z|x)")
+        self.p_x = make.observations("p(x|z)")
+
+    def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
+        """U(x,w) of eq. 1, its KL term as the sample has it, and the terms of eq. 12; y says nothing here."""
+        q_z = self.q_z(**x)
+        z = q_z.rsample()
+        return Bound(
+            log_p={**self.p_x.log_prob(x, z=z), "p(z)": standard_normal_log_prob(z)},
+            log_q={self.q_z.name: q_z.log_prob(z)},
+            divergence={q.name: kl_divergence(q_z, q(**{m: x[m]})) for m, q in self.q_z_each.items()},  # eq. 12
+        )
+
+    def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
+        """q(z|X) where x holds every modality, else the pool of the encoders of those it holds."""
+        if len(x) == len(self.q_z_each.modalities):
+            return self.q_z(**x)
+        return pool([self.q_z_each[m](**{m: x[m]}) for m in x])
+
+    def decode(self, z: Tensor, modality: str) -> Observation:
+        return self.p_x[modality](z=z)

@@ -1,0 +1,66 @@
+"""M2 (Kingma et al. 2014): one variable x with a latent z and a label; SS-MVAE's bounds for a single modality.
+
+    generative   p(x|z,y) p(z) p(y)
+    inference    q(z|x,y),  classifier q(y|x)
+
+    symbol    code       shape
+    x         v          [R, B, D]
+    y         y          [R, B, K], or [K, R, B, K] for the sum over classes
+    z         z          [(K,) R, B, Z]
+    q(y|x)    self.q_y
+    q(z|x,y)  self.q_z
+    p(x|z,y)  self.p_x
+
+Given several modalities it takes their concatenation [x;w] as its one variable (table 2); a missing one is zeros in it.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainer.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.factory import Factory
+from trainer.models.bound import Bound
+
+
+class M2(nn.Module):
+    completions: ClassVar = ("zeros",)
+    has_classifier: ClassVar = True
+
+    def __init__(self, make: Factory) -> None:
+        super().__init__()
+        self.modalities = make.names
+        joint = make.concatenated()
+        self.q_y = joint.categorical("q(y|X)")
+        self.q_z = joint.gaussian("q(z|X,y)")
+        self.p_x = joint.observations("p(x|z,y)")["x"]
+        self.label = make.label
+
+    def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
+        """L(x,y) of eq. 4 with y, U(x) of eq. 5 without, for one modality."""
+        v = self.concatenate(x)
+        label = self.label(self.q_y(x=v), y)
+        y, E = label.y, label.mean
+        q_z = self.q_z(x=v, y=y)
+        z = q_z.rsample()
+        return Bound(
+            log_p={
+                self.p_x.name: E(self.p_x(z=z, y=y).log_prob(v)),
+                "p(z)": E(standard_normal_log_prob(z)),
+                "p(y)": E(uniform_log_prob(y)),
+            },
+            log_q={
+                self.q_z.name: E(q_z.log_prob(z)),
+                self.q_y.name: label.log_q,
+            },
+            log_q_y=label.log_likelihood,
+        )
+
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+        """log q(y|x), `[R, B, K]`."""
+        return self.q_y(x=self.concatenate(x)).logits
+
+    def concatenate(self, x: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([x[m] for m in self.modalities], dim=-1)

@@ -1,0 +1,88 @@
+"""SS-HMVAE-kl (section 3.5.2): SS-HMVAE, and one encoder q(a|x) a modality, learned together with it.
+
+    generative   p(X|a) p(a|z,y) p(z) p(y),  log p(X|a) = sum over modalities of log p(x|a)
+    inference    q(a|X) q(z|a,y),  classifier q(y|a)
+    encoders     q(a|x), one a modality, kept near q(a|X) by eq. 12:  log q(y|x) = log E_q(a|x)[q(y|a)]
+
+    symbol    code           shape
+    X         x              modality -> [R, B, D]
+    y         y              [R, B, K], or [K, R, B, K] for the sum over classes
+    a         a              [R, B, A]
+    z         z              [(K,) R, B, Z]
+    q(a|X)    self.q_a
+    q(a|x)    self.q_a_each  one a modality
+    q(y|a)    self.q_y
+    q(z|a,y)  self.q_z
+    p(a|z,y)  self.p_a
+    p(x|a)    self.p_x       one a modality
+
+With more than two modalities, a subset of several is encoded by the normalised geometric mean of its encoders
+(`trainer.models.bound.pool`).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from trainer.distributions import (
+    DiagonalNormal,
+    Observation,
+    standard_normal_log_prob,
+    uniform_log_prob,
+)
+from trainer.factory import Factory
+from trainer.models.bound import Bound, average_classifier, pool
+
+
+class SSHMVAEkl(nn.Module):
+    completions: ClassVar = ("encoders",)
+    has_classifier: ClassVar = True
+
+    def __init__(self, make: Factory) -> None:
+        super().__init__()
+        self.q_a = make.gaussian("q(a|X)")
+        self.q_a_each = make.gaussians("q(a|x)")
+        self.q_y = make.categorical("q(y|a)")
+        self.q_z = make.gaussian("q(z|a,y)")
+        self.p_a = make.gaussian("p(a|z,y)")
+        self.p_x = make.observations("p(x|a)")
+        self.label = make.label
+
+    def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
+        """L(x,w,y) of eq. 8 with y, U(x,w) of eq. 9 without; and the terms of eq. 12."""
+        q_a = self.q_a(**x)
+        a = q_a.rsample()
+        label = self.label(self.q_y(a=a), y)
+        y, E = label.y, label.mean
+        q_z = self.q_z(a=a, y=y)
+        z = q_z.rsample()
+        return Bound(
+            log_p={
+                **self.p_x.log_prob(x, a=a),
+                self.p_a.name: E(self.p_a(z=z, y=y).log_prob(a)),
+                "p(z)": E(standard_normal_log_prob(z)),
+                "p(y)": E(uniform_log_prob(y)),
+            },
+            log_q={
+                self.q_a.name: q_a.log_prob(a),
+                self.q_z.name: E(q_z.log_prob(z)),
+                self.q_y.name: label.log_q,
+            },
+            log_q_y=label.log_likelihood,
+            divergence={q.name: kl_divergence(q_a, q(**{m: x[m]})) for m, q in self.q_a_each.items()},  # eq. 12
+        )
+
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+        """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, of the modalities that x holds; at the mean for 0 samples."""
+        return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
+
+    def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
+        """q(a|X) where x holds every modality, else the pool of the encoders of those it holds."""
+        if len(x) == len(self.q_a_each.modalities):
+            return self.q_a(**x)
+        return pool([self.q_a_each[m](**{m: x[m]}) for m in x])
+
+    def decode(self, a: Tensor, modality: str) -> Observation:
+        return self.p_x[modality](a=a)

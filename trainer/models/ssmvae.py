@@ -1,0 +1,60 @@
+"""SS-MVAE (section 3.3): M2 for several modalities.
+
+    generative   p(X|z,y) p(z) p(y),  log p(X|z,y) = sum over modalities of log p(x|z,y)
+    inference    q(z|X,y),  classifier q(y|X)
+
+    symbol    code       shape
+    X         x          modality -> [R, B, D]
+    y         y          [R, B, K], or [K, R, B, K] for the sum over classes
+    z         z          [(K,) R, B, Z]
+    q(y|X)    self.q_y
+    q(z|X,y)  self.q_z
+    p(x|z,y)  self.p_x   one a modality
+
+A missing modality is the zero vector; there is no latent variable before the classifier to complete it with.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from trainer.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.factory import Factory
+from trainer.models.bound import Bound
+
+
+class SSMVAE(nn.Module):
+    completions: ClassVar = ("zeros",)
+    has_classifier: ClassVar = True
+
+    def __init__(self, make: Factory) -> None:
+        super().__init__()
+        self.q_y = make.categorical("q(y|X)")
+        self.q_z = make.gaussian("q(z|X,y)")
+        self.p_x = make.observations("p(x|z,y)")
+        self.label = make.label
+
+    def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
+        """L(x,w,y) of eq. 4 with y, U(x,w) of eq. 5 without."""
+        label = self.label(self.q_y(**x), y)
+        y, E = label.y, label.mean
+        q_z = self.q_z(**x, y=y)
+        z = q_z.rsample()
+        log_p_x = self.p_x.log_prob(x, z=z, y=y)
+        return Bound(
+            log_p={
+                **{name: E(term) for name, term in log_p_x.items()},
+                "p(z)": E(standard_normal_log_prob(z)),
+                "p(y)": E(uniform_log_prob(y)),
+            },
+            log_q={
+                self.q_z.name: E(q_z.log_prob(z)),
+                self.q_y.name: label.log_q,
+            },
+            log_q_y=label.log_likelihood,
+        )
+
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+        """log q(y|x,w), `[R, B, K]`."""
+        return self.q_y(**x).logits

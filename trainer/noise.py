@@ -1,0 +1,78 @@
+"""Randomness of a stack of replicas: one generator each, so that no replica's noise depends on its neighbours."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_for(seed: int, purpose: str, count: int = 0) -> np.random.SeedSequence:
+    """An independent stream for each (seed, purpose, count): the batch order's, say, or the initial weights'."""
+    return np.random.SeedSequence([seed, count, *purpose.encode()])
+
+
+class Noise:
+    """The random streams of R replicas, on one device.
+
+    Args:
+        seeds: one seed a replica; a replica's streams are functions of its own seed alone.
+        device: where samples are drawn. Initial weights are drawn on the CPU, so they are the same on every device.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.seeds = tuple(seeds)
+        self.replicas = len(seeds)
+        self.device = torch.device(device)
+        self.generators = [self._generator(seed, "noise", self.device) for seed in seeds]
+        self._initial = [self._generator(seed, "initial weights", torch.device("cpu")) for seed in seeds]
+
+    @contextmanager
+    def apart(self, purpose: str) -> Iterator[None]:
+        """Within it, samples come from fresh streams of their own, and the usual ones stand still."""
+        usual = self.generators
+        self.generators = [self._generator(seed, purpose, self.device) for seed in self.seeds]
+        try:
+            yield
+        finally:
+            self.generators = usual
+
+    @staticmethod
+    def _generator(seed: int, purpose: str, device: torch.device) -> torch.Generator:
+        state = seed_for(seed, purpose).generate_state(1, np.uint64)[0]
+        return torch.Generator(device).manual_seed(int(state) >> 1)
+
+    def _draw(self, shape: Sequence[int], method: str, **options: Any) -> Tensor:
+        """`[R, ...]`, or `[K, R, ...]` where the shape has four axes."""
+        classes = shape[:-3]
+        replicas, rest = shape[len(classes)], shape[len(classes) + 1 :]
+        sample = torch.empty(replicas, *classes, *rest, device=self.device)
+        for generator, own in zip(self.generators, sample.unbind(0), strict=True):
+            getattr(own, method)(generator=generator, **options)
+        return sample.transpose(0, 1) if classes else sample
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Samples of N(0, 1)."""
+        return self._draw(shape, "normal_")
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Samples of U[0, 1)."""
+        return self._draw(shape, "uniform_")
+
+    def gumbel(self, shape: Sequence[int]) -> Tensor:
+        """Samples of the standard Gumbel distribution, as -log of Exp(1)."""
+        exponential = self._draw(shape, "exponential_")
+        return -exponential.clamp_min_(torch.finfo(exponential.dtype).tiny).log_()  # a float32 draw can be exactly 0
+
+    def initial_uniform(self, shape: Sequence[int], limit: float) -> Tensor:
+        """`[R, *shape]` of U(-limit, limit), each replica's from its own seed."""
+        return torch.stack([torch.empty(*shape).uniform_(-limit, limit, generator=g) for g in self._initial])
+
+    def state(self, replica: int) -> Tensor:
+        """The state of one replica's generator, as bytes."""
+        return self.generators[replica].get_state()
+
+    def set_state(self, replica: int, state: Tensor) -> None:
+        self.generators[replica].set_state(state)

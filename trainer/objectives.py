@@ -1,0 +1,74 @@
+"""Eqs. 6, 7, 12 and 13, once, over any model's bounds. A bound is maximised; the loss is its negative."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.models.bound import Bound
+
+
+@dataclass(frozen=True)
+class Objective:
+    """J of each replica, to be maximised, and what it is made of.
+
+    Attributes:
+        value: `[R]`.
+        terms: `[R]` each, by name: the means over the batch that J is the weighted sum of, then the terms of the bounds.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        """What is minimised: -J, summed over replicas, so that no gradient mixes them."""
+        return -self.value.sum()
+
+
+def objective(
+    labelled: Bound | None, unlabelled: Bound | None, *, alpha: Tensor, beta: Tensor, labelled_share: Tensor
+) -> Objective:
+    """J of eq. 7, or J_kl of eq. 13 where the bounds come with divergences.
+
+        L_l   = L + alpha log q(y|X)                                        (6)
+        J     = mean over D_L of L_l + mean over D_U of U                   (7)
+        J_div = mean over D_L and D_U together of sum_m KL(q(a|X) || q(a|x_m))  (12)
+        J_kl  = J - beta J_div                                              (13)
+
+    Args:
+        labelled: the labelled bound of a batch of D_L; None where there is no D_L, or the model takes no label.
+        unlabelled: the unlabelled bound of a batch of D_U; None where every example is labelled.
+        alpha, beta: `[R]`.
+        labelled_share: |D_L| / (|D_L| + |D_U|), `[R]`: each batch stands for its whole set in the mean of eq. 12.
+    """
+    value = torch.zeros_like(alpha)
+    divergence = torch.zeros_like(beta)
+    terms: dict[str, Tensor] = {}
+    if labelled is None or unlabelled is None:  # the one batch stands for all
+        shares = {"L": torch.ones_like(beta), "U": torch.ones_like(beta)}
+    else:
+        shares = {"L": labelled_share, "U": 1 - labelled_share}
+    for symbol, bound in (("L", labelled), ("U", unlabelled)):
+        if bound is None:
+            continue
+        terms[symbol] = bound.value.mean(-1)
+        value = value + terms[symbol]
+        if bound.log_q_y is not None:
+            terms["log q(y)"] = bound.log_q_y.mean(-1)
+            value = value + alpha * terms["log q(y)"]
+        for term in bound.divergence.values():
+            divergence = divergence + shares[symbol] * term.mean(-1)
+    if any(bound is not None and bound.divergence for bound in (labelled, unlabelled)):
+        terms["J_div"] = divergence
+        value = value - beta * divergence
+    for symbol, bound in (("L", labelled), ("U", unlabelled)):
+        if bound is not None:
+            terms |= _means(symbol, "log", bound.log_p) | _means(symbol, "-log", bound.log_q, -1)
+            terms |= _means(symbol, "KL to", bound.divergence)
+    return Objective(value, {"J": value} | {name: term.detach() for name, term in terms.items()})
+
+
+def _means(symbol: str, function: str, terms: Mapping[str, Tensor], sign: int = 1) -> dict[str, Tensor]:
+    return {f"{symbol}: {function} {name}": sign * term.mean(-1) for name, term in terms.items()}

@@ -1,0 +1,198 @@
+"""Many runs at once: what can be stacked is trained in one pass, what is done is left alone, the rest goes on."""
+
+import itertools
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import DataError, UsageError
+from pipeline.shards import Shard
+from pipeline.versions import versions
+from trainer.data import choose_modalities, load
+from trainer.evaluation import Evaluation, evaluate
+from trainer.noise import Noise
+from trainer.presets import PRESETS, preset_for
+from trainer.runs import Run
+from trainer.settings import ModelName, PresetName, Settings, build
+from trainer.training import Progress, Step, make_model, precision, train
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One replica to train: its settings and its shard."""
+
+    settings: Settings
+    shard: Shard
+
+
+def plan(
+    model: ModelName,
+    shards: Sequence[Shard],
+    *,
+    preset: PresetName | None = None,
+    values: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = (0,),
+    alphas: Sequence[float] = (),
+    betas: Sequence[float] = (),
+) -> list[Job]:
+    """Every combination of shard, seed, alpha and beta, as complete settings.
+
+    Args:
+        shards: one, or one a split.
+        preset: the one that fits the shard where None.
+        values: settings that replace the preset's.
+
+    Raises:
+        UsageError: a setting that cannot be.
+    """
+    jobs = []
+    for shard in shards:
+        known = {m.name: m for m in choose_modalities(shard, (values or {}).get("modalities", ()))}
+        name = preset or preset_for(shard.dataset, {m.distribution for m in known.values()})
+        base = {"model": model, **PRESETS[name](model), **(values or {})}
+        base |= {"data": shard.dataset, "digest": shard.digest, "split": shard.split}
+        if isinstance(base["networks"], Mapping):
+            base["networks"] = {**PRESETS[name](model)["networks"], **base["networks"]}
+        for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
+            own = {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
+            jobs.append(Job(build(base | own), shard))
+    if betas and not jobs[0].settings.has_encoders:
+        raise UsageError(f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl")
+    return jobs
+
+
+def train_all(
+    jobs: Sequence[Job], folders: Sequence[Path], device: torch.device, progress: Progress, stack: int = 16
+) -> list[Run]:
+    """Trains and evaluates every job that is not done yet, `stack` replicas at most in one pass.
+
+    Args:
+        folders: one a job.
+
+    Returns:
+        The runs, all done, in the order of the jobs.
+
+    Raises:
+        MmsslError: whatever stops one stack stops all; what was saved stays.
+    """
+    runs = [Run.prepare(folder, job.settings) for folder, job in zip(folders, jobs, strict=True)]
+    shards = {id(run): job.shard for run, job in zip(runs, jobs, strict=True)}
+    open_runs = [run for run in runs if not run.done]
+    if len(open_runs) < len(runs):
+        _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in open_runs:
+        checkpoint = run.read_checkpoint()
+        step = int(checkpoint.values["step"]) if checkpoint else 0
+        groups.setdefault((run.settings.stack_key(), step), []).append(run)
+    for group in groups.values():
+        for start in range(0, len(group), stack):
+            together = group[start : start + stack]
+            _train_stack(together, [shards[id(run)] for run in together], device, progress)
+    return runs
+
+
+def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.device, progress: Progress) -> None:
+    begun, clock = datetime.now(UTC), time.monotonic()
+    data = load([run.settings for run in runs], shards, device)
+    for run, own in zip(runs, data.examples, strict=True):
+        run.write_labelled(own.labelled_ids)
+    step = train(runs, data, device, progress)
+    settings = runs[0].settings
+    with precision(settings, device):
+        results = evaluate(step.model, step.noise, data, iterations=settings.iterations, samples=settings.samples)
+    for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
+        run.write_weights({name: tensor[r] for name, tensor in step.model.state_dict().items()})
+        run.write_provenance(
+            environment(device)
+            | {
+                "shard": str(shard.path.resolve()),
+                "stacked with": len(runs) - 1,
+                "begun": begun.isoformat(timespec="seconds"),
+                "seconds of the last sitting": round(time.monotonic() - clock, 1),
+            }
+        )
+        run.finish(results[r])
+
+
+def evaluate_run(run: Run, device: torch.device, *, iterations: int | None = None, samples: int | None = None) -> Evaluation:
+    """A finished run's scores, computed anew from its weights.
+
+    Raises:
+        DataError: the run is not done, or its shard is missing or not the one it was trained on.
+    """
+    path = Path(run.provenance()["shard"])
+    shard = Shard.open(path)
+    if shard.digest != run.settings.digest:
+        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    data = load([run.settings], [shard], device)
+    model, noise = load_model(run, data, device)
+    settings = run.settings
+    with precision(settings, device):
+        (result,) = evaluate(
+            model,
+            noise,
+            data,
+            iterations=iterations or settings.iterations,
+            samples=settings.samples if samples is None else samples,
+        )
+    return result
+
+
+def load_model(run: Run, data: Any, device: torch.device) -> tuple[nn.Module, Noise]:
+    """A finished run's model, a stack of one."""
+    model, noise = make_model([run.settings], data, device)
+    weights = {name: tensor.unsqueeze(0) for name, tensor in run.read_weights().items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"the weights in {run.folder} do not fit its settings: {str(error).splitlines()[0]}") from None
+    return model, noise
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (CUDA where there is one), `cpu` or `cuda`.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError("there is no CUDA device here", "use --device cpu, or --device auto")
+        return torch.device("cuda")
+    raise UsageError(f"there is no device '{name}'", "devices: auto, cpu, cuda")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a result may depend on besides its settings."""
+    return {
+        **versions("numpy", "torch"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "host": platform.node(),
+        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,205 @@
+"""A run's folder: what was asked for, what came of it, and what resuming it needs.
+
+    settings.json            the resolved settings
+    labelled.txt             ids of the labelled training examples, one a line
+    metrics.csv              a line an epoch: the objective's terms and the accuracies
+    checkpoint.safetensors   everything that resuming needs, taken at one instant; gone when the run is done
+    weights.safetensors      the trained model
+    result.json              scores on the test set; its presence says that the run is done
+    provenance.json          where, when, with what: the only file that differs between equal runs
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from pipeline.errors import DataError, StorageError
+from pipeline.files import storage_error, write_atomically
+from trainer.evaluation import Evaluation, Score
+from trainer.settings import Settings, build, differences
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of one replica by name, and the plain values beside them."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+class Run:
+    """One replica's folder."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    @classmethod
+    def prepare(cls, folder: Path, settings: Settings) -> "Run":
+        """The run of these settings in this folder, new or begun before.
+
+        Raises:
+            DataError: the folder holds a different run.
+            StorageError: the folder cannot be made.
+        """
+        if (folder / "settings.json").exists():
+            run = cls.open(folder)
+            if run.settings != settings:
+                raise DataError(
+                    f"{folder} holds a different run: asked for {'; '.join(differences(settings, run.settings))}",
+                    "choose another folder with --out, or delete this one",
+                )
+            return run
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise DataError(f"{folder} holds other files, but no run", "choose another folder with --out")
+        write_atomically(folder / "settings.json", settings.model_dump_json(indent=2) + "\n")
+        return cls(folder, settings)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """The run in a folder.
+
+        Raises:
+            DataError: there is none, or its settings cannot be read.
+        """
+        path = folder / "settings.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
+        return cls(folder, build(values, source=str(path)))
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "result.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "checkpoint.safetensors").exists()
+
+    def write_labelled(self, ids: Sequence[str]) -> None:
+        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in ids))
+
+    def metrics(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv."""
+        try:
+            with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+
+    def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder / "metrics.csv", text.getvalue())
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        write_state(self.folder / "checkpoint.safetensors", checkpoint)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, or None where none was written yet."""
+        return read_state(self.folder / "checkpoint.safetensors") if self.begun else None
+
+    def write_weights(self, tensors: dict[str, Tensor]) -> None:
+        write_state(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
+
+    def read_weights(self) -> dict[str, Tensor]:
+        return read_state(self.folder / "weights.safetensors").tensors
+
+    def write_provenance(self, values: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / "provenance.json", json.dumps(values, indent=2) + "\n")
+
+    def provenance(self) -> dict[str, Any]:
+        return _read_json(self.folder / "provenance.json")
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Writes the result; with it the run is done, and its checkpoint is not needed any more."""
+        values = {"elbo": evaluation.elbo, "scores": [asdict(score) for score in evaluation.scores]}
+        write_atomically(self.folder / "result.json", json.dumps(values, indent=2) + "\n")
+        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def result(self) -> Evaluation:
+        """The scores of a run that is done.
+
+        Raises:
+            DataError: it is not done, or its result cannot be read.
+        """
+        path = self.folder / "result.json"
+        values = _read_json(path)
+        try:
+            return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} is no result: {error}", "delete it and train again: the run evaluates anew") from None
+
+
+def find(folders: Iterable[Path]) -> list[Run]:
+    """The runs in these folders or anywhere below them, by path."""
+    found = {path.parent for folder in folders for path in folder.rglob("settings.json")}
+    return [Run.open(folder) for folder in sorted(found)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}: the run is not done", "the same mmssl train command goes on with it") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no JSON object")
+    return values
+
+
+def write_state(path: Path, checkpoint: Checkpoint) -> None:
+    """Tensors and plain values as one safetensors file with a digest of all of it, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    values = json.dumps(checkpoint.values, sort_keys=True)
+    write_atomically(path, save_tensors(tensors, {"values": values, "digest": _digest(tensors, values)}))
+
+
+def read_state(path: Path) -> Checkpoint:
+    """What `write_state` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged or no such file; nothing of it is used then.
+    """
+    mend = "delete it and run the same command: training starts from the beginning"
+    try:
+        content = path.read_bytes()
+        tensors = load_tensors(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        values, digest = metadata["values"], metadata["digest"]
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}", "train the run first") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged, or no file of mmssl's", mend) from None
+    if _digest(tensors, values) != digest:
+        raise DataError(f"{path} is damaged: its content does not match its digest", mend)
+    return Checkpoint(tensors, json.loads(values))
+
+
+def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
+    digest = hashlib.sha256(values.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

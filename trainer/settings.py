@@ -1,0 +1,140 @@
+"""One frozen, validated object holds everything that decides a run's result; the paper's values are presets."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pipeline.errors import DataError, UsageError
+from trainer.networks import parse
+
+ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl"]
+PresetName = Literal["mnist", "rgbd", "digits"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """The settings of one replica. Two runs with equal settings on one kind of machine give equal results.
+
+    Attributes:
+        model: the model's name.
+        data: the data set's name, as its shard has it.
+        digest: sha256 of the shard's content.
+        split: the shard's split, where it has one.
+        modalities: those the model sees; empty for all.
+        labels: labelled training examples, equal per class; "all", or "shard" for those that the shard marks.
+        seed: decides initial weights, label subset, batch order and noise.
+        alpha: weight of the classifier's log-likelihood in eq. 6.
+        beta: weight of the divergence in eq. 13 (models with single-modality encoders).
+        label: an unobserved label is a Gumbel-softmax sample, or summed over exactly.
+        temperature: of the Gumbel-softmax sample.
+        epochs: passes over the unlabelled examples (over the labelled ones where there are no others).
+        batch_size: unlabelled examples a step.
+        labelled_batch_size: labelled examples a step.
+        learning_rate: Adam's.
+        precision: of matrix products: float32, TF32 (CUDA; on a CPU it is float32) or bfloat16. Densities and KL terms
+            are always float32.
+        iterations: of iterative sampling (eq. 11) at evaluation.
+        samples: of latent variables at evaluation; 0 takes their mean (paper.md, section 7.9).
+        networks: by distribution, in the notation of `trainer.networks`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelName
+    data: str
+    digest: str = ""
+    split: int | None = None
+    modalities: tuple[str, ...] = ()
+    labels: Positive | Literal["all", "shard"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    label: Literal["gumbel", "exact"] = "gumbel"
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    epochs: Positive
+    batch_size: Positive
+    labelled_batch_size: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    precision: Literal["fp32", "tf32", "bf16"] = "tf32"
+    iterations: Positive = 100
+    samples: Annotated[int, Field(ge=0)] = 0
+    networks: dict[str, str]
+
+    @field_validator("networks")
+    @classmethod
+    def _in_notation(cls, networks: dict[str, str]) -> dict[str, str]:
+        return {name: str(parse(notation)) for name, notation in networks.items()}
+
+    @property
+    def has_encoders(self) -> bool:
+        """Whether the model has an encoder for each modality, and with it beta."""
+        return self.model.endswith("-kl")
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
+        return not self.model.startswith("jmvae")
+
+    def name(self) -> str:
+        """A folder's name that says what the run is, and ends in what makes it unique."""
+        parts = [self.data, self.model, *self.modalities]
+        parts.append(f"labels-{self.labels}")
+        if self.alpha != 1:
+            parts.append(f"alpha-{self.alpha:g}")
+        if self.has_encoders:
+            parts.append(f"beta-{self.beta:g}")
+        if self.split is not None:
+            parts.append(f"split-{self.split}")
+        return "-".join([*parts, f"{self.epochs}-epochs", f"seed-{self.seed}", self.fingerprint()[:8]])
+
+    def fingerprint(self) -> str:
+        """sha256 of the settings."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def stack_key(self) -> str:
+        """Equal for replicas that can be trained in one stack: all but seed, split, shard, alpha and beta."""
+        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "alpha", "beta"})
+
+
+def differences(ours: Settings, theirs: Settings) -> list[str]:
+    """`alpha 1 instead of 2`, one line a field that differs."""
+    mine, other = ours.model_dump(), theirs.model_dump()
+    return [f"{key} {mine[key]} instead of {other[key]}" for key in mine if mine[key] != other[key]]
+
+
+def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
+    """Validated settings.
+
+    Raises:
+        UsageError: a value is missing, unknown or out of range; `source` is where the values came from.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        if first["type"] == "extra_forbidden":
+            raise UsageError(
+                f"{source}: there is no setting '{where}'", f"settings: {', '.join(Settings.model_fields)}"
+            ) from None
+        cause = first.get("ctx", {}).get("error")
+        reason = cause.message if isinstance(cause, UsageError) else first["msg"]
+        raise UsageError(f"{source}: {where}: {reason} (got {first['input']!r})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, not yet validated.
+
+    Raises:
+        DataError: the file is not there, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no settings file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"cannot read the settings file {path}: {error}") from None
