@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -192,7 +192,7 @@ def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = F
     """The index of a list of file names, such as an archive's, whether or not the files are there.
 
     Args:
-        names: with the folders or without (then a frame's folder is `<category>/<object>`); any order.
+        names: in any order; with their folders, or without (then a frame's folder is `<category>/<object>`).
         folder: what the names are relative to.
 
     Raises:
@@ -201,22 +201,23 @@ def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = F
     kinds: dict[tuple[str, str], set[str]] = {}  # (folder, sample id) -> the kinds of file that it has
     skipped: list[Skipped] = []
     for name in names:
-        path = PurePosixPath(name)
-        if path.name.startswith(".") or path.suffix not in (".png", ".txt"):
+        parent, _, file = name.rpartition("/")
+        if file.startswith(".") or not file.endswith((".png", ".txt")):
             continue
-        match = _FRAME_FILE.fullmatch(path.name)
+        match = _FRAME_FILE.fullmatch(file)
         if match is None or match["kind"] not in _KINDS:
-            if path.suffix == ".png":
+            if file.endswith(".png"):
                 skipped.append(Skipped(name, "does not read as <category>_<object>_<video>_<frame>_<kind>.png"))
             continue
         place = f"{match['category']}/{match['object']}"
-        parent = str(path.parent) if len(path.parts) > 1 else place
+        parent = parent or place
         if not f"/{parent}".endswith(f"/{place}"):
             skipped.append(Skipped(name, f"belongs into {place}/"))
             continue
         kinds.setdefault((parent, match["id"]), set()).add(match["kind"])
 
     frames: list[Frame] = []
+    folders: dict[str, Path] = {}  # frames of one object share theirs
     for (parent, sample), found in kinds.items():
         numbers = _NUMBERS.fullmatch(sample)
         assert numbers is not None  # the file's name matched the same pattern
@@ -227,7 +228,9 @@ def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = F
         if missing:
             skipped.append(Skipped(sample, f"no {' and no '.join(missing)}"))
         else:
-            frames.append(Frame(category, number, video, frame, folder / parent, "maskcrop" in found, "loc" in found))
+            if parent not in folders:
+                folders[parent] = folder / parent
+            frames.append(Frame(category, number, video, frame, folders[parent], "maskcrop" in found, "loc" in found))
     skipped.sort()
     if strict and skipped:
         more = f" ({len(skipped) - 1} more like it)" if len(skipped) > 1 else ""
