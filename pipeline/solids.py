@@ -36,7 +36,7 @@ def lathe(profile: Sequence[tuple[float, float]]) -> Solid:
     along = np.clip(((r - r0) * dr + (z - z0) * dz) / np.maximum(dr**2 + dz**2, 1e-9), 0, 1)
     on_axis = (r0 < 1e-6) & (r1 < 1e-6)  # an edge along the axis is inside the solid, not on its surface
     squared = (r - r0 - along * dr) ** 2 + (z - z0 - along * dz) ** 2 + np.where(on_axis, np.float32(1e9), 0)
-    crosses = ((z0 <= z) != (z1 <= z)) & (r < r0 + (z - z0) * dr / np.where(dz == 0, 1, dz))
+    crosses = ~on_axis & ((z0 <= z) != (z1 <= z)) & (r < r0 + (z - z0) * dr / np.where(dz == 0, 1, dz))
     inside = crosses.sum(axis=-1) % 2 == 1
     table = (np.sqrt(squared.min(axis=-1)) * np.where(inside, -1, 1)).astype(np.float32)
     rows, columns = table.shape
@@ -94,7 +94,7 @@ def brim(middle: float, length: float, width: float, droop: float) -> Solid:
         edge = (np.sqrt((u / np.float32(length)) ** 2 + (y / np.float32(width)) ** 2) - 1) * np.float32(
             min(length, width)
         )
-        sheet = np.abs(z - np.float32(3 + droop) + np.float32(droop / width**2) * y * y) * np.float32(0.9) - 2
+        sheet = np.abs(z - np.float32(3 + droop) + np.float32(droop / width**2) * y * y) * np.float32(0.8) - 2
         distance: Floats = np.maximum(edge, sheet)
         return distance
 
