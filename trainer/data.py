@@ -167,7 +167,9 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
 
 def _equal_per_class(labels: Rows, count: int, classes: int, seed: int, shard: Shard) -> Rows:
     if count < classes:
-        raise UsageError(f"{count} labels cannot cover {classes} classes", f"ask for at least {classes}: --labels {classes}")
+        raise UsageError(
+            f"{count} labels cannot cover {classes} classes", f"ask for at least {classes}: --labels {classes}"
+        )
     rng = np.random.default_rng(seed_for(seed, "labels"))
     quota = np.full(classes, count // classes)
     quota[rng.permutation(classes)[: count % classes]] += 1

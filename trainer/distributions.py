@@ -5,12 +5,12 @@ carries the leading class axis (see `trainer.labels`). Noise comes from each rep
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 from torch.nn import functional as F
 
 from trainer.networks import MLP, Notation, ReplicaLinear, over_classes
@@ -19,42 +19,56 @@ from trainer.noise import Noise
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, where a density has no logarithm
 
 
-class DiagonalNormal(Independent):
+class _Summed(Independent):  # type: ignore[type-arg, unused-ignore]
+    """A distribution of the last axis's elements, whose density is summed over them."""
+
+    def __init__(self, elements: Distribution) -> None:
+        super().__init__(elements, 1, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        density: Tensor = super().log_prob(value)
+        return density
+
+
+class DiagonalNormal(_Summed):
     """N(mean, diag(variance)) over the last axis."""
 
     def __init__(self, mean: Tensor, variance: Tensor, noise: Noise) -> None:
-        super().__init__(Normal(mean, variance.sqrt(), validate_args=False), 1, validate_args=False)
+        super().__init__(Normal(mean, variance.sqrt(), validate_args=False))
         self.noise = noise
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """mean + standard deviation * noise, differentiable in both; one sample."""
         assert not sample_shape, "one reparameterised sample at a time"
-        return self.base_dist.loc + self.base_dist.scale * self.noise.normal(self.base_dist.loc.shape)
+        mean, deviation = cast(Normal, self.base_dist).loc, cast(Normal, self.base_dist).scale
+        return mean + deviation * self.noise.normal(mean.shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         return self.rsample(sample_shape).detach()
 
 
-class SquaredError(Independent):
+class SquaredError(_Summed):
     """The appendix's `negative squared error`: log p = -|x - mean|^2, a normal of variance 1/2 less its constant."""
 
     def __init__(self, mean: Tensor) -> None:
-        super().__init__(Normal(mean, math.sqrt(0.5), validate_args=False), 1, validate_args=False)
+        super().__init__(Normal(mean, math.sqrt(0.5), validate_args=False))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return -(value - self.base_dist.loc).square().sum(-1)
+        error: Tensor = (value - self.base_dist.loc).square()
+        return -error.sum(-1)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Its mean: the paper assumes no noise here, and noise would leave the non-negative range."""
         assert not sample_shape
-        return self.base_dist.loc.detach()
+        mean: Tensor = self.base_dist.loc
+        return mean.detach()
 
 
-class Pixels(Independent):
+class Pixels(_Summed):
     """Independent Bernoulli values; log p is the cross entropy, for values in [0, 1] as well as for bits."""
 
     def __init__(self, logits: Tensor, noise: Noise) -> None:
-        super().__init__(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+        super().__init__(Bernoulli(logits=logits, validate_args=False))
         self.noise = noise
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -73,7 +87,7 @@ class RelaxedLabel(OneHotCategorical):
     """
 
     def __init__(self, logits: Tensor, noise: Noise) -> None:
-        super().__init__(logits=logits, validate_args=False)  # type: ignore[no-untyped-call]
+        super().__init__(logits=logits, validate_args=False)
         self.noise = noise
 
     def relaxed(self, temperature: float) -> Tensor:
@@ -106,6 +120,8 @@ class Conditional(nn.Module):
 class Gaussian(Conditional):
     """Diagonal normal: mean = linear(h), variance = softplus(linear(h)), h = f_MLP(given) (eq. 2)."""
 
+    __call__: Callable[..., DiagonalNormal]
+
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 2, widths, noise)
 
@@ -116,6 +132,8 @@ class Gaussian(Conditional):
 
 class BernoulliPixels(Conditional):
     """Bernoulli with logits = linear(h) (eq. 3)."""
+
+    __call__: Callable[..., Pixels]
 
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
@@ -128,6 +146,8 @@ class BernoulliPixels(Conditional):
 class SoftplusSquaredError(Conditional):
     """Non-negative values: mean = softplus(linear(h)), log p = the negative squared error (appendix A.1.2)."""
 
+    __call__: Callable[..., SquaredError]
+
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
@@ -139,6 +159,8 @@ class SoftplusSquaredError(Conditional):
 class Categorical(Conditional):
     """q(y|given) with logits = linear(h)."""
 
+    __call__: Callable[..., RelaxedLabel]
+
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
@@ -147,26 +169,30 @@ class Categorical(Conditional):
         return RelaxedLabel(logits, self.noise)
 
 
-OBSERVATIONS: dict[str, type[Gaussian | BernoulliPixels | SoftplusSquaredError]] = {
+ObservationModel = Gaussian | BernoulliPixels | SoftplusSquaredError
+OBSERVATIONS: dict[str, type[ObservationModel]] = {
     "bernoulli": BernoulliPixels,
     "nonnegative": SoftplusSquaredError,
     "gaussian": Gaussian,
 }
 
 
-class PerModality(nn.Module):
+C = TypeVar("C", bound=ObservationModel)
+
+
+class PerModality(nn.Module, Generic[C]):
     """One conditional a modality: p(x|a), p(w|a), ..."""
 
-    def __init__(self, conditionals: Mapping[str, Conditional]) -> None:
+    def __init__(self, conditionals: Mapping[str, C]) -> None:
         super().__init__()
         self.modalities = tuple(conditionals)
         self.conditionals = nn.ModuleList(conditionals.values())  # a list: a modality may have any name
 
-    def items(self) -> Iterator[tuple[str, Conditional]]:
+    def items(self) -> Iterator[tuple[str, C]]:
         """(modality, its conditional)"""
-        return zip(self.modalities, cast("Iterable[Conditional]", self.conditionals), strict=True)
+        return zip(self.modalities, cast("Iterable[C]", self.conditionals), strict=True)
 
-    def __getitem__(self, modality: str) -> Conditional:
+    def __getitem__(self, modality: str) -> C:
         return dict(self.items())[modality]
 
     def log_prob(self, x: Mapping[str, Tensor], **given: Tensor) -> dict[str, Tensor]:

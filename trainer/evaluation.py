@@ -166,9 +166,10 @@ def iterate(
 def probe(
     model: LatentModel, data: Data, given: Sequence[str], fill: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ) -> Classify:
-    """A classifier for a model that has none: logistic regression from the latent's mean, fitted on the labelled examples.
+    """A classifier for a model that has none: logistic regression from the latent's mean.
 
-    One a replica, on the same means against missing modalities that the test set will meet.
+    One a replica, fitted on its labelled examples, with the means against missing modalities that the test set will
+    meet.
     """
     fitted = []
     for replica, own in enumerate(data.examples):

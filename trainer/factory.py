@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.shards import Modality
-from trainer.distributions import OBSERVATIONS, Categorical, Conditional, Gaussian, PerModality
+from trainer.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
 from trainer.labels import LabelRule
 from trainer.networks import Notation, expand, parse
 from trainer.noise import Noise
 
-C = TypeVar("C", bound=Conditional)
+C = TypeVar("C", Gaussian, Categorical, ObservationModel)
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Factory:
     def categorical(self, name: str) -> Categorical:
         return self._make(Categorical, name)
 
-    def gaussians(self, name: str) -> PerModality:
+    def gaussians(self, name: str) -> PerModality[Gaussian]:
         """`q(a|x)`: one for each modality."""
         return PerModality({m: self._make(Gaussian, name, m) for m in self.names})
 
-    def observations(self, name: str) -> PerModality:
+    def observations(self, name: str) -> PerModality[ObservationModel]:
         """`p(x|a)`: one for each modality, of the modality's own kind."""
         return PerModality({m.name: self._make(OBSERVATIONS[m.distribution], name, m.name) for m in self.modalities})
 

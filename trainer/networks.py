@@ -88,7 +88,9 @@ def parse(text: str) -> Notation:
     tokens = _TOKEN.findall(text)
 
     def fail(why: str) -> UsageError:
-        return UsageError(f"the network '{text}' is not in the notation: {why}", "an example: (z, y)-D512BR-D512BR, D128")
+        return UsageError(
+            f"the network '{text}' is not in the notation: {why}", "an example: (z, y)-D512BR-D512BR, D128"
+        )
 
     def take(expected: str | None = None) -> str:
         if not tokens or (expected is not None and tokens[0] != expected):
@@ -207,9 +209,9 @@ class ReplicaBatchNorm(nn.Module):
         """The library's fused kernel, replica by replica: the fastest where R is small or the device is a CPU."""
         outputs = []
         for r, x_r in enumerate(x.unbind(0)):
-            running = (None, None) if self.frozen else (self.mean[r], self.variance[r])
+            mean, variance = (None, None) if self.frozen else (self.mean[r], self.variance[r])
             outputs.append(
-                F.batch_norm(x_r, *running, self.scale[r], self.shift[r], True, self.momentum, self.epsilon)
+                F.batch_norm(x_r, mean, variance, self.scale[r], self.shift[r], True, self.momentum, self.epsilon)
             )
         return outputs[0].unsqueeze(0) if len(outputs) == 1 else torch.stack(outputs)
 
@@ -227,7 +229,7 @@ class ReplicaBatchNorm(nn.Module):
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Within it, batch normalisation leaves its running statistics alone (the labelled pass; paper.md, section 7.10)."""
+    """Within it, batch normalisation leaves its running statistics alone (docs/deviations.md, 10)."""
     norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)]
     for norm in norms:
         norm.frozen = True
@@ -293,9 +295,9 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
 
 
 def over_classes(layers: nn.Module, x: Tensor) -> Tensor:
-    """Applies layers for `[R, B, F]` to `[K, R, B, F]` as well: the classes are folded into the batch, then unfolded."""
+    """Applies layers for `[R, B, F]` to `[K, R, B, F]` as well: classes are folded into the batch, then unfolded."""
     if x.dim() == 3:
         return cast(Tensor, layers(x))
     classes, replicas, batch, _ = x.shape
-    folded = layers(x.transpose(0, 1).reshape(replicas, classes * batch, -1))      # [R, K * B, F]
+    folded = layers(x.transpose(0, 1).reshape(replicas, classes * batch, -1))  # [R, K * B, F]
     return cast(Tensor, folded.view(replicas, classes, batch, -1).transpose(0, 1))

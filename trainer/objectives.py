@@ -15,7 +15,7 @@ class Objective:
 
     Attributes:
         value: `[R]`.
-        terms: `[R]` each, by name: the means over the batch that J is the weighted sum of, then the terms of the bounds.
+        terms: `[R]` each, by name: the means over the batch that J is the weighted sum of, then the bounds' terms.
     """
 
     value: Tensor

@@ -1,7 +1,7 @@
 """The paper's settings (section 4.2 and appendix A.1), as data, and ours for the bundled digits.
 
 `X` stands for all modalities and `x` for each in turn, `DK` for the number of classes and `Dx` for a modality's width:
-`trainer.networks`. How a modality is distributed (Bernoulli, softplus with squared error, Gaussian) is the shard's to say.
+`trainer.networks`. How a modality is distributed (Bernoulli, softplus with squared error, Gaussian) the shard says.
 """
 
 from collections.abc import Mapping
@@ -100,7 +100,7 @@ def mnist(model: ModelName) -> dict[str, Any]:
 
 
 def rgbd(model: ModelName) -> dict[str, Any]:
-    """RGB-D's column of the appendix; section 4.2: batch 128, learning rate 1e-4, 100 epochs. The shard's own labels."""
+    """RGB-D's column of the appendix; section 4.2: batch 128, learning rate 1e-4, 100 epochs. The shard's labels."""
     return {
         "labels": "shard",
         "epochs": 100,
@@ -119,7 +119,7 @@ PRESETS = {"mnist": mnist, "rgbd": rgbd, "digits": digits}
 
 
 def preset_for(dataset: str, distributions: set[str]) -> PresetName:
-    """The preset of a shard that comes without one: by the data set's name, else by how its modalities are distributed."""
+    """The preset that fits a shard: by the data set's name, else by how its modalities are distributed."""
     if dataset.endswith("-digits") or "-digits-" in dataset:
         return "digits"
     return "rgbd" if distributions == {"nonnegative"} else "mnist"

@@ -1,5 +1,6 @@
 """Many runs at once: what can be stacked is trained in one pass, what is done is left alone, the rest goes on."""
 
+import difflib
 import itertools
 import logging
 import os
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,13 +19,14 @@ from torch import nn
 from pipeline.errors import DataError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import choose_modalities, load
+from trainer.data import Data, choose_modalities, load
 from trainer.evaluation import Evaluation, evaluate
+from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import PRESETS, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
-from trainer.training import Progress, Step, make_model, precision, train
+from trainer.training import Progress, make_model, precision, train
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +39,36 @@ class Job:
     shard: Shard
 
 
+def check_model(name: str) -> ModelName:
+    """The name of a model, as one.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        raise UsageError(
+            f"there is no model '{name}'" + (f"; did you mean {near[0]}?" if near else ""),
+            f"models: {', '.join(MODELS)}",
+        )
+    return cast(ModelName, name)
+
+
+def check_preset(name: str) -> PresetName:
+    """
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset '{name}'", f"presets: {', '.join(PRESETS)}")
+    return cast(PresetName, name)
+
+
 def plan(
-    model: ModelName,
+    model: str,
     shards: Sequence[Shard],
     *,
-    preset: PresetName | None = None,
+    preset: str | None = None,
     values: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0,),
     alphas: Sequence[float] = (),
@@ -57,20 +84,36 @@ def plan(
     Raises:
         UsageError: a setting that cannot be.
     """
+    model = check_model(model)
     jobs = []
     for shard in shards:
         known = {m.name: m for m in choose_modalities(shard, (values or {}).get("modalities", ()))}
-        name = preset or preset_for(shard.dataset, {m.distribution for m in known.values()})
+        name = (
+            check_preset(preset)
+            if preset is not None
+            else preset_for(shard.dataset, {m.distribution for m in known.values()})
+        )
         base = {"model": model, **PRESETS[name](model), **(values or {})}
         base |= {"data": shard.dataset, "digest": shard.digest, "split": shard.split}
         if isinstance(base["networks"], Mapping):
             base["networks"] = {**PRESETS[name](model)["networks"], **base["networks"]}
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
-            own = {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
+            own = (
+                {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
+            )
             jobs.append(Job(build(base | own), shard))
     if betas and not jobs[0].settings.has_encoders:
-        raise UsageError(f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl")
+        raise UsageError(
+            f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
+        )
     return jobs
+
+
+def folders(jobs: Sequence[Job], chosen: Path | None, runs: Path) -> list[Path]:
+    """Where each job's run lies: `chosen` itself for a single job, else under its own name in `chosen` or `runs`."""
+    if chosen is not None and len(jobs) == 1:
+        return [chosen]
+    return [(chosen or runs) / job.settings.name() for job in jobs]
 
 
 def train_all(
@@ -127,7 +170,9 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         run.finish(results[r])
 
 
-def evaluate_run(run: Run, device: torch.device, *, iterations: int | None = None, samples: int | None = None) -> Evaluation:
+def evaluate_run(
+    run: Run, device: torch.device, *, iterations: int | None = None, samples: int | None = None
+) -> Evaluation:
     """A finished run's scores, computed anew from its weights.
 
     Raises:
@@ -151,7 +196,7 @@ def evaluate_run(run: Run, device: torch.device, *, iterations: int | None = Non
     return result
 
 
-def load_model(run: Run, data: Any, device: torch.device) -> tuple[nn.Module, Noise]:
+def load_model(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, Noise]:
     """A finished run's model, a stack of one."""
     model, noise = make_model([run.settings], data, device)
     weights = {name: tensor.unsqueeze(0) for name, tensor in run.read_weights().items()}

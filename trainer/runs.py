@@ -1,12 +1,12 @@
 """A run's folder: what was asked for, what came of it, and what resuming it needs.
 
-    settings.json            the resolved settings
-    labelled.txt             ids of the labelled training examples, one a line
-    metrics.csv              a line an epoch: the objective's terms and the accuracies
-    checkpoint.safetensors   everything that resuming needs, taken at one instant; gone when the run is done
-    weights.safetensors      the trained model
-    result.json              scores on the test set; its presence says that the run is done
-    provenance.json          where, when, with what: the only file that differs between equal runs
+settings.json            the resolved settings
+labelled.txt             ids of the labelled training examples, one a line
+metrics.csv              a line an epoch: the objective's terms and the accuracies
+checkpoint.safetensors   everything that resuming needs, taken at one instant; gone when the run is done
+weights.safetensors      the trained model
+result.json              scores on the test set; its presence says that the run is done
+provenance.json          where, when, with what: the only file that differs between equal runs
 """
 
 import csv
@@ -24,8 +24,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pipeline.errors import DataError, StorageError
-from pipeline.files import storage_error, write_atomically
+from pipeline.errors import DataError
+from pipeline.files import write_atomically
 from trainer.evaluation import Evaluation, Score
 from trainer.settings import Settings, build, differences
 
@@ -144,7 +144,9 @@ class Run:
         try:
             return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is no result: {error}", "delete it and train again: the run evaluates anew") from None
+            raise DataError(
+                f"{path} is no result: {error}", "delete it and train again: the run evaluates anew"
+            ) from None
 
 
 def find(folders: Iterable[Path]) -> list[Run]:
@@ -157,7 +159,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"there is no {path}: the run is not done", "the same mmssl train command goes on with it") from None
+        raise DataError(
+            f"there is no {path}: the run is not done", "the same mmssl train command goes on with it"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict):
@@ -201,5 +205,5 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -38,7 +38,7 @@ class Settings(BaseModel):
         precision: of matrix products: float32, TF32 (CUDA; on a CPU it is float32) or bfloat16. Densities and KL terms
             are always float32.
         iterations: of iterative sampling (eq. 11) at evaluation.
-        samples: of latent variables at evaluation; 0 takes their mean (paper.md, section 7.9).
+        samples: of latent variables at evaluation; 0 takes their mean (docs/deviations.md, 9).
         networks: by distribution, in the notation of `trainer.networks`.
     """
 

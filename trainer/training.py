@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from trainer.data import Data, Stream
 from trainer.evaluation import evaluate
 from trainer.factory import Factory
 from trainer.labels import LabelRule
-from trainer.models import MODELS
+from trainer.models import MODELS, Model
 from trainer.networks import frozen_statistics
 from trainer.noise import Noise
 from trainer.objectives import Objective, objective
@@ -136,15 +136,15 @@ class Step:
                 index.copy_(torch.stack([torch.from_numpy(stream.batch(number)) for stream in streams]))
 
     def objective(self) -> Objective:
-        """J of the batches at hand: the labelled and the unlabelled pass are separate (paper.md, section 7.4)."""
-        data = self.data
+        """J of the batches at hand: the labelled and the unlabelled pass are separate (docs/deviations.md, 4)."""
+        data, model = self.data, cast(Model, self.model)
         labelled = unlabelled = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             if self.index_l is not None:
                 with frozen_statistics(self.model) if self.index_u is not None else nullcontext():
-                    labelled = self.model.bound(data.x(self.index_l), data.y(self.index_l))
+                    labelled = model.bound(data.x(self.index_l), data.y(self.index_l))
             if self.index_u is not None:
-                unlabelled = self.model.bound(data.x(self.index_u))
+                unlabelled = model.bound(data.x(self.index_u))
         return objective(labelled, unlabelled, alpha=self.alpha, beta=self.beta, labelled_share=self.labelled_share)
 
     def _update(self) -> None:
@@ -283,7 +283,8 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
         return 0, [[] for _ in runs]
     loaded = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
     done = {checkpoint.values["step"] for checkpoint in loaded}
-    assert len(loaded) == len(runs) and len(done) == 1, "a stack's replicas are equally far"
+    assert len(loaded) == len(runs), "either every replica of a stack has begun, or none"
+    assert len(done) == 1, "a stack's replicas are equally far"
     steps = int(done.pop())
 
     def stacked(name: str) -> Tensor:

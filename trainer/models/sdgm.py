@@ -1,18 +1,18 @@
 """SDGM (Maaloe et al. 2016), for one modality: a skip from the auxiliary `a` to everything.
 
-    generative   p(x|a,y,z) p(a|z,y) p(z) p(y)
-    inference    q(a|x) q(z|x,y,a),  classifier q(y|x,a):  log q(y|x) = log E_q(a|x)[q(y|x,a)]
+generative   p(x|a,y,z) p(a|z,y) p(z) p(y)
+inference    q(a|x) q(z|x,y,a),  classifier q(y|x,a):  log q(y|x) = log E_q(a|x)[q(y|x,a)]
 
-    symbol      code       shape
-    x           x          modality -> [R, B, D], one modality
-    y           y          [R, B, K], or [K, R, B, K] for the sum over classes
-    a           a          [R, B, A]
-    z           z          [(K,) R, B, Z]
-    q(a|x)      self.q_a
-    q(y|x,a)    self.q_y
-    q(z|x,y,a)  self.q_z
-    p(a|z,y)    self.p_a
-    p(x|a,y,z)  self.p_x
+symbol      code       shape
+x           x          modality -> [R, B, D], one modality
+y           y          [R, B, K], or [K, R, B, K] for the sum over classes
+a           a          [R, B, A]
+z           z          [(K,) R, B, Z]
+q(a|x)      self.q_a
+q(y|x,a)    self.q_y
+q(z|x,y,a)  self.q_z
+p(a|z,y)    self.p_a
+p(x|a,y,z)  self.p_x
 """
 
 from collections.abc import Mapping

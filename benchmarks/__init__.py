@@ -1,0 +1,1 @@
+"""Every speed claim, runnable by anyone: python -m benchmarks.NAME."""

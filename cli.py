@@ -1,0 +1,462 @@
+"""The `mmssl` command: every command parses, calls one function and prints. Heavy imports live inside the commands."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.errors import Interrupted, MmsslError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.report import Row
+    from trainer.runs import Run
+
+app = typer.Typer(
+    name="mmssl",
+    help="Few labels and many unlabelled multimodal pairs in; a classifier that survives a missing modality out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+preprocess = typer.Typer(help="Make the shards of a data set.", no_args_is_help=True)
+shards = typer.Typer(help="Look into shards, and verify them.", no_args_is_help=True)
+app.add_typer(preprocess, name="preprocess")
+app.add_typer(shards, name="shards")
+
+out = Console()
+err = Console(stderr=True)
+_log = logging.getLogger("mmssl")
+T = TypeVar("T", int, float)
+
+Root = Annotated[
+    Path, typer.Option(envvar="MMSSL_ROOT", help="The workspace: raw/, shards/, runs/.", show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+WORKSPACE = Path("workspace")
+
+
+def main() -> NoReturn:
+    """Runs a command; errors of the user's making become one line, a hint and an exit code."""
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, _interrupt)
+    try:
+        app()
+    except MmsslError as error:
+        err.print(f"[bold red]error:[/] {_plain(error.message)}", highlight=False, soft_wrap=True)
+        if error.hint:
+            err.print(f"[dim]hint:[/]  {_plain(error.hint)}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(
+        f"stopped by {signal.Signals(number).name}; nothing half-written was left", "the same command starts again"
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Semi-supervised multimodal learning with deep generative models (Suzuki & Matsuo 2018)."""
+    if version:
+        from importlib.metadata import version as installed
+
+        out.print(f"mmssl {installed('mmssl')}", highlight=False)
+        raise typer.Exit
+    handler: logging.Handler
+    if err.is_terminal:
+        handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    for name in ("mmssl", "pipeline", "trainer"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+
+
+def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
+    """`0..4` (inclusive), `0,3,7` or both: `0..4,7`. Empty for None."""
+    found: list[T] = []
+    for part in text.split(",") if text is not None else []:
+        first, dots, last = part.strip().partition("..")
+        try:
+            found.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else found.append(kind(first))
+        except ValueError:
+            raise UsageError(
+                f"{option} {text}: '{part}' is no number or range", f"examples: {option} 0..4, {option} 0,3,7"
+            ) from None
+    if text is not None and (not found or len(set(found)) < len(found)):
+        raise UsageError(f"{option} {text}: {'a number comes twice' if found else 'the range is empty'}")
+    return found
+
+
+# --- preprocess ------------------------------------------------------------------------------------------------------
+
+
+def _digits(name: str, root: Path, **options: Any) -> None:
+    from pipeline.digits import build
+
+    out.print(str(build(name, root / "shards", root / "raw", **options)), highlight=False, soft_wrap=True)
+
+
+Rotation = Annotated[float, typer.Option(help="Largest angle of rotation of x, in degrees.")]
+NoiseLevel = Annotated[float, typer.Option(help="Standard deviation of w's Gaussian noise; pixels lie in 0..1.")]
+PairSeed = Annotated[int, typer.Option(help="Decides every pair's angle and noise.")]
+
+
+@preprocess.command("hm-mnist")
+def hm_mnist(root: Root = WORKSPACE) -> None:
+    """MNIST's left halves as x, right halves as w."""
+    _digits("hm-mnist", root)
+
+
+@preprocess.command("nm-mnist")
+def nm_mnist(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
+    """MNIST rotated as x, noisy as w."""
+    _digits("nm-mnist", root, rotation=rotation, noise=noise, seed=seed)
+
+
+@preprocess.command("hm-digits")
+def hm_digits(root: Root = WORKSPACE) -> None:
+    """The halves of scikit-learn's bundled 1,797 digits: no download."""
+    _digits("hm-digits", root)
+
+
+@preprocess.command("nm-digits")
+def nm_digits(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
+    """scikit-learn's bundled digits, rotated and noisy: no download."""
+    _digits("nm-digits", root, rotation=rotation, noise=noise, seed=seed)
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+@shards.command()
+def inspect(file: Path, as_json: Json = False) -> None:
+    """Show what is in a shard."""
+    from dataclasses import asdict
+
+    from pipeline.shards import Shard, describe
+
+    found = describe(Shard.open(file))
+    if as_json:
+        out.print_json(json.dumps(asdict(found), default=str))
+        return
+    split = "" if found.split is None else f", split {found.split}"
+    labelled = "not fixed by the data" if found.labelled is None else str(found.labelled)
+    out.print(f"{found.path}: {found.dataset}{split}", highlight=False, soft_wrap=True)
+    out.print(f"{found.train_rows} training and {found.test_rows} test examples; labelled: {labelled}", highlight=False)
+    table = Table("modality", "width", "distribution", "smallest", "mean", "largest")
+    for m in found.modalities:
+        table.add_row(m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}")
+    out.print(table)
+    table = Table("class", "training", "test", "labelled")
+    for c in (*found.classes, *([found.unknown] if found.unknown.train or found.unknown.test else [])):
+        table.add_row(c.name, str(c.train), str(c.test), "-" if c.labelled is None else str(c.labelled))
+    out.print(table)
+    out.print(f"digest {found.digest}{'' if found.digest_recorded else ' (computed, not recorded)'}", highlight=False)
+    out.print_json(json.dumps(found.provenance))
+
+
+@shards.command()
+def verify(files: list[Path]) -> None:
+    """Read every byte of shards, and check it."""
+    from pipeline.shards import Shard
+
+    for file in files:
+        Shard.open(file).verify()
+        out.print(f"{file}: good", highlight=False, soft_wrap=True)
+
+
+# --- train and evaluate ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="jmvae, jmvae-kl, m2, sdgm, ssmvae, sshmvae or sshmvae-kl")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="hm-mnist, nm-mnist, hm-digits, nm-digits, or a shard's FILE.h5 ({split} in it for --split)."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="How many labelled training examples, equal per class; 'all'; or 'shard', those it marks."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Replicas: 0..4 or 0,3,7.")] = "0",
+    split: Annotated[str | None, typer.Option(help="Splits of the data: 0..9 or 0,3,7.")] = None,
+    alpha: Annotated[
+        str | None, typer.Option(help="Weight of the classifier (eq. 6), one or several: 0.1,1,10.")
+    ] = None,
+    beta: Annotated[
+        str | None, typer.Option(help="Weight of the divergence (eq. 13), one or several: 0.1,1,10.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the unlabelled examples.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Unlabelled examples a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="An unobserved label: 'gumbel' sample, or 'exact' sum over classes.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the Gumbel-softmax sample.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Only these modalities: x, or x,w.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to start from: mnist, rgbd or digits. By default the data's own.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Of iterative sampling, at evaluation.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Of latent variables at evaluation; 0 takes their mean.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder, or the folder of several runs.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings; options go before it.")] = None,
+    stack: Annotated[int, typer.Option(min=1, help="Most replicas trained in one pass.")] = 16,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings, train nothing.")] = False,
+    as_json: Json = False,
+    root: Root = WORKSPACE,
+) -> None:
+    """Train a model, and show what it can do with each modality missing.
+
+    The same command again goes on where it was stopped, and does nothing where all is done.
+    """
+    from pipeline.datasets import BUNDLED, shard_paths
+    from pipeline.shards import Shard
+    from trainer import runner
+    from trainer.report import table
+    from trainer.settings import read_toml
+
+    values = read_toml(config) if config is not None else {}
+    given = {
+        "labels": int(labels) if labels is not None and labels.isdigit() else labels,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": lr,
+        "label": label,
+        "temperature": temperature,
+        "modalities": tuple(modality.split(",")) if modality is not None else None,
+        "iterations": iterations,
+        "samples": samples,
+        "precision": precision,
+    }
+    values |= {key: value for key, value in given.items() if value is not None}
+    data = data or values.pop("data", None)
+    if data is None:
+        data = BUNDLED
+        _log.info(
+            "training on the bundled %s; others: --data hm-mnist, --data nm-mnist, --data FILE.h5 (RGB-D, your own)",
+            data,
+        )
+    runner.check_model(model)
+    where = runner.choose_device(device)
+    chosen = [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)]
+    jobs = runner.plan(
+        model,
+        chosen,
+        preset=preset,
+        values=values,
+        seeds=numbers(seeds, int, "--seeds"),
+        alphas=numbers(alpha, float, "--alpha"),
+        betas=numbers(beta, float, "--beta"),
+    )
+    folders = runner.folders(jobs, folder, root / "runs")
+    if dry_run:
+        out.print_json(
+            json.dumps(
+                [
+                    {"folder": str(f.resolve()), "settings": j.settings.model_dump()}
+                    for j, f in zip(jobs, folders, strict=True)
+                ]
+            )
+        )
+        return
+    with watching() as progress:
+        done = runner.train_all(jobs, folders, where, progress, stack)
+    if as_json:
+        out.print_json(json.dumps([_as_dict(run) for run in done]))
+    else:
+        _print_table(table(done), done)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of iterative sampling.")] = None,
+    samples: Annotated[int | None, typer.Option(min=0, help="Of latent variables; 0 takes their mean.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score finished runs anew on their test sets, with other means if you like."""
+    from dataclasses import asdict
+
+    from trainer import runner
+    from trainer.report import MEANS
+    from trainer.runs import Run
+
+    where = runner.choose_device(device)
+    found = [Run.open(path) for path in run]
+    results = [runner.evaluate_run(one, where, iterations=iterations, samples=samples) for one in found]
+    if as_json:
+        out.print_json(
+            json.dumps(
+                [
+                    {"folder": str(one.folder.resolve()), **asdict(result)}
+                    for one, result in zip(found, results, strict=True)
+                ]
+            )
+        )
+        return
+    for one, result in zip(found, results, strict=True):
+        table = Table(
+            "given", "missing from", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left"
+        )
+        for score in result.scores:
+            table.add_row(
+                score.given, MEANS[score.means], f"{100 * score.accuracy:.2f}", f"{score.nll:.3f}", f"{score.ece:.3f}"
+            )
+        out.print(table)
+        out.print(f"ELBO per test example: {result.elbo:.2f} nats", highlight=False)
+
+
+@app.command()
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Where to look; by default the workspace's runs.")
+    ] = None,
+    curves: Annotated[Path | None, typer.Option(help="Draw accuracy against epochs into this PNG file.")] = None,
+    as_json: Json = False,
+    root: Root = WORKSPACE,
+) -> None:
+    """List the runs that are there."""
+    from trainer import report
+    from trainer.runs import find
+
+    found = find(folders or [root / "runs"])
+    if curves is not None:
+        report.curves(found, curves)
+        _log.info("wrote %s", curves)
+    if as_json:
+        out.print_json(json.dumps([_as_dict(run) for run in found]))
+        return
+    if not found:
+        out.print("no runs yet; train one: mmssl train sshmvae-kl", highlight=False)
+        return
+    table = Table("run", "epochs", "accuracy (%)")
+    for run in found:
+        epochs = f"{len(run.metrics())} of {run.settings.epochs}"
+        table.add_row(run.folder.name, epochs, _accuracies(run) if run.done else "[yellow]not done[/]")
+    out.print(table)
+
+
+def _accuracies(run: "Run") -> str:
+    scores = run.result().scores
+    return ", ".join(
+        f"{s.given}{f' ({s.means})' if s.means == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
+    )
+
+
+def _as_dict(run: "Run") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    result = asdict(run.result()) if run.done else None
+    return {
+        "folder": str(run.folder.resolve()),
+        "settings": run.settings.model_dump(),
+        "epochs": len(run.metrics()),
+        "result": result,
+    }
+
+
+def _print_table(rows: Sequence["Row"], done: Sequence["Run"]) -> None:
+    several = len({row.setting for row in rows}) > 1
+    table = Table(*(["setting"] if several else []), "given", "the rest", "accuracy (%)", "nll", "ece", "replicas")
+    for row in rows:
+        spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
+        cells = [
+            row.given,
+            row.means,
+            f"{row.accuracy:.2f}{spread}",
+            f"{row.nll:.3f}",
+            f"{row.ece:.3f}",
+            str(row.replicas),
+        ]
+        table.add_row(*([row.setting] if several else []), *cells)
+    if not several:
+        out.print(rows[0].setting, highlight=False)
+    out.print(table)
+    for run in done:
+        out.print(str(run.folder.resolve()), highlight=False, soft_wrap=True)
+
+
+class Watch:
+    """Shows training: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self.bar = bar
+        self.task: Any = None
+        self.started: tuple[float, int] | None = None
+
+    def step(self, done: int, total: int) -> None:
+        import time
+
+        if self.started is None or done <= self.started[1]:  # another stack begins
+            self.started = (time.monotonic(), done - 1)
+            if self.bar is not None:
+                self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
+        self.seconds = time.monotonic() - self.started[0]
+        self.rate = (done - self.started[1]) / self.seconds if self.seconds > 0 else 0.0
+        self.left = (total - done) / self.rate if self.rate > 0 else 0.0
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s")
+
+    def epoch(self, epoch: int, epochs: int, summary: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, summary=f"epoch {epoch}/{epochs}: {summary}")
+        else:
+            _log.info("epoch %d/%d: %s (%.1f steps/s, %d s left)", epoch, epochs, summary, self.rate, self.left)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    if not err.is_terminal:
+        yield Watch(None)
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[summary]}"),
+    )
+    with Progress(*columns, console=err) as bar:
+        yield Watch(bar)
+
+
+if __name__ == "__main__":
+    main()
