@@ -287,6 +287,8 @@ def render(
         flush(root)
     except OSError as error:
         raise storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -274,7 +274,7 @@ def _light(solid: Solid, q: Floats, lamp: Floats) -> Floats:
 def _photograph(colour: Floats, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """[H, W, 3] linear light to 8 bits: white balance, exposure, lens blur, noise, gamma."""
     balance = np.array([1 + 0.12 * view.warmth, 1, 1 - 0.16 * view.warmth], np.float32) * np.float32(view.exposure)
-    image = ndimage.gaussian_filter(colour * balance, (0.65, 0.65, 0), truncate=2.5)
+    image: Floats = ndimage.gaussian_filter(colour * balance, (0.65, 0.65, 0), truncate=2.5)
     image += rng.standard_normal(image.shape, np.float32) * np.float32(0.006)
     pixels: npt.NDArray[np.uint8] = (np.clip(image, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
     return pixels
@@ -287,9 +287,8 @@ def _sense(depth: Floats, facing: Floats, glare: Floats, rng: np.random.Generato
 
     def wander(spread: float) -> Floats:
         """[H, W] smooth noise of unit variance."""
-        noise = ndimage.gaussian_filter(rng.standard_normal((height, width), np.float32), spread, truncate=2.0)
-        field: Floats = noise * np.float32(2 * np.sqrt(np.pi) * spread)
-        return field
+        noise: Floats = ndimage.gaussian_filter(rng.standard_normal((height, width), np.float32), spread, truncate=2.0)
+        return noise * np.float32(2 * np.sqrt(np.pi) * spread)
 
     rough, soft = wander(1.0), wander(2.5)
     ragged = np.clip(columns + np.rint(rough).astype(np.int64), 0, width - 1)
@@ -298,10 +297,10 @@ def _sense(depth: Floats, facing: Floats, glare: Floats, rng: np.random.Generato
     seen = columns - disparity
     shadow = seen > np.minimum.accumulate(seen[:, ::-1], axis=1)[:, ::-1] + 1
     disparity = np.rint((disparity + np.float32(0.05) * (rough + soft)) * 8) / 8  # eighths of a pixel
-    steps = np.float32(FOCAL * BASELINE) / disparity
+    measured = np.float32(FOCAL * BASELINE) / disparity
     blind = glare * (1 + np.float32(0.6) * soft) > 0.32
     grazing = facing < 0.12 + 0.05 * rough
-    range_ = ndimage.maximum_filter(depth, 3) - ndimage.minimum_filter(depth, 3)
-    edge = (range_ > 25) & (soft > 0.7)
+    step: Floats = ndimage.maximum_filter(depth, 3) - ndimage.minimum_filter(depth, 3)
+    edge = (step > 25) & (soft > 0.7)
     lost = shadow | blind | grazing | edge
-    return np.where(lost, 0, np.rint(steps)).astype(np.uint16)
+    return np.where(lost, 0, np.rint(measured)).astype(np.uint16)
