@@ -26,8 +26,7 @@ class _Summed(Independent):  # type: ignore[type-arg, unused-ignore]
         super().__init__(elements, 1, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        density: Tensor = super().log_prob(value)
-        return density
+        return cast(Tensor, self.base_dist.log_prob(value)).sum(-1)
 
 
 class DiagonalNormal(_Summed):
