@@ -15,12 +15,12 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.errors import Interrupted, MmsslError, UsageError
 
 if TYPE_CHECKING:
-    from trainer.report import Row
+    from trainer.report import ResultTable
     from trainer.runs import Run
 
 app = typer.Typer(
@@ -250,6 +250,8 @@ def train(
     from trainer.report import table
     from trainer.settings import read_toml
 
+    runner.check_model(model)
+    where = runner.choose_device(device)
     values = read_toml(config) if config is not None else {}
     given = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
@@ -271,8 +273,6 @@ def train(
             "training on the bundled %s; others: --data hm-mnist, --data nm-mnist, --data FILE.h5 (RGB-D, your own)",
             data,
         )
-    runner.check_model(model)
-    where = runner.choose_device(device)
     chosen = [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)]
     jobs = runner.plan(
         model,
@@ -332,7 +332,7 @@ def evaluate(
         return
     for one, result in zip(found, results, strict=True):
         table = Table(
-            "given", "missing from", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left"
+            "given", "how", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left"
         )
         for score in result.scores:
             table.add_row(
@@ -365,7 +365,7 @@ def runs(
     if not found:
         out.print("no runs yet; train one: mmssl train sshmvae-kl", highlight=False)
         return
-    table = Table("run", "epochs", "accuracy (%)")
+    table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
     for run in found:
         epochs = f"{len(run.metrics())} of {run.settings.epochs}"
         table.add_row(run.folder.name, epochs, _accuracies(run) if run.done else "[yellow]not done[/]")
@@ -391,22 +391,18 @@ def _as_dict(run: "Run") -> dict[str, Any]:
     }
 
 
-def _print_table(rows: Sequence["Row"], done: Sequence["Run"]) -> None:
-    several = len({row.setting for row in rows}) > 1
-    table = Table(*(["setting"] if several else []), "given", "the rest", "accuracy (%)", "nll", "ece", "replicas")
-    for row in rows:
+def _print_table(results: "ResultTable", done: Sequence["Run"]) -> None:
+    several = any(row.setting for row in results.rows)
+    table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
+    before = ""
+    for row in results.rows:
         spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
-        cells = [
-            row.given,
-            row.means,
-            f"{row.accuracy:.2f}{spread}",
-            f"{row.nll:.3f}",
-            f"{row.ece:.3f}",
-            str(row.replicas),
-        ]
-        table.add_row(*([row.setting] if several else []), *cells)
-    if not several:
-        out.print(rows[0].setting, highlight=False)
+        cells = [row.given, row.means, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
+        if several and before and row.setting != before:
+            table.add_section()
+        table.add_row(*([row.setting if row.setting != before else ""] if several else []), *cells, str(row.replicas))
+        before = row.setting
+    out.print(results.common, highlight=False, soft_wrap=True)
     out.print(table)
     for run in done:
         out.print(str(run.folder.resolve()), highlight=False, soft_wrap=True)

@@ -114,6 +114,12 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
                 label.append(torch.tensor(part.labels, device=device))
                 rows += part.rows
         examples.append(_examples(settings, shard, offsets[shard.digest]))
+    if len({len(own.unlabelled) == 0 for own in examples}) > 1:
+        raise DataError(
+            f"of {', '.join(sorted({str(shard.path) for shard in shards}))} some are labelled in every row, and some "
+            "are not: no common stack",
+            "train them one by one",
+        )
     flat = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in features.items()}
     return Data(flat, torch.cat(label), modalities, first.classes, tuple(examples))
 
@@ -125,6 +131,11 @@ def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...
         if name not in known:
             raise UsageError(f"{shard.path} has no modality '{name}'", f"modalities: {', '.join(known)}")
     return tuple(known[name] for name in names) if names else shard.modalities
+
+
+def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
+    """Whether the run has unlabelled examples beside its labelled ones."""
+    return not settings.learns_labels or len(choose_labelled(settings, shard)) < shard.train.rows
 
 
 def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:

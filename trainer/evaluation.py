@@ -85,10 +85,10 @@ def evaluate(
                 if fast and (means == "iterative" or classify is None):
                     continue
                 fill = _completion(means, model, noise, data.modalities, iterations)
-                predict = classify or probe(cast(LatentModel, model), data, given, fill)
-                for replica, (log_q, label) in enumerate(_predictions(predict, fill, data, given)):
+                predict = classify or probe(cast(LatentModel, model), noise, data, given, fill)
+                for replica, (log_q, label) in enumerate(_predictions(predict, noise, fill, data, given)):
                     scores[replica].append(score("+".join(given), means, log_q, label))
-        elbos = _elbo(subject, data) if bound else [math.nan] * noise.replicas
+        elbos = _elbo(subject, noise, data) if bound else [math.nan] * noise.replicas
     return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
 
 
@@ -164,7 +164,11 @@ def iterate(
 
 
 def probe(
-    model: LatentModel, data: Data, given: Sequence[str], fill: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    model: LatentModel,
+    noise: Noise,
+    data: Data,
+    given: Sequence[str],
+    fill: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> Classify:
     """A classifier for a model that has none: logistic regression from the latent's mean.
 
@@ -176,44 +180,55 @@ def probe(
         rows = torch.from_numpy(own.labelled).to(data.label.device)
         index = rows.expand(len(data.examples), -1)  # every replica encodes them; only its own are kept
         x = data.x(index)
-        latent = model.encode(fill({m: x[m] for m in given})).mean[replica]
+        with noise.only([len(rows) * (r == replica) for r in range(len(data.examples))]):
+            latent = model.encode(fill({m: x[m] for m in given})).mean[replica]
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
         fitted.append(regression.fit(latent.cpu().numpy(), data.label[rows].cpu().numpy()))
 
     def classify(x: Mapping[str, Tensor]) -> Tensor:
         latents = model.encode(x).mean.cpu().numpy()
-        return torch.from_numpy(
-            np.stack([own.predict_log_proba(latent) for own, latent in zip(fitted, latents, strict=True)])
-        ).float()
+        decisions: list[NDArray[np.float64]] = [
+            own.decision_function(latent).astype(np.float64) for own, latent in zip(fitted, latents, strict=True)
+        ]
+        if decisions[0].ndim == 1:  # two classes: the second one's logit against the first
+            decisions = [np.stack([np.zeros_like(own), own], axis=-1) for own in decisions]
+        return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # not the log of what may underflow to 0
 
     return classify
 
 
 def _predictions(
     classify: Classify,
+    noise: Noise,
     fill: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     data: Data,
     given: Sequence[str],
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set."""
     parts = []
-    for index in _test_batches(data):
+    for index, rows in _test_batches(data):
         x = data.x(index)
-        parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
+        with noise.only(rows):
+            parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
     log_q = np.concatenate(parts, axis=1)  # [R, longest N, K]
     label = data.label.cpu().numpy()
     return [(log_q[r, : len(own.test)], label[own.test]) for r, own in enumerate(data.examples)]
 
 
-def _elbo(model: Model, data: Data) -> list[float]:
-    parts = [model.bound(data.x(index)).value.cpu() for index in _test_batches(data)]
+def _elbo(model: Model, noise: Noise, data: Data) -> list[float]:
+    parts = []
+    for index, rows in _test_batches(data):
+        with noise.only(rows):
+            parts.append(model.bound(data.x(index)).value.cpu())
     elbo = torch.cat(parts, dim=1).double()
     return [float(elbo[r, : len(own.test)].mean()) for r, own in enumerate(data.examples)]
 
 
-def _test_batches(data: Data) -> Iterator[Tensor]:
-    """Rows `[R, B]` of the test sets; a shorter set repeats its last row up to the longest's length."""
+def _test_batches(data: Data) -> Iterator[tuple[Tensor, list[int]]]:
+    """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; and how many are each replica's own."""
     longest = max(len(own.test) for own in data.examples)
     rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in data.examples])
     index = torch.from_numpy(rows).to(data.label.device)
-    return iter(index.split(BATCH, dim=1))
+    for start in range(0, longest, BATCH):
+        real = [min(max(len(own.test) - start, 0), BATCH) for own in data.examples]
+        yield index[:, start : start + BATCH], real

@@ -83,6 +83,8 @@ class Factory:
 
     def notation(self, name: str, modality: str | None = None) -> Notation:
         """The network of a distribution, with the modalities and widths filled in."""
+        if name not in self.networks:
+            raise UsageError(f"there is no network for {name}", f"networks: {', '.join(self.networks)}")
         widths = {m.name: m.width for m in self.modalities}
         return expand(parse(self.networks[name]), widths, self.classes, modality)
 

@@ -29,7 +29,7 @@ from pipeline.errors import UsageError
 from trainer.noise import Noise
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
-_DENSE = re.compile(r"D(\d+|K|x)(BR)?")
+_DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
 _DROPOUT = re.compile(r"Dropout(0?\.\d+)")
 
 
@@ -76,6 +76,12 @@ class Notation:
 
     @property
     def units(self) -> int:
+        """
+        Raises:
+            UsageError: a template's `DK` or `Dx`, where a number is needed.
+        """
+        if not self.output.units.isdigit():
+            raise UsageError(f"the network '{self}' must end in a number of units, not in {self.output}")
         return int(self.output.units)
 
 
@@ -123,6 +129,8 @@ def parse(text: str) -> Notation:
         while tokens and tokens[0] == "-":
             take("-")
             layers.append(layer())
+            if isinstance(layers[-1], Dense) and not layers[-1].units.isdigit():
+                raise fail(f"{layers[-1]} can only be its output")
         return Chain(source, tuple(layers))
 
     mlp = chain()
@@ -230,14 +238,14 @@ class ReplicaBatchNorm(nn.Module):
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Within it, batch normalisation leaves its running statistics alone (docs/deviations.md, 10)."""
-    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)]
-    for norm in norms:
+    before = {module: module.frozen for module in model.modules() if isinstance(module, ReplicaBatchNorm)}
+    for norm in before:
         norm.frozen = True
     try:
         yield
     finally:
-        for norm in norms:
-            norm.frozen = False
+        for norm, frozen in before.items():
+            norm.frozen = frozen
 
 
 class ReplicaDropout(nn.Module):

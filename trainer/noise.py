@@ -28,6 +28,7 @@ class Noise:
         self.device = torch.device(device)
         self.generators = [self._generator(seed, "noise", self.device) for seed in seeds]
         self._initial = [self._generator(seed, "initial weights", torch.device("cpu")) for seed in seeds]
+        self._rows: tuple[int, ...] | None = None
 
     @contextmanager
     def apart(self, purpose: str) -> Iterator[None]:
@@ -39,6 +40,18 @@ class Noise:
         finally:
             self.generators = usual
 
+    @contextmanager
+    def only(self, rows: Sequence[int]) -> Iterator[None]:
+        """Within it, replica r draws for its first `rows[r]` of the B rows alone; the others, its padding, get zeros.
+
+        So a replica's streams advance as they would without neighbours, whose batches may be longer.
+        """
+        self._rows = tuple(rows)
+        try:
+            yield
+        finally:
+            self._rows = None
+
     @staticmethod
     def _generator(seed: int, purpose: str, device: torch.device) -> torch.Generator:
         state = seed_for(seed, purpose).generate_state(1, np.uint64)[0]
@@ -49,8 +62,15 @@ class Noise:
         classes = shape[:-3]
         replicas, rest = shape[len(classes)], shape[len(classes) + 1 :]
         sample = torch.empty(replicas, *classes, *rest, device=self.device)
-        for generator, own in zip(self.generators, sample.unbind(0), strict=True):
-            getattr(own, method)(generator=generator, **options)
+        rows = self._rows or (sample.shape[-2],) * replicas
+        for generator, own, count in zip(self.generators, sample.unbind(0), rows, strict=True):
+            if count == own.shape[-2]:
+                getattr(own, method)(generator=generator, **options)
+                continue
+            own.zero_()
+            if count:
+                drawn = own.new_empty(*classes, count, *rest[1:])
+                own[..., :count, :] = getattr(drawn, method)(generator=generator, **options)
         return sample.transpose(0, 1) if classes else sample
 
     def normal(self, shape: Sequence[int]) -> Tensor:

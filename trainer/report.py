@@ -10,7 +10,7 @@ from pipeline.files import atomic_path
 from trainer.runs import Run
 from trainer.settings import Settings
 
-MEANS = {"none": "", "zeros": "zeros", "iterative": "iterative sampling", "encoders": "its own encoders"}
+MEANS = {"none": "all given", "zeros": "zeros", "iterative": "iterative sampling", "encoders": "encoders"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Row:
     Attributes:
         setting: what tells this setting from the others in the table; empty where there is one.
         given: the modalities given, `x+w`.
-        means: what stands in for the missing ones; empty where none is.
+        means: what stands in for the missing ones.
         accuracy, accuracy_std: mean and standard deviation over replicas, in per cent; the latter None for one replica.
-        nll: mean, in nats. ece: mean, in [0, 1].
+        nll: mean, in nats.
+        ece: mean, in [0, 1].
         replicas: how many.
     """
 
@@ -36,34 +37,61 @@ class Row:
     replicas: int
 
 
-def label(settings: Settings) -> str:
-    """What a table calls runs that differ in seed and split alone."""
-    parts = [settings.model, *settings.modalities, settings.data, f"{settings.labels} labels"]
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows, and what all their settings have in common."""
+
+    common: str
+    rows: tuple[Row, ...]
+
+
+def description(settings: Settings) -> list[str]:
+    """What one says of a run to tell it from others, whatever its seed and split."""
+    parts = [settings.model, settings.data, f"{settings.labels} labels", f"{settings.epochs} epochs"]
+    if settings.modalities:
+        parts.insert(1, f"on {'+'.join(settings.modalities)}")
     if settings.alpha != 1:
         parts.append(f"alpha {settings.alpha:g}")
     if settings.has_encoders:
         parts.append(f"beta {settings.beta:g}")
-    return ", ".join([*parts, f"{settings.epochs} epochs"])
+    return parts
 
 
-def table(runs: Sequence[Run]) -> list[Row]:
+def names(settings: Sequence[Settings]) -> tuple[str, list[str]]:
+    """What is common to some settings, and what each is called besides; settings that still look alike get a number."""
+    parts = [description(own) for own in settings]
+    common = [part for part in parts[0] if all(part in own for own in parts)]
+    rest = [", ".join(part for part in own if part not in common) for own in parts]
+    for k, name in enumerate(rest):
+        if rest.count(name) > 1:
+            rest[k] = f"{name} #{k + 1}".strip()
+    return ", ".join(common), rest
+
+
+def grouped(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in seed and split alone, together, in the order of their first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.settings.model_dump_json(exclude={"seed", "split", "digest"}), []).append(run)
+    return list(groups.values())
+
+
+def table(runs: Sequence[Run]) -> ResultTable:
     """Finished runs, grouped by all settings but seed and split, a line for each way to classify.
 
     Raises:
         DataError: a run is not done.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        alike = run.settings.model_dump_json(exclude={"seed", "split", "digest"})
-        groups.setdefault(alike, []).append(run)
+    groups = grouped(runs)
+    common, labels = names([group[0].settings for group in groups])
     rows = []
-    for group in groups.values():
+    for group, label in zip(groups, labels, strict=True):
         results = [run.result() for run in group]
         for scores in zip(*(result.scores for result in results), strict=True):
             accuracies = [100 * score.accuracy for score in scores]
             rows.append(
                 Row(
-                    setting=label(group[0].settings),
+                    setting=label,
                     given=scores[0].given,
                     means=MEANS[scores[0].means],
                     accuracy=statistics.fmean(accuracies),
@@ -73,7 +101,7 @@ def table(runs: Sequence[Run]) -> list[Row]:
                     replicas=len(scores),
                 )
             )
-    return rows
+    return ResultTable(common, tuple(rows))
 
 
 def curves(runs: Sequence[Run], path: Path) -> None:
@@ -86,28 +114,30 @@ def curves(runs: Sequence[Run], path: Path) -> None:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-    lines: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for run in runs:
-        for row in run.metrics():
-            for key, value in row.items():
-                if key.startswith("accuracy "):
-                    points = lines.setdefault(key.removeprefix("accuracy "), {}).setdefault(label(run.settings), [])
-                    points.append({"epoch": float(row["epoch"]), "accuracy": 100 * float(value)})
-    if not lines:
-        raise DataError(
-            "none of these runs has a finished epoch, so there is no curve", "train one: mmssl train sshmvae-kl"
-        )
-    names = sorted(lines, key=lambda name: (name.count("+"), name))
-    figure = Figure(figsize=(4.2 * len(names), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for panel, given in zip(panels, names, strict=True):
-        for setting, points in lines[given].items():
-            epochs = sorted({point["epoch"] for point in points})
-            means = [statistics.fmean(p["accuracy"] for p in points if p["epoch"] == epoch) for epoch in epochs]
-            panel.plot(epochs, means, label=setting, linewidth=1.6, marker="o" if len(epochs) == 1 else None)
-        panel.set_title(f"given {given}")
+    groups = grouped([run for run in runs if run.metrics()])
+    if not groups:
+        raise DataError("none of these runs has a finished epoch, so there is no curve", "train one: mmssl train")
+    common, labels = names([group[0].settings for group in groups])
+    metrics = [[run.metrics() for run in group] for group in groups]
+    subsets = list(dict.fromkeys(key for group in metrics for key in group[0][0] if key.startswith("accuracy ")))
+    subsets.sort(key=lambda key: (key.count("+"), key))
+    if not subsets:
+        raise DataError("these runs measure no accuracy after an epoch: their models have no classifier")
+    figure = Figure(figsize=(4.2 * len(subsets), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(subsets), sharey=True, squeeze=False)[0]
+    for panel, key in zip(panels, subsets, strict=True):
+        for number, (group, label) in enumerate(zip(metrics, labels, strict=True)):
+            epochs = min(len(rows) for rows in group)
+            if key not in group[0][0]:
+                continue
+            means = [statistics.fmean(100 * float(rows[k][key]) for rows in group) for k in range(epochs)]
+            marker = "o" if epochs == 1 else None
+            panel.plot(range(1, epochs + 1), means, label=label or common, color=f"C{number}", marker=marker)
+        panel.set_title(f"given {key.removeprefix('accuracy ')}")
         panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
+    figure.suptitle(common)
     panels[0].set_ylabel("test accuracy (%)")
     handles: dict[str, Artist] = {}
     for panel in panels:

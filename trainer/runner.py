@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import logging
+import math
 import os
 import platform
 import sys
@@ -11,22 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import Data, choose_modalities, load
+from trainer.data import Data, choose_modalities, leaves_unlabelled, load
 from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import PRESETS, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
-from trainer.training import Progress, make_model, precision, train
+from trainer.training import LOWER_RATE, Progress, make_model, precision, train
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def plan(
     shards: Sequence[Shard],
     *,
     preset: str | None = None,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
     seeds: Sequence[int] = (0,),
     alphas: Sequence[float] = (),
     betas: Sequence[float] = (),
@@ -78,7 +80,7 @@ def plan(
 
     Args:
         shards: one, or one a split.
-        preset: the one that fits the shard where None.
+        preset: the one that fits the shard where None; where the shard marks labelled examples, those are taken.
         values: settings that replace the preset's.
 
     Raises:
@@ -87,21 +89,18 @@ def plan(
     model = check_model(model)
     jobs = []
     for shard in shards:
-        known = {m.name: m for m in choose_modalities(shard, (values or {}).get("modalities", ()))}
-        name = (
-            check_preset(preset)
-            if preset is not None
-            else preset_for(shard.dataset, {m.distribution for m in known.values()})
-        )
-        base = {"model": model, **PRESETS[name](model), **(values or {})}
-        base |= {"data": shard.dataset, "digest": shard.digest, "split": shard.split}
+        seen = choose_modalities(shard, values.get("modalities", ()))
+        start = PRESETS[check_preset(preset or preset_for(shard.dataset, {m.distribution for m in seen}))](model)
+        if shard.train.labelled is not None:
+            start["labels"] = "shard"
+        base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
         if isinstance(base["networks"], Mapping):
-            base["networks"] = {**PRESETS[name](model)["networks"], **base["networks"]}
+            for unknown in base["networks"].keys() - start["networks"].keys():
+                raise UsageError(f"{model} has no network '{unknown}'", f"its networks: {', '.join(start['networks'])}")
+            base["networks"] = start["networks"] | base["networks"]
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
-            own = (
-                {"seed": seed} | ({} if alpha is None else {"alpha": alpha}) | ({} if beta is None else {"beta": beta})
-            )
-            jobs.append(Job(build(base | own), shard))
+            own = {"seed": seed, "alpha": alpha, "beta": beta}
+            jobs.append(Job(build(base | {key: value for key, value in own.items() if value is not None}), shard))
     if betas and not jobs[0].settings.has_encoders:
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
@@ -135,11 +134,12 @@ def train_all(
     open_runs = [run for run in runs if not run.done]
     if len(open_runs) < len(runs):
         _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
-    groups: dict[tuple[str, int], list[Run]] = {}
+    groups: dict[tuple[str, int, bool], list[Run]] = {}
     for run in open_runs:
         checkpoint = run.read_checkpoint()
         step = int(checkpoint.values["step"]) if checkpoint else 0
-        groups.setdefault((run.settings.stack_key(), step), []).append(run)
+        key = (run.settings.stack_key(), step, leaves_unlabelled(run.settings, shards[id(run)]))
+        groups.setdefault(key, []).append(run)
     for group in groups.values():
         for start in range(0, len(group), stack):
             together = group[start : start + stack]
@@ -151,11 +151,14 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     begun, clock = datetime.now(UTC), time.monotonic()
     data = load([run.settings for run in runs], shards, device)
     for run, own in zip(runs, data.examples, strict=True):
-        run.write_labelled(own.labelled_ids)
+        run.begin(own.labelled_ids)
     step = train(runs, data, device, progress)
     settings = runs[0].settings
     with precision(settings, device):
         results = evaluate(step.model, step.noise, data, iterations=settings.iterations, samples=settings.samples)
+    for run, result in zip(runs, results, strict=True):
+        if not all(map(math.isfinite, (result.elbo, *(score.nll for score in result.scores)))):
+            raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
         run.write_weights({name: tensor[r] for name, tensor in step.model.state_dict().items()})
         run.write_provenance(

@@ -29,6 +29,8 @@ from pipeline.files import write_atomically
 from trainer.evaluation import Evaluation, Score
 from trainer.settings import Settings, build, differences
 
+MEND = "delete it and run the same command: training starts from the beginning"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -47,11 +49,10 @@ class Run:
 
     @classmethod
     def prepare(cls, folder: Path, settings: Settings) -> "Run":
-        """The run of these settings in this folder, new or begun before.
+        """The run of these settings in this folder, new or begun before; writes nothing.
 
         Raises:
             DataError: the folder holds a different run.
-            StorageError: the folder cannot be made.
         """
         if (folder / "settings.json").exists():
             run = cls.open(folder)
@@ -63,7 +64,6 @@ class Run:
             return run
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise DataError(f"{folder} holds other files, but no run", "choose another folder with --out")
-        write_atomically(folder / "settings.json", settings.model_dump_json(indent=2) + "\n")
         return cls(folder, settings)
 
     @classmethod
@@ -90,8 +90,10 @@ class Run:
     def begun(self) -> bool:
         return (self.folder / "checkpoint.safetensors").exists()
 
-    def write_labelled(self, ids: Sequence[str]) -> None:
-        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in ids))
+    def begin(self, labelled: Sequence[str]) -> None:
+        """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
+        write_atomically(self.folder / "settings.json", self.settings.model_dump_json(indent=2) + "\n")
+        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv."""
@@ -109,11 +111,22 @@ class Run:
         write_atomically(self.folder / "metrics.csv", text.getvalue())
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        write_state(self.folder / "checkpoint.safetensors", checkpoint)
+        values = {**checkpoint.values, "settings": self.settings.fingerprint()}
+        write_state(self.folder / "checkpoint.safetensors", Checkpoint(checkpoint.tensors, values))
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint, or None where none was written yet."""
-        return read_state(self.folder / "checkpoint.safetensors") if self.begun else None
+        """The checkpoint, or None where none was written yet.
+
+        Raises:
+            DataError: it is damaged, or another run's.
+        """
+        if not self.begun:
+            return None
+        path = self.folder / "checkpoint.safetensors"
+        checkpoint = read_state(path)
+        if checkpoint.values.get("settings") != self.settings.fingerprint():
+            raise DataError(f"{path} belongs to a run of other settings", MEND)
+        return checkpoint
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         write_state(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
@@ -182,7 +195,6 @@ def read_state(path: Path) -> Checkpoint:
     Raises:
         DataError: the file is missing, damaged or no such file; nothing of it is used then.
     """
-    mend = "delete it and run the same command: training starts from the beginning"
     try:
         content = path.read_bytes()
         tensors = load_tensors(content)
@@ -194,9 +206,9 @@ def read_state(path: Path) -> Checkpoint:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged, or no file of mmssl's", mend) from None
+        raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
     if _digest(tensors, values) != digest:
-        raise DataError(f"{path} is damaged: its content does not match its digest", mend)
+        raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
     return Checkpoint(tensors, json.loads(values))
 
 

@@ -1,6 +1,7 @@
 """One frozen, validated object holds everything that decides a run's result; the paper's values are presets."""
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,10 @@ class Settings(BaseModel):
     @field_validator("networks")
     @classmethod
     def _in_notation(cls, networks: dict[str, str]) -> dict[str, str]:
-        return {name: str(parse(notation)) for name, notation in networks.items()}
+        try:
+            return {name: str(parse(notation)) for name, notation in networks.items()}
+        except UsageError as error:
+            raise ValueError(error) from None  # the one kind that pydantic collects
 
     @property
     def has_encoders(self) -> bool:
@@ -89,7 +93,8 @@ class Settings(BaseModel):
             parts.append(f"beta-{self.beta:g}")
         if self.split is not None:
             parts.append(f"split-{self.split}")
-        return "-".join([*parts, f"{self.epochs}-epochs", f"seed-{self.seed}", self.fingerprint()[:8]])
+        parts += [f"{self.epochs}-epochs", f"seed-{self.seed}", self.fingerprint()[:8]]
+        return re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".")  # a data set may have any name, even ../..
 
     def fingerprint(self) -> str:
         """sha256 of the settings."""
@@ -122,8 +127,9 @@ def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
                 f"{source}: there is no setting '{where}'", f"settings: {', '.join(Settings.model_fields)}"
             ) from None
         cause = first.get("ctx", {}).get("error")
-        reason = cause.message if isinstance(cause, UsageError) else first["msg"]
-        raise UsageError(f"{source}: {where}: {reason} (got {first['input']!r})") from None
+        if isinstance(cause, ValueError) and isinstance(cause.args[0], UsageError):
+            raise UsageError(f"{source}: {where}: {cause.args[0].message}", cause.args[0].hint) from None
+        raise UsageError(f"{source}: {where}: {first['msg']} (got {first['input']!r})") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import Interrupted, TrainingError
+from pipeline.errors import Interrupted, TrainingError, UsageError
 from pipeline.interrupts import stop_requests
 from trainer.data import Data, Stream
 from trainer.evaluation import evaluate
@@ -24,6 +24,7 @@ from trainer.runs import Checkpoint, Run
 from trainer.settings import Settings
 
 CHECKPOINT_SECONDS = 60
+LOWER_RATE = "a smaller --lr often helps; delete the run's folder to begin again"
 _log = logging.getLogger(__name__)
 
 
@@ -211,7 +212,7 @@ class Step:
         ]
         raise TrainingError(
             f"training stopped: not finite: {', '.join(bad[:8])}{' ...' * (len(bad) > 8)}",
-            "a smaller --lr often helps; the last checkpoint is kept",
+            LOWER_RATE,
         )
 
 
@@ -263,9 +264,19 @@ def summary(rows: list[list[dict[str, object]]]) -> str:
 
 
 def save(runs: Sequence[Run], step: Step, done: int) -> None:
-    """Writes every replica's checkpoint: model, Adam, noise and the epoch's running sums, at this instant."""
+    """Writes every replica's checkpoint: model, Adam, noise and the epoch's running sums, at this instant.
+
+    Raises:
+        TrainingError: a term of the objective or a weight is not finite; no checkpoint is replaced.
+    """
+    step.raise_if_not_finite(runs)
     names = dict(step.model.named_parameters())
     adam = step.optimizer.state
+    for name, tensor in step.model.state_dict().items():
+        finite = tensor.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            seed = runs[finite.index(False)].settings.seed
+            raise TrainingError(f"training stopped: the weights '{name}' of seed {seed} are not finite", LOWER_RATE)
     for r, run in enumerate(runs):
         tensors = {f"model.{name}": tensor[r] for name, tensor in step.model.state_dict().items()}
         for name, parameter in names.items():
@@ -273,7 +284,8 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
                 tensors[f"adam.{moment}.{name}"] = adam[parameter][moment][r]
         tensors["noise"] = step.noise.state(r)
         tensors["totals"] = step.totals[:, r]
-        run.write_checkpoint(Checkpoint(tensors, {"step": done, "terms": step.names}))
+        values = {"step": done, "terms": step.names, "device": step.device.type}
+        run.write_checkpoint(Checkpoint(tensors, values))
 
 
 def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, object]]]]:
@@ -282,6 +294,13 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
     if all(checkpoint is None for checkpoint in checkpoints):
         return 0, [[] for _ in runs]
     loaded = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
+    for run, checkpoint in zip(runs, loaded, strict=False):
+        begun_on = checkpoint.values["device"]
+        if begun_on != step.device.type:
+            raise UsageError(
+                f"{run.folder} was begun on {begun_on}, whose noise cannot go on on {step.device.type}",
+                f"go on with --device {begun_on}, or delete the folder to begin again",
+            )
     done = {checkpoint.values["step"] for checkpoint in loaded}
     assert len(loaded) == len(runs), "either every replica of a stack has begun, or none"
     assert len(done) == 1, "a stack's replicas are equally far"

@@ -1,0 +1,143 @@
+"""Small problems for the trainer's tests: shards of separable clusters, networks of a few units, and ready runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.shards import Modality, PartData, Shard, write_shard
+from trainer.data import Data, load
+from trainer.evaluation import Evaluation
+from trainer.runner import Job, train_all
+from trainer.runs import Run
+from trainer.settings import Settings, build
+from trainer.training import Progress, Silent, Step
+
+CPU = torch.device("cpu")
+CLASSES = ("cup", "bowl", "spoon")
+X, W, V = Modality("x", 6, "bernoulli"), Modality("w", 3, "nonnegative"), Modality("v", 2, "gaussian")
+MODELS = ("jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl")
+WITH_LABELS = MODELS[2:]
+
+_ENCODER = {"q(a|x)": "x-D8BR, D4"}
+_SSMVAE = {
+    "q(y|X)": "(X-D8BR)-D8BR, DK",
+    "q(z|X,y)": "(y, X-D8BR)-D8BR, D4",
+    "p(x|z,y)": "(z, y)-D8BR, Dx",
+}
+_SSHMVAE = {
+    "q(a|X)": "(X-D8BR)-D8BR, D4",
+    "q(y|a)": "a-D8BR, DK",
+    "q(z|a,y)": "(a, y)-D8BR, D2",
+    "p(a|z,y)": "(z, y)-D8BR, D4",
+    "p(x|a)": "a-D8BR, Dx",
+}
+_JMVAE = {"q(z|X)": "(X-D8BR)-D8BR, D4", "p(x|z)": "z-D8BR, Dx"}
+NETWORKS: dict[str, dict[str, str]] = {
+    "jmvae": _JMVAE,
+    "jmvae-kl": _JMVAE | {"q(z|x)": "x-D8BR, D4"},
+    "m2": _SSMVAE,
+    "sdgm": {
+        "q(a|X)": "X-D8BR, D4",
+        "q(y|X,a)": "(X-D8BR, a)-D8BR, DK",
+        "q(z|X,y,a)": "(X-D8BR, y, a)-D8BR, D2",
+        "p(a|z,y)": "(z, y)-D8BR, D4",
+        "p(x|a,y,z)": "(a, y, z)-D8BR, Dx",
+    },
+    "ssmvae": _SSMVAE,
+    "sshmvae": _SSHMVAE,
+    "sshmvae-kl": _SSHMVAE | _ENCODER,
+}
+
+
+def clusters(
+    name: str, labels: Sequence[int], modalities: Sequence[Modality], seed: int = 0, spread: float = 0.1
+) -> PartData:
+    """A part whose row of class k lies near the k-th corner in every modality; a row of class -1 near corner 0, 1, 2, ...
+
+    Ids are `name-0`, `name-1`, ...
+    """
+    rng = np.random.default_rng(seed)
+    corner = np.where(np.asarray(labels) < 0, np.arange(len(labels)) % len(CLASSES), labels)
+    features = {}
+    for m in modalities:
+        centre = np.array([np.arange(m.width) % len(CLASSES) == k for k in range(len(CLASSES))], float)
+        value = centre[corner] + spread * rng.standard_normal((len(corner), m.width))
+        if m.distribution == "bernoulli":
+            value = value.clip(0, 1)
+        elif m.distribution == "nonnegative":
+            value = np.abs(value)
+        features[m.name] = value.astype(np.float32)
+    return PartData(features, np.asarray(labels, np.int64), [f"{name}-{row}" for row in range(len(corner))])
+
+
+def turns(rows: int) -> list[int]:
+    """Labels 0, 1, 2, 0, 1, 2, ..."""
+    return [row % len(CLASSES) for row in range(rows)]
+
+
+def make_shard(path: Path, modalities: Sequence[Modality] = (X, W), **changes: Any) -> Shard:
+    """Forty training and twelve test rows of clusters; keywords replace what `write_shard` is given."""
+    content: dict[str, Any] = {
+        "dataset": "clusters",
+        "classes": CLASSES,
+        "modalities": modalities,
+        "train": clusters("train", turns(40), modalities),
+        "test": clusters("test", turns(12), modalities, seed=1),
+    }
+    return write_shard(path, **(content | changes))
+
+
+def make_settings(model: str, shard: Shard, **changes: Any) -> Settings:
+    """Settings of a run of a moment: 34 unlabelled rows in batches of 8 are 5 steps an epoch."""
+    values: Mapping[str, Any] = {
+        "model": model,
+        "data": shard.dataset,
+        "digest": shard.digest,
+        "split": shard.split,
+        "modalities": ("x",) if model == "sdgm" else (),
+        "labels": 6,
+        "epochs": 2,
+        "batch_size": 8,
+        "labelled_batch_size": 6,
+        "learning_rate": 1e-2,
+        "iterations": 3,
+        "networks": NETWORKS[model],
+    }
+    return build({**values, **changes})
+
+
+def make_data(stack: Sequence[Settings], *shards: Shard) -> Data:
+    """The data of a stack on the CPU; one shard serves all."""
+    return load(stack, shards if len(shards) > 1 else shards * len(stack), CPU)
+
+
+def make_step(stack: Sequence[Settings], *shards: Shard) -> Step:
+    return Step(stack, make_data(stack, *shards), CPU)
+
+
+def run_stack(
+    folder: Path,
+    stack: Sequence[Settings],
+    shards: Sequence[Shard],
+    progress: Progress | None = None,
+    most: int = 16,
+) -> list[Run]:
+    """Trains and evaluates on the CPU, each replica in `folder/0`, `folder/1`, ..."""
+    jobs = [Job(own, shard) for own, shard in zip(stack, shards, strict=True)]
+    return train_all(jobs, [folder / str(r) for r in range(len(stack))], CPU, progress or Silent(), most)
+
+
+def scores(evaluation: Evaluation) -> dict[tuple[str, str], float]:
+    """Accuracy by (given, means)."""
+    return {(score.given, score.means): score.accuracy for score in evaluation.scores}
+
+
+OUTCOME = ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json")
+
+
+def outcome(run: Run) -> dict[str, bytes]:
+    """The bytes of every file of a finished run but its provenance."""
+    return {name: (run.folder / name).read_bytes() for name in OUTCOME}
