@@ -1,18 +1,20 @@
-# Two commands from nothing: `make demo` and `make test`. Both make .venv first; `pip install -e .` is the plain way.
+# Two commands from nothing: `make demo` and `make test`. Each makes .venv first; `pip install -e .` is the plain way.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml
+	@echo "setting up $(VENV): torch is large, a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(PIP) --editable '.[dev,bench]'
 	@touch $@
 
 demo: $(VENV)/.run

@@ -70,6 +70,9 @@ class Pixels(_Summed):
         super().__init__(Bernoulli(logits=logits, validate_args=False))
         self.noise = noise
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.float())  # the library's takes the value's precision
+
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         assert not sample_shape
         return (self.noise.uniform(self.mean.shape) < self.mean).to(self.mean.dtype)
@@ -86,7 +89,10 @@ class RelaxedLabel(OneHotCategorical):
     """
 
     def __init__(self, logits: Tensor, noise: Noise) -> None:
-        super().__init__(logits=logits, validate_args=False)
+        # Not by OneHotCategorical's own: its inner Categorical checks its logits whatever one says, which waits for the
+        # device, cannot be captured, and hides a loss that is not finite behind an error of its own.
+        self._categorical = torch.distributions.Categorical(logits=logits, validate_args=False)
+        Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
         self.noise = noise
 
     def relaxed(self, temperature: float) -> Tensor:

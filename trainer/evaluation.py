@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from pipeline.errors import TrainingError
 from pipeline.shards import Modality
 from trainer.data import Data
 from trainer.models import Classifier, LatentModel, Model
@@ -105,7 +106,13 @@ def evaluating(model: nn.Module, noise: Noise) -> Iterator[None]:
 
 
 def score(given: str, means: str, log_q: NDArray[np.float32], label: NDArray[np.int64]) -> Score:
-    """Measures of predictions `[N, K]` (log-probabilities) against labels `[N]`."""
+    """Measures of predictions `[N, K]` (log-probabilities) against labels `[N]`.
+
+    Raises:
+        TrainingError: a prediction is no number.
+    """
+    if np.isnan(log_q).any():
+        raise TrainingError(f"the model's predictions from {given} are no numbers", "a smaller --lr often helps")
     right = log_q.argmax(-1) == label
     nll = -log_q[np.arange(len(label)), label].astype(np.float64).mean()
     confidence = np.exp(log_q.max(-1).astype(np.float64))

@@ -40,15 +40,22 @@ class Factory:
 
     @cached_property
     def widths(self) -> dict[str, int]:
-        """Width of every variable: the modalities, `y`, and each latent as its inference network makes it."""
-        widths = {modality.name: modality.width for modality in self.modalities} | {"y": self.classes}
+        """Width of every variable: the modalities, `y`, and each latent as its inference network makes it.
+
+        Raises:
+            UsageError: networks disagree about a width, or a modality has the name of another variable.
+        """
+        latents: dict[str, int] = {}
         for name, notation in self.networks.items():
             variable = name[2:].split("|")[0]
             if name.startswith("q(") and variable != "y":
                 units = parse(notation).units
-                if widths.setdefault(variable, units) != units:
-                    raise UsageError(f"{name} has {units} units, but {variable} has {widths[variable]}")
-        return widths
+                if latents.setdefault(variable, units) != units:
+                    raise UsageError(f"{name} has {units} units, but {variable} has {latents[variable]}")
+        for modality in self.names:
+            if modality in ("self", "y", *latents):  # they are keywords of one call: q(z|X,y)
+                raise UsageError(f"a modality cannot be named '{modality}': the models use the name themselves")
+        return {modality.name: modality.width for modality in self.modalities} | {"y": self.classes} | latents
 
     def concatenated(self) -> "Factory":
         """The same with all modalities joined into one variable `x` (M2 on [x;w], table 2)."""

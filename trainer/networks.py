@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +31,7 @@ from trainer.noise import Noise
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
-_DROPOUT = re.compile(r"Dropout(0?\.\d+)")
+_DROPOUT = re.compile(r"Dropout(0?\.\d*[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Dropout:
     rate: float
 
     def __str__(self) -> str:
-        return f"Dropout{self.rate:g}"
+        return f"Dropout{np.format_float_positional(self.rate)}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ class ReplicaLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(noise.replicas, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:  # the plain product: its bias costs no pass of its own
+            return torch.addmm(self.bias.squeeze(0), x.squeeze(0), self.weight.squeeze(0)).unsqueeze(0)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
@@ -215,12 +218,14 @@ class ReplicaBatchNorm(nn.Module):
 
     def _each(self, x: Tensor) -> Tensor:
         """The library's fused kernel, replica by replica: the fastest where R is small or the device is a CPU."""
-        outputs = []
-        for r, x_r in enumerate(x.unbind(0)):
-            mean, variance = (None, None) if self.frozen else (self.mean[r], self.variance[r])
-            outputs.append(
-                F.batch_norm(x_r, mean, variance, self.scale[r], self.shift[r], True, self.momentum, self.epsilon)
+        replicas = zip(*map(_unstack, (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
+        outputs = [
+            F.batch_norm(
+                x_r, None if self.frozen else mean, None if self.frozen else variance, scale, shift, True,
+                self.momentum, self.epsilon,
             )
+            for x_r, mean, variance, scale, shift in replicas
+        ]  # fmt: skip
         return outputs[0].unsqueeze(0) if len(outputs) == 1 else torch.stack(outputs)
 
     def _stacked(self, x: Tensor) -> Tensor:
@@ -233,6 +238,11 @@ class ReplicaBatchNorm(nn.Module):
                 self.variance.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         scale = self.scale * torch.rsqrt(variance + self.epsilon)
         return torch.addcmul((self.shift - mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
+
+
+def _unstack(x: Tensor) -> tuple[Tensor, ...]:
+    """Each replica's part; of a stack of one a mere view, whose gradient is not copied either."""
+    return (x.squeeze(0),) if len(x) == 1 else x.unbind(0)
 
 
 @contextmanager
@@ -286,7 +296,7 @@ class MLP(nn.Module):
             units = int(layer.units)
             self.layers.append(ReplicaLinear(self.width, units, noise))
             if layer.batch_norm_relu:
-                self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU(inplace=True)])
+                self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU()])
             self.width = units
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:

@@ -120,7 +120,7 @@ def curves(runs: Sequence[Run], path: Path) -> None:
     common, labels = names([group[0].settings for group in groups])
     metrics = [[run.metrics() for run in group] for group in groups]
     subsets = list(dict.fromkeys(key for group in metrics for key in group[0][0] if key.startswith("accuracy ")))
-    subsets.sort(key=lambda key: (key.count("+"), key))
+    subsets.sort(key=lambda key: key.count("+"))
     if not subsets:
         raise DataError("these runs measure no accuracy after an epoch: their models have no classifier")
     figure = Figure(figsize=(4.2 * len(subsets), 4.2), layout="constrained")

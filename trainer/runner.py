@@ -89,7 +89,8 @@ def plan(
     model = check_model(model)
     jobs = []
     for shard in shards:
-        seen = choose_modalities(shard, values.get("modalities", ()))
+        wanted = values.get("modalities", ())  # not yet validated
+        seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
         start = PRESETS[check_preset(preset or preset_for(shard.dataset, {m.distribution for m in seen}))](model)
         if shard.train.labelled is not None:
             start["labels"] = "shard"

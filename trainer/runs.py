@@ -186,7 +186,8 @@ def write_state(path: Path, checkpoint: Checkpoint) -> None:
     """Tensors and plain values as one safetensors file with a digest of all of it, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     values = json.dumps(checkpoint.values, sort_keys=True)
-    write_atomically(path, save_tensors(tensors, {"values": values, "digest": _digest(tensors, values)}))
+    metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
+    write_atomically(path, save_tensors(tensors, {"mmssl": metadata}))  # one key: the format does not order several
 
 
 def read_state(path: Path) -> Checkpoint:
@@ -199,7 +200,7 @@ def read_state(path: Path) -> Checkpoint:
         content = path.read_bytes()
         tensors = load_tensors(content)
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        metadata = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["mmssl"])
         values, digest = metadata["values"], metadata["digest"]
     except FileNotFoundError:
         raise DataError(f"there is no {path}", "train the run first") from None

@@ -215,6 +215,18 @@ class Step:
             LOWER_RATE,
         )
 
+    def raise_if_weights_not_finite(self, runs: Sequence[Run]) -> None:
+        """What the last step made of the weights, before they are measured or saved.
+
+        Raises:
+            TrainingError: one of them is not finite; it names one and its replica.
+        """
+        for name, tensor in self.model.state_dict().items():
+            finite = tensor.isfinite().flatten(1).all(1).tolist()
+            if not all(finite):
+                seed = runs[finite.index(False)].settings.seed
+                raise TrainingError(f"training stopped: not finite: the weights '{name}' of seed {seed}", LOWER_RATE)
+
 
 def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> tuple[nn.Module, Noise]:
     """A stack of fresh replicas, each from its own seed, and their noise."""
@@ -238,6 +250,7 @@ def precision(settings: Settings, device: torch.device) -> Iterator[None]:
 
 def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step, data: Data, epoch: int) -> None:
     """Adds an epoch's line to every run's metrics: the means of the terms, and the accuracies on the test set."""
+    step.raise_if_weights_not_finite(runs)
     means = (step.totals / step.per_epoch).tolist()
     step.totals.zero_()
     settings = step.settings
@@ -272,11 +285,7 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
     step.raise_if_not_finite(runs)
     names = dict(step.model.named_parameters())
     adam = step.optimizer.state
-    for name, tensor in step.model.state_dict().items():
-        finite = tensor.isfinite().flatten(1).all(1).tolist()
-        if not all(finite):
-            seed = runs[finite.index(False)].settings.seed
-            raise TrainingError(f"training stopped: the weights '{name}' of seed {seed} are not finite", LOWER_RATE)
+    step.raise_if_weights_not_finite(runs)
     for r, run in enumerate(runs):
         tensors = {f"model.{name}": tensor[r] for name, tensor in step.model.state_dict().items()}
         for name, parameter in names.items():

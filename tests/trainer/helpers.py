@@ -55,7 +55,7 @@ NETWORKS: dict[str, dict[str, str]] = {
 def clusters(
     name: str, labels: Sequence[int], modalities: Sequence[Modality], seed: int = 0, spread: float = 0.1
 ) -> PartData:
-    """A part whose row of class k lies near the k-th corner in every modality; a row of class -1 near corner 0, 1, 2, ...
+    """A part whose row of class k lies near the k-th corner in every modality; class -1 takes the corners in turn.
 
     Ids are `name-0`, `name-1`, ...
     """

@@ -117,7 +117,7 @@ def test_as_many_labels_as_there_are(tmp_path: Path) -> None:
 
 
 def test_fewer_labels_than_classes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="^2 labels cannot cover 3 classes$"):
+    with pytest.raises(UsageError, match=r"^2 labels cannot cover 3 classes$"):
         labelled(many(tmp_path, turns(9)), 2)
 
 
@@ -126,7 +126,7 @@ def test_a_class_without_a_label(tmp_path: Path, labels: object) -> None:
     train = clusters("train", [0, 0, 0, 2, 2, 2, -1], (X, W))
     train.labelled = train.labels >= 0
     shard = make_shard(tmp_path / "shard.h5", train=train)
-    with pytest.raises(DataError, match="'?bowl") as caught:
+    with pytest.raises(DataError, match=r"'?bowl") as caught:
         labelled(shard, labels)
     assert str(shard.path) in caught.value.message
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MODELS, NETWORKS, V, W, X, clusters, make_settings, make_shard, turns
+from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
 from pipeline.errors import DataError, UsageError
 from pipeline.shards import Modality
@@ -190,7 +190,7 @@ def test_the_models_are_those_that_settings_know() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_complete_for_every_model(preset: str, model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", (X, Modality("w", 6, "bernoulli")))
-    (job,) = plan(model, [shard], preset=preset, values={"modalities": ("x",)} if model == "sdgm" else None)
+    (job,) = plan(model, [shard], preset=preset, values={"modalities": ("x",)} if model == "sdgm" else {})
     assert job.settings.networks.keys() == NETWORKS[model].keys()
     for notation in job.settings.networks.values():
         assert str(parse(notation)) == notation
@@ -220,12 +220,12 @@ def test_which_preset_fits_a_shard(dataset: str, distributions: set[str], expect
 
 
 def test_unknown_models_and_presets() -> None:
-    with pytest.raises(UsageError, match="^there is no model 'sshmvaekl'; did you mean sshmvae-kl\\?$") as caught:
+    with pytest.raises(UsageError, match=r"^there is no model 'sshmvaekl'; did you mean sshmvae-kl\?$") as caught:
         check_model("sshmvaekl")
     assert all(model in str(caught.value.hint) for model in MODELS)
-    with pytest.raises(UsageError, match="^there is no model '12345'$"):
+    with pytest.raises(UsageError, match=r"^there is no model '12345'$"):
         check_model("12345")
-    with pytest.raises(UsageError, match="^there is no preset 'cifar'$"):
+    with pytest.raises(UsageError, match=r"^there is no preset 'cifar'$"):
         check_preset("cifar")
 
 
@@ -255,6 +255,15 @@ def test_values_go_before_the_presets_and_networks_one_by_one(tmp_path: Path) ->
     assert job.settings.networks == PRESETS["mnist"]("sshmvae")["networks"] | {"q(y|a)": "a-D9BR, DK"}
 
 
+def test_labels_that_the_shard_marks_are_taken_unless_others_are_asked_for(tmp_path: Path) -> None:
+    train = clusters("train", turns(9), (X, W))
+    train.labelled = train.labels >= 0
+    marked = make_shard(tmp_path / "marked.h5", train=train)
+    assert plan("ssmvae", [marked], preset="mnist")[0].settings.labels == "shard"
+    assert plan("ssmvae", [marked], preset="mnist", values={"labels": 6})[0].settings.labels == 6
+    assert plan("ssmvae", [make_shard(tmp_path / "plain.h5")], preset="mnist")[0].settings.labels == 100
+
+
 def test_the_preset_is_that_of_the_chosen_modalities(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     assert plan("ssmvae", [shard])[0].settings.batch_size == 512
@@ -278,14 +287,9 @@ def test_plans_that_cannot_be(tmp_path: Path) -> None:
         plan("sshmvae", [shard], values={"networks": "X, D3"})
     with pytest.raises(UsageError, match="no modality 'sound'"):
         plan("sshmvae", [shard], values={"modalities": ("sound",)})
+    with pytest.raises(UsageError, match="modalities: Input should be a valid tuple"):
+        plan("sshmvae", [shard], values={"modalities": 3})
     with pytest.raises(UsageError, match="there is no setting 'colour'"):
         plan("sshmvae", [shard], values={"colour": "red"})
     with pytest.raises(UsageError, match="there is no preset 'cifar'"):
         plan("sshmvae", [shard], preset="cifar")
-
-
-def test_helpers_settings_are_small(tmp_path: Path) -> None:
-    """34 unlabelled rows in batches of 8: the other tests count on 5 steps an epoch."""
-    shard = make_shard(tmp_path / "shard.h5")
-    settings = make_settings("sshmvae", shard)
-    assert -(-(shard.train.rows - int(settings.labels)) // settings.batch_size) == 5

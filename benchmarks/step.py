@@ -1,0 +1,150 @@
+"""Speed of a training step, as ratios taken in one run.
+
+    python -m benchmarks.step [--device cpu|cuda] [--threads 2] [--rounds 20] [--out results/benchmarks/step.jsonl]
+
+1. The step's arithmetic rate (operations counted by torch's FlopCounterMode / time) over the machine's own rate for a
+   large float32 matrix product: how much of the machine the MNIST preset of sshmvae-kl uses.
+2. A step at R = 1 over the same step written without a replica axis (`benchmarks.plain`).
+3. Time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10, 20, plain and captured).
+
+Data are random values in the shape of hmMNIST: arithmetic does not depend on them.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
+from benchmarks.plain import PlainStep
+from pipeline.shards import Modality
+from trainer.data import Data, Examples
+from trainer.presets import mnist
+from trainer.settings import Settings, build
+from trainer.training import Step, precision
+
+ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048
+
+
+def digits(replicas: int, device: torch.device) -> Data:
+    """Random examples in the shape of hmMNIST."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.rand(ROWS, WIDTH, generator=generator).to(device) for _ in range(2))
+    label = torch.randint(0, CLASSES, (ROWS,), generator=generator).to(device)
+    rows = np.arange(ROWS)
+    one = Examples(labelled=rows[:100], unlabelled=rows[100:], test=rows[:1000], labelled_ids=())
+    modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
+    return Data({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (one,) * replicas)
+
+
+def stack(replicas: int, precision_: str) -> list[Settings]:
+    base = {**mnist("sshmvae-kl"), "model": "sshmvae-kl", "data": "random", "beta": 0.1, "precision": precision_}
+    return [build({**base, "seed": seed}) for seed in range(replicas)]
+
+
+class Stepper:
+    """Takes one step after the other."""
+
+    def __init__(self, replicas: int, device: torch.device, eager: bool, precision_: str) -> None:
+        self.data = digits(replicas, device)
+        self.step = Step(stack(replicas, precision_), self.data, device, eager=eager)
+        self.step.prepare()
+        self.number = 0
+
+    def __call__(self) -> None:
+        self.step(self.number)
+        self.number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    rows = Rows("step", device)
+    with precision(stack(1, options.precision)[0], device):
+        if device.type == "cuda":
+            on_cuda(rows, device, options.rounds, options.precision)
+        else:
+            on_cpu(rows, device, options.rounds, options.precision)
+    rows.write(options.out)
+
+
+def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
+    one, four = (Stepper(replicas, device, True, precision_) for replicas in (1, 4))
+    plain = plain_stepper(one, device)
+    with FlopCounterMode(display=False) as counter:
+        one()
+    operations = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        plain()
+    assert counter.get_total_flops() == operations, "the plain step does the same arithmetic"
+    candidates: dict[str, Callable[[], object]] = {
+        "R = 1": one,
+        "plain": plain,
+        "R = 4": four,
+        "matrix product": matrix_product(device, SIZE),
+    }
+    seconds = in_turn(candidates, device, rounds)
+    own = {name: middle(values) for name, values in seconds.items()}
+    spreads = {name: f"{100 * spread(values):.1f} %" for name, values in seconds.items()}
+    rate, best = operations / own["R = 1"], 2 * SIZE**3 / own["matrix product"]
+    rows.add("rate of a step / rate of a large matrix product", rate / best, ">= 0.75",
+             gflops=round(rate / 1e9, 1), best_gflops=round(best / 1e9, 1), operations=operations)  # fmt: skip
+    rows.add("step at R = 1 / the same step without a replica axis", own["R = 1"] / own["plain"], "<= 1.05",
+             seconds=round(own["R = 1"], 4), plain_seconds=round(own["plain"], 4), spreads=spreads)  # fmt: skip
+    rows.add("time per replica at R = 4 / at R = 1", own["R = 4"] / 4 / own["R = 1"], "<= 1.1",
+             seconds=round(own["R = 4"], 4))  # fmt: skip
+
+
+def on_cuda(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
+    product = in_turn({"product": matrix_product(device, 8192)}, device, rounds)["product"]
+    best = 2 * 8192**3 / middle(product)
+    rows.add("large matrix product, TFLOP/s", best / 1e12, precision=precision_)
+    for eager in (True, False):
+        for replicas in (1, 5, 10, 20):
+            stepper = Stepper(replicas, device, eager, precision_)
+            counting = Stepper(1, device, True, precision_)
+            with FlopCounterMode(display=False) as counter:
+                counting()
+            seconds = in_turn({"step": stepper}, device, 5 * rounds, warm_up=10)["step"]
+            rate = replicas * counter.get_total_flops() / middle(seconds)
+            rows.add(f"milliseconds a step, {'eager' if eager else 'captured'}, R = {replicas}", 1e3 * middle(seconds),
+                     per_replica_ms=round(1e3 * middle(seconds) / replicas, 4), spread=round(spread(seconds), 4),
+                     share_of_matrix_rate=round(rate / best, 4))  # fmt: skip
+    plain = plain_stepper(Stepper(1, device, True, precision_), device)
+    seconds = in_turn({"plain": plain}, device, 5 * rounds, warm_up=10)["plain"]
+    rows.add("milliseconds a step without a replica axis, eager", 1e3 * middle(seconds))
+
+
+def plain_stepper(like: Stepper, device: torch.device) -> "PlainStepper":
+    return PlainStepper(like.step, like.data, device)
+
+
+class PlainStepper:
+    """The plain step over the same streams of batches."""
+
+    def __init__(self, step: Step, data: Data, device: torch.device) -> None:
+        self.streams = step.labelled[0], step.unlabelled[0]
+        self.device = device
+        self.settings = step.settings
+        rate = step.settings.learning_rate
+        self.step = PlainStep(data.features["x"], data.features["w"], data.label, CLASSES, rate)
+        self.number = 0
+
+    def __call__(self) -> None:
+        labelled, unlabelled = (torch.from_numpy(own.batch(self.number)).to(self.device) for own in self.streams)
+        self.step(labelled, unlabelled, self.settings.alpha, self.settings.beta)
+        self.number += 1
+
+
+if __name__ == "__main__":
+    main()

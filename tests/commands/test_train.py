@@ -1,0 +1,181 @@
+"""`mmssl train`, `evaluate` and `runs`, as a user calls them."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from commands.conftest import Command, start
+
+SMALL = (
+    '[networks]\n"q(y|X)" = "(X-D16BR)-D16BR, DK"\n"q(z|X,y)" = "(y, X-D16BR)-D16BR, D4"\n'
+    '"p(x|z,y)" = "(z, y)-D16BR, Dx"\n'
+)
+SMALL_KL = (
+    '[networks]\n"q(a|X)" = "(X-D32BR)-D32BR, D8"\n"q(a|x)" = "x-D32BR, D8"\n"q(y|a)" = "a-D32BR, DK"\n'
+    '"q(z|a,y)" = "(a, y)-D32BR, D4"\n"p(a|z,y)" = "(z, y)-D32BR, D8"\n"p(x|a)" = "a-D32BR, Dx"\n'
+)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
+def small_kl(tmp_path: Path) -> Path:
+    path = tmp_path / "small-kl.toml"
+    path.write_text(SMALL_KL)
+    return path
+
+
+def test_train_on_the_bundled_digits_ends_in_a_table_and_the_runs_folder(mmssl: Command, small_kl: Path) -> None:
+    done = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 15, "--lr", 0.01, "--seeds", "0..1")
+    assert done.code == 0
+    assert "--data hm-mnist" in done.err  # how to choose other data
+    lines = [line.split("│")[1:-1] for line in done.out.splitlines() if "│" in line]
+    table = {row[0].strip(): row for row in lines}
+    assert set(table) == {"x", "w", "x+w"}
+    assert [cell.strip() for cell in table["x"]][1::4] == ["encoders", "2"]
+    assert "±" in table["x+w"][2]
+    assert float(table["x+w"][2].split("±")[0]) > 50  # chance is 10
+    folders = [Path(line) for line in done.out.splitlines() if line.startswith("/")]
+    assert len(folders) == 2
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {
+            "settings.json", "labelled.txt", "metrics.csv", "weights.safetensors", "result.json", "provenance.json"
+        }  # fmt: skip
+        assert len((folder / "labelled.txt").read_text().split()) == 100
+        assert len((folder / "metrics.csv").read_text().splitlines()) == 16
+
+
+def test_json_is_all_that_standard_output_holds(mmssl: Command, small: Path) -> None:
+    done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json")
+    (run,) = done.json  # type: ignore[misc]
+    assert {score["given"] for score in run["result"]["scores"]} == {"x", "w", "x+w"}
+    assert run["settings"]["networks"]["q(y|X)"] == "(X-D16BR)-D16BR, DK"
+
+
+def test_the_same_command_again_does_nothing_and_says_the_same(mmssl: Command, small: Path) -> None:
+    command = ("train", "ssmvae", "--config", small, "--epochs", 1, "--alpha", "0.1,1")
+    first = mmssl(*command)
+    stamps = {path: path.stat().st_mtime_ns for path in Path("workspace/runs").rglob("*")}
+    second = mmssl(*command)
+    assert second.out == first.out
+    assert "2 of 2 runs are done already" in second.err
+    assert {path: path.stat().st_mtime_ns for path in Path("workspace/runs").rglob("*")} == stamps
+
+
+def test_dry_run_prints_the_settings_and_trains_nothing(mmssl: Command) -> None:
+    planned = mmssl("train", "sshmvae-kl", "--beta", "0.1,1,10", "--seeds", "0,3", "--epochs", 7, "--dry-run").json
+    assert [(job["settings"]["seed"], job["settings"]["beta"]) for job in planned] == [  # type: ignore[attr-defined]
+        (0, 0.1), (0, 1), (0, 10), (3, 0.1), (3, 1), (3, 10)
+    ]  # fmt: skip
+    assert all(job["settings"]["epochs"] == 7 for job in planned)  # type: ignore[attr-defined]
+    assert not Path("workspace/runs").exists()
+
+
+def test_evaluate_scores_a_run_anew_from_its_weights(mmssl: Command, small_kl: Path) -> None:
+    (run,) = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 2, "--json").json  # type: ignore[misc]
+    (again,) = mmssl("evaluate", run["folder"], "--json").json  # type: ignore[misc]
+    for old, new in zip(run["result"]["scores"], again["scores"], strict=True):
+        assert {k: new[k] for k in ("given", "means", "accuracy")} == {
+            k: old[k] for k in ("given", "means", "accuracy")
+        }
+        assert new["nll"] == pytest.approx(old["nll"], rel=1e-5)
+    assert again["elbo"] == pytest.approx(run["result"]["elbo"], rel=1e-5)
+    (sampled,) = mmssl("evaluate", run["folder"], "--samples", 20, "--json").json  # type: ignore[misc]
+    assert sampled["scores"] != again["scores"]
+    assert "given" in mmssl("evaluate", run["folder"]).out
+
+
+def test_runs_lists_what_is_there_and_draws_its_curves(mmssl: Command, small: Path) -> None:
+    assert "no runs yet" in mmssl("runs").out
+    mmssl("train", "ssmvae", "--config", small, "--epochs", 2)
+    listed = mmssl("runs", "--curves", "curves.png")
+    assert "2 of 2" in listed.out
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [run["epochs"] for run in mmssl("runs", "--json").json] == [2]  # type: ignore[attr-defined]
+
+
+def test_modality_restricts_what_a_model_sees(mmssl: Command) -> None:
+    config = Path("sdgm.toml")
+    config.write_text(
+        '[networks]\n"q(a|X)" = "X-D8BR, D4"\n"q(y|X,a)" = "(X, a)-D8BR, DK"\n"q(z|X,y,a)" = "(X, y, a)-D8BR, D3"\n'
+        '"p(a|z,y)" = "(z, y)-D8BR, D4"\n"p(x|a,y,z)" = "(a, y, z)-D8BR, Dx"\n'
+    )
+    refused = mmssl("train", "sdgm", "--config", config, "--epochs", 1)
+    assert (refused.code, refused.sentence) == (2, "error: sdgm takes one modality")
+    (run,) = mmssl("train", "sdgm", "--config", config, "--epochs", 1, "--modality", "w", "--json").json  # type: ignore[misc]
+    assert [score["given"] for score in run["result"]["scores"]] == ["w"]
+
+
+def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mmssl: Command, small_kl: Path) -> None:
+    import numpy as np
+
+    from pipeline.shards import Modality, PartData, write_shard
+
+    rng = np.random.default_rng(0)
+
+    def part(name: str, rows: int) -> PartData:
+        labels = np.arange(rows) % 3
+        return PartData(
+            {
+                "sound": (labels[:, None] + rng.normal(0, 0.5, (rows, 4))).astype(np.float32),
+                "touch": np.abs(labels[:, None] + rng.normal(0, 0.5, (rows, 5))).astype(np.float32),
+                "rgb.left": rng.random((rows, 3), dtype=np.float32),
+            },
+            labels,
+            [f"{name}-{row}" for row in range(rows)],
+        )
+
+    kinds = [
+        Modality("sound", 4, "gaussian"),
+        Modality("touch", 5, "nonnegative"),
+        Modality("rgb.left", 3, "bernoulli"),
+    ]
+    write_shard(Path("mine.h5"), dataset="a/b: mine", classes=["0", "1", "2"], modalities=kinds, train=part("a", 300), test=part("b", 90))  # fmt: skip  # noqa: E501
+    done = mmssl(
+        "train", "sshmvae-kl", "--data", "mine.h5", "--config", small_kl, "--labels", 30, "--epochs", 40,
+        "--batch-size", 64, "--beta", 0.1, "--json",
+    )  # fmt: skip
+    (run,) = done.json  # type: ignore[misc]
+    accuracy = {score["given"]: score["accuracy"] for score in run["result"]["scores"]}
+    assert len(accuracy) == 7
+    assert accuracy["sound+touch"] > 0.6  # chance is a third; a pool of two encoders
+    assert accuracy["sound+touch+rgb.left"] > 0.6
+    assert Path(run["folder"]).parent == Path("workspace/runs").resolve()  # a name's slash makes no folder
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
+    tmp_path: Path, small_kl: Path, mmssl: Command, signal_: signal.Signals
+) -> None:
+    def command(out: str) -> tuple[object, ...]:
+        return ("train", "sshmvae-kl", "--config", small_kl, "--epochs", 12, "--seeds", "0..1", "--out", out)
+
+    mmssl(*command("undisturbed"))
+    process = start(*command("disturbed"), cwd=tmp_path, MMSSL_ROOT=str(tmp_path / "workspace"))
+    assert process.stderr is not None
+    seen = ""
+    while "epoch 2/12" not in seen:
+        seen = process.stderr.readline()
+        assert seen, "the run ended before it could be stopped"
+    process.send_signal(signal_)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"stopped by {signal_.name}" in said
+    assert "Traceback" not in said
+    assert mmssl(*command("disturbed")).code == 0
+    for folder in Path("undisturbed").iterdir():
+        for name in ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json"):
+            ours = (Path("disturbed") / folder.name / name).read_bytes()
+            assert ours == (folder / name).read_bytes(), name
+
+
+def test_the_nll_of_the_table_is_the_results(mmssl: Command, small: Path) -> None:
+    (run,) = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json").json  # type: ignore[misc]
+    stored = json.loads((Path(run["folder"]) / "result.json").read_text())
+    assert stored["scores"] == run["result"]["scores"]

@@ -1,0 +1,165 @@
+"""The appendix's table, typed from the paper, beside the presets: both columns, written out for the paper's data."""
+
+import pytest
+
+from pipeline.shards import Modality
+from trainer.factory import Factory
+from trainer.labels import LabelRule
+from trainer.models import MODELS
+from trainer.networks import Notation, parse
+from trainer.noise import Noise
+from trainer.presets import PRESETS, preset_for
+from trainer.settings import build
+
+HALVES = (Modality("x", 392, "bernoulli"), Modality("w", 392, "bernoulli"))
+NOISY = (Modality("x", 784, "bernoulli"), Modality("w", 784, "bernoulli"))
+RGBD = (Modality("x", 4096, "nonnegative"), Modality("w", 4096, "nonnegative"))
+
+# distribution: (MNIST, RGB-D)
+SSMVAE_TABLE = {
+    "p(x|z,y)": (
+        "(z,y)-D512BR-D512BR, Bernoulli D392 or D784",
+        "(z,y)-D1024BR-D1024BR, softplus D4096, negative squared error",
+    ),
+    "p(w|z,y)": (
+        "(z,y)-D512BR-D512BR, Bernoulli D392 or D784",
+        "(z,y)-D1024BR-D1024BR, softplus D4096, negative squared error",
+    ),
+    "q(y|x,w)": (
+        "(x-D512BR-D512BR, w-D512BR-D512BR)-D512BR, D10",
+        "(x-D1024BR-D1024BR, w-D1024BR-D1024BR)-D1024BR-Dropout0.5, D51",
+    ),
+    "q(z|x,w,y)": (
+        "(y, x-D512BR-D512BR, w-D512BR-D512BR)-D512BR, D64",
+        "(y, x-D1024BR-D1024BR, w-D1024BR-D1024BR)-D1024BR, D1024",
+    ),
+}
+SSHMVAE_TABLE = {
+    "p(x|a)": (
+        "a-D512BR-D512BR, Bernoulli D392 or D784",
+        "a-D1024BR-D1024BR, softplus D4096, negative squared error",
+    ),
+    "p(w|a)": (
+        "a-D512BR-D512BR, Bernoulli D392 or D784",
+        "a-D1024BR-D1024BR, softplus D4096, negative squared error",
+    ),
+    "q(y|a)": ("a-D512BR, D10", "a-D1024BR-Dropout0.5, D51"),
+    "q(a|x,w)": (
+        "(x-D512BR-D512BR, w-D512BR-D512BR)-D512BR, D128",
+        "(x-D1024BR, w-D1024BR), D1024",
+    ),
+    "p(a|z,y)": ("(z,y)-D512BR-D512BR, D128", "(z-D1024BR, y-D1024BR), D1024"),
+    "q(z|a,y)": ("(a,y)-D512BR-D512BR, D64", "(a-D1024BR, y-D1024BR), D1024"),
+}
+ENCODER_TABLE = {
+    "q(a|x)": ("x-D512BR-D512BR, D128", "x-D1024BR-D1024BR, D1024"),
+    "q(a|w)": ("w-D512BR-D512BR, D128", "w-D1024BR-D1024BR, D1024"),
+}
+TABLE = {
+    "ssmvae": SSMVAE_TABLE,
+    "sshmvae": SSHMVAE_TABLE,
+    "sshmvae-kl": SSHMVAE_TABLE | ENCODER_TABLE,
+}
+
+
+def printed(entry: str, width: int) -> tuple[str, str | None]:
+    """A cell of the table as plain notation, and the family that it says its values are from."""
+    for word, family in (("Bernoulli", "bernoulli"), ("softplus", "nonnegative")):
+        mlp, is_family, output = entry.removesuffix(", negative squared error").partition(f", {word} ")
+        if is_family:
+            assert f"D{width}" in output.split(" or ")
+            return f"{mlp}, D{width}", family
+    return entry, None
+
+
+def factory(preset: str, model: str, modalities: tuple[Modality, ...], classes: int) -> Factory:
+    networks = PRESETS[preset](model)["networks"]  # type: ignore[arg-type]
+    return Factory(networks, modalities, classes, Noise([0]), LabelRule())
+
+
+def written(make: Factory) -> dict[str, tuple[Notation, str | None]]:
+    """Every distribution of a preset by its full name: the network, and the family of an observation."""
+    out: dict[str, tuple[Notation, str | None]] = {}
+    for template in make.networks:
+        variable, given = template[2:-1].split("|")
+        if variable == "x" or given == "x":
+            for m in make.modalities:
+                family = m.distribution if variable == "x" else None
+                out[make.written(template, m.name)] = make.notation(template, m.name), family
+        else:
+            out[make.written(template)] = make.notation(template), None
+    return out
+
+
+@pytest.mark.parametrize("model", list(TABLE))
+@pytest.mark.parametrize(
+    ("preset", "column", "modalities", "classes"),
+    [("mnist", 0, HALVES, 10), ("mnist", 0, NOISY, 10), ("rgbd", 1, RGBD, 51)],
+    ids=["hmMNIST", "nmMNIST", "RGB-D"],
+)
+def test_the_appendix_table_is_the_preset(
+    preset: str, column: int, modalities: tuple[Modality, ...], classes: int, model: str
+) -> None:
+    ours = written(factory(preset, model, modalities, classes))
+    theirs = {name: printed(cells[column], modalities[0].width) for name, cells in TABLE[model].items()}
+    side_by_side = {name: (str(parse(text)), family) for name, (text, family) in theirs.items()}
+    assert {name: (str(notation), family) for name, (notation, family) in ours.items()} == side_by_side
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_preset_is_a_complete_and_valid_settings_object_but_for_the_data(preset: str, model: str) -> None:
+    values = PRESETS[preset](model)  # type: ignore[arg-type]
+    settings = build({"model": model, "data": "some", **values})
+    assert settings.alpha == 1
+    assert settings.temperature == 0.1
+    assert settings.networks == {name: str(parse(text)) for name, text in values["networks"].items()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "batch_size", "learning_rate", "epochs"), [("mnist", 512, 1e-3, 500), ("rgbd", 128, 1e-4, 100)]
+)
+def test_the_training_settings_of_section_4(preset: str, batch_size: int, learning_rate: float, epochs: int) -> None:
+    for model in MODELS:
+        values = PRESETS[preset](model)  # type: ignore[arg-type]
+        assert (values["batch_size"], values["learning_rate"], values["epochs"]) == (batch_size, learning_rate, epochs)
+
+
+@pytest.mark.parametrize(("preset", "modalities", "classes"), [("mnist", HALVES, 10), ("digits", HALVES, 10)])
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_preset_makes_its_model(preset: str, modalities: tuple[Modality, ...], classes: int, model: str) -> None:
+    """M2 of both modalities joined, SDGM of one, the others of two."""
+    seen = modalities[:1] if model == "sdgm" else modalities
+    MODELS[model](factory(preset, model, seen, classes))
+
+
+@pytest.mark.parametrize("model", ["jmvae", "jmvae-kl", "m2", "sdgm"])
+def test_the_models_that_are_not_in_the_table_have_the_widths_of_their_neighbours(model: str) -> None:
+    for preset, hidden, z in (("mnist", "D512BR", 64), ("rgbd", "D1024BR", 1024)):
+        networks = PRESETS[preset](model)["networks"]  # type: ignore[arg-type]
+        for name, text in networks.items():
+            notation = parse(text)
+            assert hidden in str(notation.mlp)
+            if name.startswith("q(z"):
+                assert notation.units == z
+            if name.startswith("q(y"):
+                assert notation.output.units == "K"
+            if name.startswith("p(x"):
+                assert notation.output.units == "x"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "distributions", "preset"),
+    [
+        ("hm-digits", {"bernoulli"}, "digits"),
+        ("nm-digits", {"bernoulli"}, "digits"),
+        ("nm-digits-45-0.5", {"bernoulli"}, "digits"),
+        ("hm-mnist", {"bernoulli"}, "mnist"),
+        ("washington-rgbd", {"nonnegative"}, "rgbd"),
+        ("my own", {"bernoulli", "gaussian"}, "mnist"),
+    ],
+)
+def test_a_shard_without_a_preset_gets_one_by_its_name_or_kind(
+    dataset: str, distributions: set[str], preset: str
+) -> None:
+    assert preset_for(dataset, distributions) == preset
