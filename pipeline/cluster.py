@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 CONNECT_SECONDS = 15
 _POLL = 0.2  # seconds between two looks at a request to stop
+_DISTANT_POLL = 2.0
 _AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
 
 
@@ -40,6 +41,7 @@ def run_tasks(
     scheduler: str | None = None,
     memory: str = "1GB",
     resource: str | None = None,
+    announce: bool = False,
 ) -> Iterator[tuple[str, T]]:
     """(name, `function(*arguments)`) for every named task, as they become ready.
 
@@ -51,6 +53,8 @@ def run_tasks(
         scheduler: the address of a cluster's scheduler, such as `tcp://host:8786`, in place of local processes.
         memory: a local worker that takes more is stopped and its task given to another.
         resource: a Dask resource, such as GPU, of which a task takes 1 where any worker declares it.
+        announce: a request to stop is to reach tasks that are under way: each gets one more argument, for
+            `distant_stop`. For a scheduler alone.
 
     Raises:
         UsageError: `workers` is below 1, or given with a scheduler.
@@ -67,7 +71,7 @@ def run_tasks(
         return
     with ExitStack() as stack:
         client = stack.enter_context(_client(count, scheduler, memory))
-        yield from _through(client, function, tasks, stop, resource, scheduler)
+        yield from _through(client, function, tasks, stop, resource, scheduler, announce)
 
 
 def check(stop: Stop) -> None:
@@ -126,8 +130,9 @@ def _through(
     stop: Stop,
     resource: str | None,
     scheduler: str | None,
+    announce: bool,
 ) -> Iterator[tuple[str, T]]:
-    from distributed import KilledWorker
+    from distributed import Event, KilledWorker
 
     if not client.nthreads():
         _log.warning("the scheduler at %s has no workers yet; waiting for one", scheduler)
@@ -138,18 +143,23 @@ def _through(
     demand = {resource: 1} if resource and any(resource in worker["resources"] for worker in known) else None
     run = uuid.uuid4().hex[:8]  # keys of another client must not answer ours
     waiting = iter(tasks.items())
+    event = f"mmssl-stop-{run}"
+    asked: Any = Event(event, client=client)  # type: ignore[no-untyped-call]
+    extra = (event,) if announce else ()
     ready: Queue[Any] = Queue()
     under_way: dict[Any, str] = {}
 
     def fill() -> None:
         room = _AHEAD * max(1, sum(client.nthreads().values())) - len(under_way)
         for name, arguments in islice(waiting, max(0, room)):
-            future = client.submit(function, *arguments, key=f"{name}-{run}", resources=demand, pure=False)
+            future = client.submit(function, *arguments, *extra, key=f"{name}-{run}", resources=demand, pure=False)
             under_way[future] = name
             future.add_done_callback(ready.put)
 
     fill()
     while under_way:
+        if stop.requested and announce:
+            asked.set()
         check(stop)
         try:
             future = ready.get(timeout=_POLL)
@@ -171,6 +181,23 @@ def _through(
         fill()
         yield name, result
         del result
+
+
+def distant_stop(event: str) -> Callable[[], None]:
+    """In a task of `run_tasks` with `announce`: a function that raises Interrupted once its caller is asked to stop."""
+    import distributed
+
+    announced: Any = distributed.Event(event)  # type: ignore[no-untyped-call]
+    looked = time.monotonic()
+
+    def stop() -> None:
+        nonlocal looked
+        if time.monotonic() - looked > _DISTANT_POLL:  # each look is a message to the scheduler
+            looked = time.monotonic()
+            if announced.is_set():
+                raise Interrupted("stopped at the client's request")
+
+    return stop
 
 
 def _lost(scheduler: str | None) -> DataError:

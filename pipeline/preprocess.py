@@ -65,7 +65,7 @@ def raw_folder(dataset: str, root: Path) -> Path:
     else:
         shared = os.environ.get("MMSSL_DATA")
         beside = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
-        places = [raw / "rgbd-dataset", raw / "rgbd-dataset_eval", raw / ARCHIVE, *beside]
+        places = [raw / "rgbd-dataset", raw / "rgbd-dataset_eval", raw / ARCHIVE / "unpacked", raw / ARCHIVE, *beside]
         hint = washington.FETCH_HINT
     for place in places:
         try:
