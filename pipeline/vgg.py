@@ -7,6 +7,7 @@ here takes part in the global random state: every draw is a function of a seed a
 import hashlib
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,7 +158,9 @@ def _load(network: VGG, path: Path) -> None:
         if path.suffix == ".safetensors":
             given: Any = load_file(path)
         else:
-            given = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the file is of an odd kind: the error says it
+                given = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: holds no weights that can be read safely: {reason}", hint) from error
