@@ -176,15 +176,21 @@ def expand(template: Notation, modalities: Mapping[str, int], classes: int, moda
 
 
 class ReplicaLinear(nn.Module):
-    """R linear layers as one batched matrix product: `[R, B, in] -> [R, B, out]`. Glorot-uniform weights, zero bias."""
+    """R linear layers as one batched matrix product: `[R, B, in] -> [R, B, out]`. Glorot-uniform weights, zero bias.
 
-    def __init__(self, inputs: int, outputs: int, noise: Noise) -> None:
+    Before batch normalisation there is no bias: the batch's mean takes it away again, and its gradient is rounding
+    error alone, which Adam would scale up to whole steps, different ones in every stack.
+    """
+
+    def __init__(self, inputs: int, outputs: int, noise: Noise, bias: bool = True) -> None:
         super().__init__()
         limit = math.sqrt(6 / (inputs + outputs))
         self.weight = nn.Parameter(noise.initial_uniform((inputs, outputs), limit))
-        self.bias = nn.Parameter(torch.zeros(noise.replicas, outputs))
+        self.bias = nn.Parameter(torch.zeros(noise.replicas, outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return (x.squeeze(0) @ self.weight.squeeze(0)).unsqueeze(0) if len(x) == 1 else torch.bmm(x, self.weight)
         if len(x) == 1:  # the plain product: its bias costs no pass of its own
             return torch.addmm(self.bias.squeeze(0), x.squeeze(0), self.weight.squeeze(0)).unsqueeze(0)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
@@ -294,7 +300,7 @@ class MLP(nn.Module):
                 self.layers.append(ReplicaDropout(layer.rate, noise))
                 continue
             units = int(layer.units)
-            self.layers.append(ReplicaLinear(self.width, units, noise))
+            self.layers.append(ReplicaLinear(self.width, units, noise, bias=not layer.batch_norm_relu))
             if layer.batch_norm_relu:
                 self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU()])
             self.width = units

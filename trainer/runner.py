@@ -135,11 +135,11 @@ def train_all(
     open_runs = [run for run in runs if not run.done]
     if len(open_runs) < len(runs):
         _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
-    groups: dict[tuple[str, int, bool], list[Run]] = {}
+    groups: dict[tuple[str, int, int, bool], list[Run]] = {}
     for run in open_runs:
         checkpoint = run.read_checkpoint()
-        step = int(checkpoint.values["step"]) if checkpoint else 0
-        key = (run.settings.stack_key(), step, leaves_unlabelled(run.settings, shards[id(run)]))
+        far = (int(checkpoint.values["step"]), int(checkpoint.values["per_epoch"])) if checkpoint else (0, 0)
+        key = (run.settings.stack_key(), *far, leaves_unlabelled(run.settings, shards[id(run)]))
         groups.setdefault(key, []).append(run)
     for group in groups.values():
         for start in range(0, len(group), stack):
@@ -167,6 +167,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
             | {
                 "shard": str(shard.path.resolve()),
                 "stacked with": len(runs) - 1,
+                "steps an epoch": step.per_epoch,
                 "begun": begun.isoformat(timespec="seconds"),
                 "seconds of the last sitting": round(time.monotonic() - clock, 1),
             }

@@ -96,12 +96,24 @@ class Run:
         write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv."""
+        """The rows of metrics.csv, one an epoch; none where there is no such file yet.
+
+        Raises:
+            DataError: it is not what training wrote.
+        """
+        path = self.folder / "metrics.csv"
         try:
-            with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, strict=True))
         except FileNotFoundError:
             return []
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
+        if [row.get("epoch") for row in rows] != [str(epoch) for epoch in range(1, len(rows) + 1)] or any(
+            None in (*row, *row.values()) for row in rows
+        ):
+            raise DataError(f"{path} is damaged: it is no table of epochs", "delete the run's folder and train again")
+        return rows
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
         text = io.StringIO(newline="")

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import Interrupted, TrainingError, UsageError
+from pipeline.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.interrupts import stop_requests
 from trainer.data import Data, Stream
 from trainer.evaluation import evaluate
@@ -59,8 +59,8 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
     progress = progress or Silent()
     settings = runs[0].settings
     step = Step([run.settings for run in runs], data, device)
-    per_epoch, total = step.per_epoch, step.per_epoch * settings.epochs
     done, rows = restore(runs, step)
+    per_epoch, total = step.per_epoch, step.per_epoch * settings.epochs
     saved = time.monotonic()
     with stop_requests() as stop, precision(settings, device):
         step.prepare()
@@ -293,7 +293,7 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
                 tensors[f"adam.{moment}.{name}"] = adam[parameter][moment][r]
         tensors["noise"] = step.noise.state(r)
         tensors["totals"] = step.totals[:, r]
-        values = {"step": done, "terms": step.names, "device": step.device.type}
+        values = {"step": done, "per_epoch": step.per_epoch, "terms": step.names, "device": step.device.type}
         run.write_checkpoint(Checkpoint(tensors, values))
 
 
@@ -310,10 +310,10 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
                 f"{run.folder} was begun on {begun_on}, whose noise cannot go on on {step.device.type}",
                 f"go on with --device {begun_on}, or delete the folder to begin again",
             )
-    done = {checkpoint.values["step"] for checkpoint in loaded}
+    done = {(int(checkpoint.values["step"]), int(checkpoint.values["per_epoch"])) for checkpoint in loaded}
     assert len(loaded) == len(runs), "either every replica of a stack has begun, or none"
     assert len(done) == 1, "a stack's replicas are equally far"
-    steps = int(done.pop())
+    steps, step.per_epoch = done.pop()  # an epoch goes on as it began, whoever was in the stack then
 
     def stacked(name: str) -> Tensor:
         return torch.stack([checkpoint.tensors[name] for checkpoint in loaded]).to(step.device)
@@ -331,4 +331,8 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
     for r, checkpoint in enumerate(loaded):
         step.noise.set_state(r, checkpoint.tensors["noise"])
     epochs = steps // step.per_epoch
-    return steps, [[dict(row) for row in run.metrics() if int(row["epoch"]) <= epochs] for run in runs]
+    rows: list[list[dict[str, object]]] = [[dict(row) for row in run.metrics()[:epochs]] for run in runs]
+    for run, own in zip(runs, rows, strict=True):
+        if len(own) < epochs:
+            raise DataError(f"{run.folder} has lost the metrics of some epochs", "delete the folder to begin again")
+    return steps, rows

@@ -1,5 +1,6 @@
 """Small problems for the trainer's tests: shards of separable clusters, networks of a few units, and ready runs."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,19 @@ def run_stack(
     """Trains and evaluates on the CPU, each replica in `folder/0`, `folder/1`, ..."""
     jobs = [Job(own, shard) for own, shard in zip(stack, shards, strict=True)]
     return train_all(jobs, [folder / str(r) for r in range(len(stack))], CPU, progress or Silent(), most)
+
+
+class StopAfter(Silent):
+    """Sends this process a signal after each of these steps, and keeps the steps it was told of."""
+
+    def __init__(self, *steps: int, which: signal.Signals = signal.SIGTERM) -> None:
+        self.steps, self.which, self.seen = set(steps), which, list[int]()
+
+    def step(self, done: int, total: int) -> None:
+        assert done <= total
+        self.seen.append(done)
+        if done in self.steps:
+            signal.raise_signal(self.which)
 
 
 def scores(evaluation: Evaluation) -> dict[tuple[str, str], float]:

@@ -98,3 +98,34 @@ def test_a_stack_of_three_is_three_stacks_of_one(name: str, label: str) -> None:
     for r, single in enumerate(singles):
         for ours, theirs in zip(single.model.state_dict().values(), stack.model.state_dict().values(), strict=True):
             torch.testing.assert_close(ours[0], theirs[r])
+
+
+@pytest.mark.parametrize("label", ["observed", "exact", "gumbel"])
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_gradients_are_differences_of_the_bound_under_the_same_noise(name: str, label: str) -> None:
+    """Along each distribution's own gradient: so through the samples, the relaxed label and the sum's weights too."""
+    subject = tiny(name, label="exact" if label == "exact" else "gumbel", replicas=1, z=2)
+    batch, step = 256, 2e-3
+    x, y = subject.x(batch), subject.y(batch)
+
+    def total() -> Tensor:
+        with subject.noise.apart("one draw"):
+            bound = subject.model.bound(x, y if label == "observed" else None)
+        parts = [bound.value, *bound.divergence.values(), *([] if bound.log_q_y is None else [bound.log_q_y])]
+        return sum(part.double().mean() for part in parts)
+
+    subject.model.zero_grad()
+    total().backward()
+    for distribution, conditional in conditionals(subject.model).items():
+        parameters = list(conditional.parameters())
+        gradients = [p.grad.clone() for p in parameters]
+        length = float(torch.stack([g.square().sum() for g in gradients]).sum().sqrt())
+        ends = []
+        with torch.no_grad():
+            for sign in (1, -2):  # there, and back to the other side
+                for p, g in zip(parameters, gradients, strict=True):
+                    p.add_(g, alpha=sign * step / length)
+                ends.append(float(total()))
+            for p, g in zip(parameters, gradients, strict=True):
+                p.add_(g, alpha=step / length)
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(length, rel=0.02), distribution

@@ -268,7 +268,7 @@ def loop(network: MLP, chain: Chain, inputs: dict[str, Tensor], r: int) -> Tenso
         module = next(modules)
         if isinstance(layer, Dropout):
             continue
-        x = x @ module.weight[r] + module.bias[r]
+        x = x @ module.weight[r] + (0 if layer.batch_norm_relu else module.bias[r])
         if layer.batch_norm_relu:
             norm = next(modules)
             next(modules)
