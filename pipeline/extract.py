@@ -8,6 +8,7 @@ after another in this process, or as Dask tasks on a cluster whose workers see t
 import hashlib
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ class Work:
         """What makes two results of a split the same, whoever computed them."""
         return {
             "images": self.store.digest,
-            "weights": {"name": self.weights.name, "sha256": self.weights.sha256},
+            "weights": self.weights.sha256 or self.weights.name,
             "settings": self.settings.model_dump(),
             "split": task.split,
             "left out": dict(task.left_out),
@@ -123,7 +124,7 @@ def extract(
         The shards that are there now, in the order of the splits.
 
     Raises:
-        UsageError: no such split, modality or device.
+        UsageError: no such split, modality or device, or a name that cannot be a file's.
         DataError: no image store, weights that will not do, or results of other settings under this name.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command goes on.
@@ -131,6 +132,8 @@ def extract(
     chosen = _modalities(modalities)
     store = ImageStore.open(store_folder(dataset, root, images))
     name = name or default_name(dataset, images)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     index = _index(store)
     if scheduler is None:
         vgg.choose_device(device)  # one that is not there is told before the work begins
@@ -276,6 +279,7 @@ def _write_shard(path: Path, name: str, work: Work, task: Task, units: Mapping[I
             "x": "RGB",
             "w": f"depth as {index.settings.depth_encoding}",
             "recipe": work.recipe(task),
+            "weights": work.weights.name,
             "computed on": devices,
             "images": {
                 "dataset": index.dataset,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import sample, washington
+from pipeline import washington
 from pipeline.cluster import check, run_tasks
 from pipeline.errors import DataError, UsageError
 from pipeline.files import atomic_path
@@ -106,7 +106,9 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
         ids.append(frame.id)
     if not ids:
         raise DataError(f"not one frame of {name} can be read: {next(iter(skipped.values()))}", washington.FETCH_HINT)
-    return ObjectImages(name, tuple(ids), rgb[: len(ids)], depth[: len(ids)], skipped, flawed)
+    images = ObjectImages(name, tuple(ids), rgb[: len(ids)], depth[: len(ids)], skipped, flawed)
+    _ = images.digest  # computed here, it travels along: the one writer has enough to do
+    return images
 
 
 def preprocess(
@@ -236,7 +238,9 @@ def _existing(
 
 def _source(raw: Path, index: Index) -> dict[str, Any]:
     """What the raw data are. Of the real ones, what is missing is told."""
-    settings = sample.settings_of(raw)
+    from pipeline.sample import settings_of  # not at the top: every worker would load the renderer
+
+    settings = settings_of(raw)
     if settings is not None:
         return {"rendered": settings}
     facts = washington.load_facts()

@@ -104,7 +104,7 @@ def test_its_provenance_is_complete(root):
     (path,) = extract(root)
     provenance = Shard.open(path).provenance
     assert provenance["recipe"]["settings"] == SETTINGS.model_dump()
-    assert provenance["recipe"]["weights"] == {"name": "random", "sha256": None}
+    assert provenance["recipe"]["weights"] == provenance["weights"] == "random"
     assert provenance["recipe"]["images"] == ImageStore.open(root / "images" / "rgbd-32").digest
     assert provenance["recipe"]["left out"] == {"bell_pepper": 1, "cup": 1, "hat": 2}
     assert provenance["computed on"] == {"x": "CPU, float32", "w": "CPU, float32"}
@@ -190,6 +190,7 @@ def test_names_stand_for_shards(root, prepared):
         ((10,), {}, UsageError, r"there is no split 10: they are 0\.\.9"),
         ((0, -1), {}, UsageError, "there is no split -1"),
         ((0,), {"modalities": ["rgb", "lidar"]}, UsageError, "there is no modality 'lidar'"),
+        ((0,), {"name": "../elsewhere"}, UsageError, r"--name \.\./elsewhere"),
         ((0,), {"device": "tpu"}, UsageError, "no device 'tpu'"),
         ((0,), {"weights": "nowhere.pth"}, DataError, r"there is no file of weights nowhere\.pth"),
     ],
