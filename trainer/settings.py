@@ -15,6 +15,7 @@ from trainer.networks import parse
 ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl"]
 PresetName = Literal["mnist", "rgbd", "digits"]
 Positive = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
 
 
 class Settings(BaseModel):
@@ -57,8 +58,8 @@ class Settings(BaseModel):
     label: Literal["gumbel", "exact"] = "gumbel"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     epochs: Positive
-    batch_size: Positive
-    labelled_batch_size: Positive = 100
+    batch_size: Batch
+    labelled_batch_size: Batch = 100
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     precision: Literal["fp32", "tf32", "bf16"] = "tf32"
     iterations: Positive = 100

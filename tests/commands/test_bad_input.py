@@ -44,6 +44,7 @@ def refused(outcome: Outcome, code: int, *words: object) -> None:
         (("train", "ssmvae", "--lr", "-1"), ("learning_rate",)),
         (("train", "ssmvae", "--temperature", "0"), ("temperature",)),
         (("train", "ssmvae", "--epochs", "0"), ("epochs",)),
+        (("train", "ssmvae", "--batch-size", "1"), ("batch_size",)),
         (("train", "ssmvae", "--labels", "many"), ("labels",)),
         (("train", "ssmvae", "--labels", "9"), ("9 labels cannot cover 10 classes",)),
         (("train", "ssmvae", "--seeds", "4..0"), ("--seeds 4..0", "empty")),

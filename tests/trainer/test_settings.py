@@ -200,7 +200,7 @@ def test_presets_by_value() -> None:
     mnist, rgbd, digits = (PRESETS[name]("sshmvae-kl") for name in ("mnist", "rgbd", "digits"))
     assert [mnist[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == [100, 500, 512, 1e-3]
     assert [rgbd[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == ["shard", 100, 128, 1e-4]
-    assert [digits[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == [100, 100, 128, 1e-3]
+    assert [digits[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == [100, 60, 128, 1e-3]
     assert digits["networks"] == mnist["networks"]
 
 
