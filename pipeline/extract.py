@@ -22,7 +22,7 @@ from pipeline import hdf5, vgg
 from pipeline.cluster import check, distant_stop, run_tasks
 from pipeline.errors import DataError, UsageError
 from pipeline.features import FeatureSettings
-from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore, sweep
+from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore, remove, sweep
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.preprocess import store_folder
 from pipeline.shards import Modality, PartData, Shard, write_shard
@@ -151,15 +151,20 @@ def extract(
             return
         shards[task.split] = _write_shard(shard_path(root, name, task.split), name, work, task, units)
 
-    sweep(folder)
+    for place in (folder, root / "shards"):
+        sweep(place)
     with stop_requests() as stop:
         for task in tasks.values():
             check(stop)
             if _shard_is_there(shard_path(root, name, task.split), work.recipe(task)):
                 shards[task.split] = shard_path(root, name, task.split)
                 continue
-            units = [work.unit(task, modality) for modality in chosen]
-            missing = {unit.name: unit for unit in units if not is_there(unit, store.ids)}
+            missing = {}
+            for unit in (work.unit(task, modality) for modality in chosen):
+                if is_there(unit, store.ids):
+                    remove(unit.checkpoint)  # of a run that was killed just before it did that itself
+                else:
+                    missing[unit.name] = unit
             todo |= missing
             if not missing:
                 finish(task)

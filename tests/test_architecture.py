@@ -13,7 +13,7 @@ ORDER = {
     "pipeline": [
         "errors", "options", "files", "versions", "interrupts", "state", "schema", "hdf5", "shards", "manifests",
         "digits", "datasets", "images", "washington", "solids", "scene", "sample", "cluster", "image_store",
-        "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract",
+        "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract", "demo",
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
