@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 demo: $(VENV)/.run
-	$(BIN)/mmssl train sshmvae-kl
+	$(BIN)/mmssl demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

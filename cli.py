@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from pipeline.errors import Interrupted, MmsslError, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.shards import Shard
     from trainer.report import ResultTable
     from trainer.runs import Run
 
@@ -34,6 +35,8 @@ preprocess = typer.Typer(help="Make the shards of a data set.", no_args_is_help=
 shards = typer.Typer(help="Look into shards, and verify them.", no_args_is_help=True)
 app.add_typer(preprocess, name="preprocess")
 app.add_typer(shards, name="shards")
+data_sets = typer.Typer(help="Fetch data sets, verify them, render a sample.", no_args_is_help=True)
+app.add_typer(data_sets, name="data")
 
 out = Console()
 err = Console(stderr=True)
@@ -152,6 +155,251 @@ def nm_digits(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed
     _digits("nm-digits", root, rotation=rotation, noise=noise, seed=seed)
 
 
+# --- RGB-D -----------------------------------------------------------------------------------------------------------
+
+
+RgbdData = Annotated[str, typer.Option("--data", help="rgbd, or rgbd-sample (see `mmssl data sample`).")]
+Encoding = Annotated[str | None, typer.Option(help="Depth as colours: jet (the paper's), normals or raw.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; the paper's is 148.")]
+Scheduler = Annotated[str | None, typer.Option(help="A Dask cluster's scheduler, tcp://HOST:8786.")]
+
+
+@preprocess.command("rgbd")
+def preprocess_rgbd(
+    data: RgbdData = "rgbd",
+    depth_encoding: Encoding = None,
+    size: Size = None,
+    preview: Annotated[Path | None, typer.Option(help="Draw some frames, raw and processed, into this PNG.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    scheduler: Scheduler = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A frame that cannot be used is an error.")] = False,
+    root: Root = WORKSPACE,
+) -> None:
+    """Washington RGB-D frames to images for the network; `mmssl extract` goes on from them."""
+    from pipeline import preprocess as stage
+    from pipeline.image_store import ImageSettings
+    from pipeline.options import settings_of
+
+    settings = settings_of(ImageSettings, size=size, depth_encoding=depth_encoding)
+    if preview is not None:
+        stage.preview(data, root, settings, preview)
+        _log.info("wrote %s", preview)
+    with counting("objects") as progress:
+        store = stage.preprocess(
+            data, root, settings, workers=workers, scheduler=scheduler, strict=strict, progress=progress
+        )
+    out.print(f"{store.folder.resolve()}: {len(store.ids)} frames", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def extract(
+    split: Annotated[str, typer.Option(help="Splits: 0..9 or 0,3,7.")] = "0..9",
+    modality: Annotated[str, typer.Option(help="rgb, depth or both.")] = "rgb,depth",
+    data: RgbdData = "rgbd",
+    depth_encoding: Encoding = None,
+    size: Size = None,
+    weights: Annotated[
+        str, typer.Option(help="VGG16's: imagenet, random, or a file (.pth, .safetensors).")
+    ] = "imagenet",
+    epochs: Annotated[int | None, typer.Option(help="Of fine-tuning; 200 by default, 0 for none.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Of fine-tuning.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate; 1e-5 by default.")] = None,
+    labelled: Annotated[float | None, typer.Option(help="Share of training images with a label; 0.05.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the labelled images and of fine-tuning.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the shards; by default the data's and what differs.")] = None,
+    device: Device = "auto",
+    scheduler: Scheduler = None,
+    root: Root = WORKSPACE,
+) -> None:
+    """Fine-tune VGG16 on each split's labelled images, and write the shards of its features.
+
+    The same command again goes on where it was stopped, and does nothing where all is done.
+    """
+    from pipeline import extract as stage
+    from pipeline.features import FeatureSettings
+    from pipeline.image_store import ImageSettings
+    from pipeline.options import settings_of
+
+    shards_made = stage.extract(
+        data,
+        root,
+        numbers(split, int, "--split"),
+        settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
+        settings_of(
+            FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
+        ),
+        weights=weights,
+        modalities=[part.strip() for part in modality.split(",")],
+        name=name,
+        device=device,
+        scheduler=scheduler,
+    )
+    for path in shards_made:
+        out.print(str(path.resolve()), highlight=False, soft_wrap=True)
+
+
+@data_sets.command("list")
+def list_data(root: Root = WORKSPACE) -> None:
+    """Show the data sets there are, and where they lie."""
+    from pipeline.catalogue import known
+
+    table = Table("name", "what", "MB", "licence", "at hand")
+    for one in known(root):
+        size = f"{one.size / 1e6:,.0f}" if one.size else "-"
+        table.add_row(one.name, one.title, size, one.licence, "-" if one.place is None else str(one.place))
+    out.print(table)
+
+
+@data_sets.command()
+def fetch(name: str, root: Root = WORKSPACE) -> None:
+    """Download a data set, verify and unpack it; what is there already is used."""
+    from pipeline import catalogue
+
+    found = catalogue.fetch(name, root)
+    for deviation in found:
+        _log.warning("%s", deviation)
+    out.print(f"{name}: {f'there, with {len(found)} deviations' if found else 'there'}", highlight=False)
+
+
+@data_sets.command("verify")
+def verify_data(name: str, root: Root = WORKSPACE) -> None:
+    """Hold a data set against its manifest: checksums, or what an archive must contain."""
+    from pipeline import catalogue
+
+    found = catalogue.verify(name, root)
+    for deviation in found:
+        out.print(deviation, highlight=False, soft_wrap=True)
+    if found:
+        raise typer.Exit(1)
+    out.print(f"{name}: good", highlight=False)
+
+
+@data_sets.command("sample")
+def render_sample(
+    categories: Annotated[int, typer.Option(help="How many kinds of thing.")] = 10,
+    objects: Annotated[int, typer.Option(help="Objects of each.")] = 4,
+    views: Annotated[int, typer.Option(help="Views of an object in each of three videos.")] = 8,
+    seed: Annotated[int, typer.Option(help="Decides every pixel.")] = 0,
+    root: Root = WORKSPACE,
+) -> None:
+    """Render a small RGB-D data set in the Washington layout: no download."""
+    from pipeline.preprocess import SAMPLE
+    from pipeline.sample import render
+
+    with counting("objects") as progress:
+        folder = render(
+            root / "raw" / SAMPLE,
+            categories=categories,
+            objects_per_category=objects,
+            views=views,
+            seed=seed,
+            progress=progress,
+        )
+    out.print(str(folder.resolve()), highlight=False, soft_wrap=True)
+
+
+# --- demo ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
+    """What happens when a camera fails, from nothing to a table in minutes: no download.
+
+    The same command again goes on where it was stopped.
+    """
+    from pipeline import extract as features
+    from pipeline import preprocess as images
+    from pipeline.demo import DEMO, NAME
+    from pipeline.sample import render
+    from pipeline.shards import Shard
+    from trainer import runner
+    from trainer.report import table
+
+    where = runner.choose_device(device)
+    splits = ",".join(map(str, DEMO.splits))
+    _step(1, "renders a small RGB-D data set: no real photograph is in it", "mmssl data fetch washington-rgbd")
+    with counting("objects") as progress:
+        render(
+            root / "raw" / images.SAMPLE,
+            categories=DEMO.categories,
+            objects_per_category=DEMO.objects,
+            views=DEMO.views,
+            progress=progress,
+        )
+    _step(2, f"makes images of {DEMO.images.size} x {DEMO.images.size}, depth as colours", "mmssl preprocess rgbd")
+    with counting("objects") as progress:
+        images.preprocess(images.SAMPLE, root, DEMO.images, progress=progress)
+    tuned = f"fine-tuned for {DEMO.features.epochs} epochs" if DEMO.features.epochs else "not fine-tuned"
+    _step(
+        3,
+        f"takes fc1 of a VGG16 with RANDOM weights, {tuned}; {DEMO.features.labelled:.0%} of the training images keep "
+        "their label (the paper: ImageNet weights, 200 epochs, 5%)",
+        "mmssl extract --split 0..9",
+    )
+    shards = [
+        Shard.open(path)
+        for path in features.extract(
+            images.SAMPLE, root, DEMO.splits, DEMO.images, DEMO.features, weights="random", name=NAME, device=device
+        )
+    ]
+    _step(
+        4,
+        f"trains two models with the preset `sample` on split {splits}",
+        "mmssl train sshmvae-kl --data rgbd --split 0..9",
+    )
+    jobs = [job for model in ("sshmvae", "sshmvae-kl") for job in runner.plan(model, shards, preset="sample")]
+    with watching() as progress_of_training:
+        done = runner.train_all(jobs, runner.folders(jobs, None, root / "runs"), where, progress_of_training)
+    _print_failures(table(done), shards[0])
+
+
+def _step(number: int, what: str, real: str) -> None:
+    out.print(f"{number}/4  {_plain(what)}. For real: [bold]{_plain(real)}[/]", highlight=False, soft_wrap=True)
+
+
+def _print_failures(results: "ResultTable", shard: "Shard") -> None:
+    cameras = {"x+w": "both", "x": "RGB alone, depth fails", "w": "depth alone, RGB fails"}
+    shown = Table("model", "cameras", "in the missing one's place", "accuracy (%)")
+    before = ""
+    for row in sorted(results.rows, key=lambda row: (row.setting, row.means != "all given")):
+        if before and row.setting != before:
+            shown.add_section()
+        means = "-" if row.means == "all given" else row.means
+        shown.add_row(row.setting if row.setting != before else "", cameras[row.given], means, f"{row.accuracy:.1f}")
+        before = row.setting
+    classes, count = len(shard.classes), results.rows[0].replicas
+    out.print(
+        f"{results.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
+        f"mean over {count} split{'s' if count > 1 else ''}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(shown)
+    out.print(
+        "The features come from random weights and the numbers are the rendered sample's: they show how the models "
+        "work, and say nothing of the paper's data.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a line at every tenth."""
+    if not err.is_terminal:
+
+        def log(done: int, total: int) -> None:
+            if done == total or done * 10 // total > (done - 1) * 10 // total:
+                _log.info("%d of %d %s", done, total, what)
+
+        yield log
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} {task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 # --- shards ----------------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +473,8 @@ def train(
     temperature: Annotated[float | None, typer.Option(help="Of the Gumbel-softmax sample.")] = None,
     modality: Annotated[str | None, typer.Option(help="Only these modalities: x, or x,w.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings to start from: mnist, rgbd or digits. By default the data's own.")
+        str | None,
+        typer.Option(help="Settings to start from: mnist, rgbd, digits or sample. By default the data's own."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Of iterative sampling, at evaluation.")] = None,
     samples: Annotated[int | None, typer.Option(help="Of latent variables at evaluation; 0 takes their mean.")] = None,

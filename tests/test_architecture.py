@@ -11,14 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "pipeline": [
-        "errors", "files", "versions", "interrupts", "schema", "hdf5", "shards", "manifests", "digits", "datasets"
+        "errors", "options", "files", "versions", "interrupts", "state", "schema", "hdf5", "shards", "manifests",
+        "digits", "datasets", "images", "washington", "solids", "scene", "sample", "cluster", "image_store",
+        "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract", "demo",
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
         "data", "objectives", "evaluation", "runs", "step", "training", "runner", "report",
     ],
 }  # fmt: skip
-FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "shards"}  # what the trainer may know of stage 1
+FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "state", "shards"}  # what the trainer may know of stage 1
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""The paper's settings (section 4.2 and appendix A.1), as data, and ours for the bundled digits.
+"""The paper's settings (section 4.2 and appendix A.1), as data, and ours for the bundled digits and the sample.
 
 `X` stands for all modalities and `x` for each in turn, `DK` for the number of classes and `Dx` for a modality's width:
 `trainer.networks`. How a modality is distributed (Bernoulli, softplus with squared error, Gaussian) the shard says.
@@ -115,7 +115,28 @@ def digits(model: ModelName) -> dict[str, Any]:
     return mnist(model) | {"labels": 100, "epochs": 60, "batch_size": 128, "labelled_batch_size": 50}
 
 
-PRESETS = {"mnist": mnist, "rgbd": rgbd, "digits": digits}
+def sample(model: ModelName) -> dict[str, Any]:
+    """Ours for the demo's rendered RGB-D sample: RGB-D's networks with fewer units; its few images in small batches.
+
+    The classifier weighs 10: at 1, within so few steps, accuracy on both modalities of split 0 reached 26 to 42 %
+    where it reaches 78 % at 10. fc1 of a random VGG16 is small (a standard deviation of 0.03); multiplied by 10, the
+    same training did no better, so the features are left as they are.
+    """
+    networks = {
+        name: notation.replace(", D1024", ", D64").replace("D1024", "D128")  # latents, then hidden units
+        for name, notation in RGBD_NETWORKS[model].items()
+    }
+    return rgbd(model) | {
+        "epochs": 40,
+        "batch_size": 32,
+        "labelled_batch_size": 32,
+        "learning_rate": 1e-3,
+        "alpha": 10.0,
+        "networks": networks,
+    }
+
+
+PRESETS = {"mnist": mnist, "rgbd": rgbd, "digits": digits, "sample": sample}
 
 
 def preset_for(dataset: str, distributions: set[str]) -> PresetName:

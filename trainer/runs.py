@@ -10,34 +10,22 @@ provenance.json          where, when, with what: the only file that differs betw
 """
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.files import write_atomically
+from pipeline.state import MEND, State, read_state, write_state
 from trainer.evaluation import Evaluation, Score
 from trainer.settings import Settings, build, differences
 
-MEND = "delete it and run the same command: training starts from the beginning"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Tensors of one replica by name, and the plain values beside them."""
-
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
+Checkpoint = State  # of one replica
 
 
 class Run:
@@ -192,43 +180,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object")
     return values
-
-
-def write_state(path: Path, checkpoint: Checkpoint) -> None:
-    """Tensors and plain values as one safetensors file with a digest of all of it, whole or not at all."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    values = json.dumps(checkpoint.values, sort_keys=True)
-    metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
-    write_atomically(path, save_tensors(tensors, {"mmssl": metadata}))  # one key: the format does not order several
-
-
-def read_state(path: Path) -> Checkpoint:
-    """What `write_state` wrote.
-
-    Raises:
-        DataError: the file is missing, damaged or no such file; nothing of it is used then.
-    """
-    try:
-        content = path.read_bytes()
-        tensors = load_tensors(content)
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["mmssl"])
-        values, digest = metadata["values"], metadata["digest"]
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}", "train the run first") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
-    if _digest(tensors, values) != digest:
-        raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
-    return Checkpoint(tensors, json.loads(values))
-
-
-def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
-    digest = hashlib.sha256(values.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

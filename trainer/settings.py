@@ -13,7 +13,7 @@ from pipeline.errors import DataError, UsageError
 from trainer.networks import parse
 
 ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl"]
-PresetName = Literal["mnist", "rgbd", "digits"]
+PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
 

@@ -1,0 +1,207 @@
+"""Independent tasks through Dask: on processes of this machine, or on a cluster by its scheduler's address.
+
+Workers compute, the caller receives results in the order in which they become ready, and a bounded number of tasks is
+under way at any time. A task whose worker dies is done again elsewhere.
+"""
+
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from queue import Empty, Queue
+from typing import Any, TypeVar
+
+from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.interrupts import Stop
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+CONNECT_SECONDS = 15
+_POLL = 0.2  # seconds between two looks at a request to stop
+_DISTANT_POLL = 2.0
+_AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(
+    function: Callable[..., T],
+    tasks: Mapping[str, Sequence[Any]],
+    stop: Stop,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    memory: str = "1GB",
+    resource: str | None = None,
+    announce: bool = False,
+) -> Iterator[tuple[str, T]]:
+    """(name, `function(*arguments)`) for every named task, as they become ready.
+
+    Args:
+        function: importable by the workers; what it takes and returns is pickled.
+        tasks: name -> arguments.
+        stop: looked at between results.
+        workers: processes of this machine; by default one a core. One means this very process.
+        scheduler: the address of a cluster's scheduler, such as `tcp://host:8786`, in place of local processes.
+        memory: a local worker that takes more is stopped and its task given to another.
+        resource: a Dask resource, such as GPU, of which a task takes 1 where any worker declares it.
+        announce: a request to stop is to reach tasks that are under way: each gets one more argument, for
+            `distant_stop`. For a scheduler alone.
+
+    Raises:
+        UsageError: `workers` is below 1, or given with a scheduler.
+        DataError: the scheduler cannot be reached or is lost, or a task's workers died again and again.
+        Interrupted: a stop was requested.
+    """
+    if workers is not None and (workers < 1 or scheduler):
+        raise UsageError("--workers must be at least 1, and is for local processes: leave it out with --scheduler")
+    count = min(workers or cores(), max(1, len(tasks)))
+    if scheduler is None and count == 1:
+        for name, arguments in tasks.items():
+            check(stop)
+            yield name, function(*arguments)
+        return
+    with ExitStack() as stack:
+        client = stack.enter_context(_client(count, scheduler, memory))
+        yield from _through(client, function, tasks, stop, resource, scheduler, announce)
+
+
+def check(stop: Stop) -> None:
+    """
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    if stop.requested:
+        raise Interrupted(f"stopped by {stop.name}; what was finished is kept", "the same command goes on from there")
+
+
+@contextmanager
+def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
+    from distributed import Client, LocalCluster  # a second to import, and not needed for one process
+
+    with ExitStack() as stack:
+        if scheduler is None:
+            # Quiet: a worker's end is told by ourselves where it matters.
+            cluster = stack.enter_context(
+                LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=count,
+                    threads_per_worker=1,
+                    memory_limit=memory,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            client = stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
+            client.register_plugin(_deaf_to_keyboard())
+        else:
+            try:
+                client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))  # type: ignore[no-untyped-call]
+            except (OSError, ValueError, TimeoutError) as error:
+                raise DataError(
+                    f"cannot reach a Dask scheduler at {scheduler}: {error}",
+                    "start one with `dask scheduler`, and `dask worker ADDRESS` on every machine",
+                ) from error
+        yield client
+
+
+def _deaf_to_keyboard() -> Any:
+    """A plugin: Ctrl-C reaches every process of a terminal, and only the parent is to act on it."""
+    from distributed import WorkerPlugin
+
+    class DeafToKeyboard(WorkerPlugin):
+        def setup(self, worker: Any) -> None:  # noqa: ARG002
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return DeafToKeyboard()
+
+
+def _through(
+    client: Any,
+    function: Callable[..., T],
+    tasks: Mapping[str, Sequence[Any]],
+    stop: Stop,
+    resource: str | None,
+    scheduler: str | None,
+    announce: bool,
+) -> Iterator[tuple[str, T]]:
+    from distributed import Event, KilledWorker
+
+    if not client.nthreads():
+        _log.warning("the scheduler at %s has no workers yet; waiting for one", scheduler)
+    while not client.nthreads():
+        check(stop)
+        time.sleep(_POLL)
+    known = client.scheduler_info()["workers"].values()
+    demand = {resource: 1} if resource and any(resource in worker["resources"] for worker in known) else None
+    run = uuid.uuid4().hex[:8]  # keys of another client must not answer ours
+    waiting = iter(tasks.items())
+    event = f"mmssl-stop-{run}"
+    asked: Any = Event(event, client=client)  # type: ignore[no-untyped-call]
+    extra = (event,) if announce else ()
+    ready: Queue[Any] = Queue()
+    under_way: dict[Any, str] = {}
+
+    def fill() -> None:
+        room = _AHEAD * max(1, sum(client.nthreads().values())) - len(under_way)
+        for name, arguments in islice(waiting, max(0, room)):
+            future = client.submit(function, *arguments, *extra, key=f"{name}-{run}", resources=demand, pure=False)
+            under_way[future] = name
+            future.add_done_callback(ready.put)
+
+    fill()
+    while under_way:
+        if stop.requested and announce:
+            asked.set()
+        check(stop)
+        try:
+            future = ready.get(timeout=_POLL)
+        except Empty:
+            if client.status == "running":
+                continue
+            raise _lost(scheduler) from None
+        name = under_way.pop(future)
+        try:
+            result = future.result()
+        except KilledWorker as error:
+            raise DataError(
+                f"{name}: the worker processes that tried it died, one after another",
+                "see whether there is memory enough for it (--workers 1 takes least), then run the same command again",
+            ) from error
+        except CancelledError as error:
+            raise _lost(scheduler) from error
+        del future  # with it the worker's copy of the result goes
+        fill()
+        yield name, result
+        del result
+
+
+def distant_stop(event: str) -> Callable[[], None]:
+    """In a task of `run_tasks` with `announce`: a function that raises Interrupted once its caller is asked to stop."""
+    import distributed
+
+    announced: Any = distributed.Event(event)  # type: ignore[no-untyped-call]
+    looked = time.monotonic()
+
+    def stop() -> None:
+        nonlocal looked
+        if time.monotonic() - looked > _DISTANT_POLL:  # each look is a message to the scheduler
+            looked = time.monotonic()
+            if announced.is_set():
+                raise Interrupted("stopped at the client's request")
+
+    return stop
+
+
+def _lost(scheduler: str | None) -> DataError:
+    return DataError(
+        f"the connection to the Dask scheduler {scheduler or 'of this machine'} was lost; what was finished is kept",
+        "the same command goes on from there",
+    )

@@ -1,0 +1,300 @@
+"""From the image store to feature shards: (split, modality) is the unit of work, and of going on after a stop.
+
+A unit is fine-tuned on its split's labelled images and then gives fc1 of every image, kept in
+`features/<name>/split-<k>-<modality>.h5`. When both of a split's units are there, its shard is written. Units run one
+after another in this process, or as Dask tasks on a cluster whose workers see the same workspace.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import hdf5, vgg
+from pipeline.cluster import check, distant_stop, run_tasks
+from pipeline.errors import DataError, UsageError
+from pipeline.features import FeatureSettings
+from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore, remove, sweep
+from pipeline.interrupts import Stop, stop_requests
+from pipeline.preprocess import store_folder
+from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.units import Unit, compute, is_there, read_recipe, read_rows, refuse_others
+from pipeline.versions import versions
+from pipeline.vgg import Weights
+from pipeline.washington import Index, index_names, labelled_ids, split_frames
+
+_log = logging.getLogger(__name__)
+# The paper's names: x is RGB, w is depth.
+NAMES: dict[ImageModality, str] = {"rgb": "x", "depth": "w"}
+FEATURE = "VGG16's first fully connected layer after its ReLU (classifier[0:2])"
+_one_at_a_time = threading.Lock()  # in a worker with several threads too: a unit takes some 3 GB
+
+
+@dataclass(frozen=True)
+class Task:
+    """One split: which samples are tested, which keep their label, and the labels of all, in the store's order."""
+
+    split: int
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    test: NDArray[np.bool_]
+    labelled: NDArray[np.bool_]
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is common to all units of a command."""
+
+    store: ImageStore
+    settings: FeatureSettings
+    weights: Weights
+    folder: Path
+    device: str
+
+    def recipe(self, task: Task) -> dict[str, Any]:
+        """What makes two results of a split the same, whoever computed them."""
+        return {
+            "images": self.store.digest,
+            "weights": self.weights.sha256 or self.weights.name,
+            "settings": self.settings.model_dump(),
+            "split": task.split,
+            "left out": dict(task.left_out),
+            "labelled": hashlib.sha256(json.dumps(self._labelled(task)).encode()).hexdigest(),
+        }
+
+    def unit(self, task: Task, modality: ImageModality) -> Unit:
+        return Unit(
+            store=self.store.folder.resolve(),
+            path=self.folder / f"split-{task.split}-{modality}.h5",
+            split=task.split,
+            modality=modality,
+            classes=len(task.classes),
+            labelled=tuple(self._labelled(task)),
+            labels=task.labels[task.labelled],
+            settings=self.settings,
+            weights=self.weights,
+            device=self.device,
+            recipe=self.recipe(task) | {"modality": modality},
+        )
+
+    def _labelled(self, task: Task) -> list[str]:
+        return [sample for sample, mine in zip(self.store.ids, task.labelled, strict=True) if mine]
+
+
+def shard_path(root: Path, name: str, split: int) -> Path:
+    """Where the shard of a split lies."""
+    return root / "shards" / f"{name}-split-{split}.h5"
+
+
+def default_name(dataset: str, images: ImageSettings) -> str:
+    """What shards are called where the user does not say: `rgbd`, `rgbd-normals`, `rgbd-sample-64`, ..."""
+    return f"{dataset}{images.suffix}"
+
+
+def extract(
+    dataset: str,
+    root: Path,
+    splits: Sequence[int],
+    images: ImageSettings,
+    settings: FeatureSettings,
+    *,
+    weights: str = "imagenet",
+    modalities: Sequence[str] = MODALITIES,
+    name: str | None = None,
+    device: str = "auto",
+    scheduler: str | None = None,
+) -> list[Path]:
+    """Makes the feature shards of some splits; what is there and verifies is left as it is.
+
+    Args:
+        root: the workspace; with a scheduler, a folder that its workers see under the same path.
+        modalities: those to compute; a shard is written when all of them are there, from now or before.
+        name: of the shards and of the folder of units; for several settings side by side.
+
+    Returns:
+        The shards that are there now, in the order of the splits.
+
+    Raises:
+        UsageError: no such split, modality or device, or a name that cannot be a file's.
+        DataError: no image store, weights that will not do, or results of other settings under this name.
+        StorageError: the disk is full or refuses.
+        Interrupted: SIGTERM or Ctrl-C; the same command goes on.
+    """
+    chosen = _modalities(modalities)
+    store = ImageStore.open(store_folder(dataset, root, images))
+    name = name or default_name(dataset, images)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
+    index = _index(store)
+    if scheduler is None:
+        vgg.choose_device(device)  # one that is not there is told before the work begins
+    folder = (root / "features" / name).resolve()
+    work = Work(store, settings, Weights.named(weights), folder, device)
+    tasks = {split: _task(store, index, split, settings) for split in splits}
+    shards: dict[int, Path] = {}
+    todo: dict[str, Unit] = {}
+
+    def finish(task: Task) -> None:
+        units = {modality: work.unit(task, modality) for modality in MODALITIES}
+        missing = [modality for modality, unit in units.items() if not is_there(unit, store.ids)]
+        if missing:
+            _log.warning("split %d: no shard yet, for %s is missing", task.split, " and ".join(missing))
+            return
+        shards[task.split] = _write_shard(shard_path(root, name, task.split), name, work, task, units)
+
+    for place in (folder, root / "shards"):
+        sweep(place)
+    with stop_requests() as stop:
+        for task in tasks.values():
+            check(stop)
+            if _shard_is_there(shard_path(root, name, task.split), work.recipe(task)):
+                shards[task.split] = shard_path(root, name, task.split)
+                continue
+            missing = {}
+            for unit in (work.unit(task, modality) for modality in chosen):
+                if is_there(unit, store.ids):
+                    remove(unit.checkpoint)  # of a run that was killed just before it did that itself
+                else:
+                    missing[unit.name] = unit
+            todo |= missing
+            if not missing:
+                finish(task)
+        if todo:
+            work = replace(work, weights=work.weights.located(root / "raw"))
+            todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
+        for key in _run(dict(todo), stop, scheduler):
+            split = todo.pop(key).split
+            if split not in {unit.split for unit in todo.values()}:
+                finish(tasks[split])
+    return [shards[split] for split in splits if split in shards]
+
+
+def _modalities(names: Sequence[str]) -> list[ImageModality]:
+    unknown = [name for name in names if name not in MODALITIES]
+    if unknown or not names:
+        raise UsageError(
+            f"there is no modality '{unknown[0] if unknown else ''}'", f"modalities: {', '.join(MODALITIES)}"
+        )
+    return [modality for modality in MODALITIES if modality in names]
+
+
+def _index(store: ImageStore) -> Index:
+    return index_names(f"{sample}_{kind}.png" for sample in store.ids for kind in ("crop", "depthcrop"))
+
+
+def _task(store: ImageStore, index: Index, number: int, settings: FeatureSettings) -> Task:
+    split = split_frames(index, store.index.trials, number)
+    test = {frame.id for frame in split.test}
+    chosen = set(labelled_ids(split, settings.labelled, seed=settings.seed))
+    category = {frame.id: index.categories.index(frame.category) for frame in index.frames}
+    task = Task(
+        number,
+        index.categories,
+        np.array([category[sample] for sample in store.ids], np.int64),
+        np.array([sample in test for sample in store.ids]),
+        np.array([sample in chosen for sample in store.ids]),
+        dict(store.index.trials[number]),
+    )
+    without = sorted(set(range(len(task.classes))) - set(task.labels[task.labelled].tolist()))
+    if without:
+        _log.warning(
+            "split %d: among its %d labelled images there is none of %s",
+            number,
+            len(chosen),
+            ", ".join(task.classes[k] for k in without),
+        )
+    return task
+
+
+def _run(units: Mapping[str, Unit], stop: Stop, scheduler: str | None) -> Iterator[str]:
+    """Computes units; gives the name of each when its file is there."""
+    if scheduler is None:
+        for key, unit in units.items():
+            compute(unit, lambda: check(stop))
+            yield key
+        return
+    arguments = {key: (unit,) for key, unit in units.items()}
+    for key, _ in run_tasks(_compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True):
+        _log.info("%s: done", key)
+        yield key
+
+
+def _compute_on_worker(unit: Unit, event: str) -> None:
+    if not unit.store.is_dir():
+        raise DataError(
+            f"a Dask worker does not see {unit.store}", "the workspace must lie under the same path for every worker"
+        )
+    with _one_at_a_time:
+        try:
+            header = read_recipe(unit.path) if unit.path.exists() else None
+        except DataError:
+            header = None
+        if header != unit.recipe:  # a worker that was believed dead may have finished it
+            compute(unit, distant_stop(event))
+
+
+def _shard_is_there(path: Path, recipe: Mapping[str, Any]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        shard = Shard.open(path)
+        shard.verify()
+    except DataError as error:
+        _log.warning("%s; it is made again", error.message)
+        return False
+    refuse_others(path, shard.provenance.get("recipe", {}), recipe)
+    _log.info("%s is there already", path)
+    return True
+
+
+def _write_shard(path: Path, name: str, work: Work, task: Task, units: Mapping[ImageModality, Unit]) -> Path:
+    ids = np.array(work.store.ids)
+    index = work.store.index
+    devices = {}
+    for modality, unit in units.items():
+        with hdf5.reading(unit.path) as file:
+            devices[NAMES[modality]] = hdf5.attribute(unit.path, file, "device")
+            width = hdf5.dataset(unit.path, file, "fc1").shape[1]
+
+    def part(rows: NDArray[np.bool_]) -> PartData:
+        features = {NAMES[modality]: read_rows(unit.path, rows) for modality, unit in units.items()}
+        return PartData(features, task.labels[rows], ids[rows])
+
+    train = replace(part(~task.test), labelled=task.labelled[~task.test])
+    write_shard(
+        path,
+        dataset=name,
+        split=task.split,
+        classes=task.classes,
+        modalities=[Modality(NAMES[modality], width, "nonnegative") for modality in units],
+        train=train,
+        test=part(task.test),
+        provenance={
+            "made by": "mmssl extract",
+            "feature": FEATURE,
+            "x": "RGB",
+            "w": f"depth as {index.settings.depth_encoding}",
+            "recipe": work.recipe(task),
+            "weights": work.weights.name,
+            "computed on": devices,
+            "images": {
+                "dataset": index.dataset,
+                "source": {key: len(v) if key == "deviations" else v for key, v in index.source.items()},
+                "settings": index.settings.model_dump(),
+                "versions": list(index.versions),
+                "frames left out": len(index.skipped),
+            },
+            "versions": versions("torch", "torchvision", "numpy"),
+        },
+    )
+    _log.info("wrote %s", path)
+    return path

@@ -1,0 +1,276 @@
+"""VGG16 as a feature extractor: fine-tuning on a few labelled images, and fc1 of all images.
+
+A feature is the output of the first fully connected layer after its ReLU, `classifier[0:2]`: 4,096 values >= 0.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models import VGG  # type: ignore[import-untyped]
+
+from pipeline.errors import DataError, Interrupted, TrainingError
+from pipeline.images import Bytes
+from pipeline.schema import Features
+from pipeline.state import State, read_state, write_state
+from pipeline.vgg import SeededDropout, normalise, seed_of
+
+_log = logging.getLogger(__name__)
+_CHECKPOINT_SECONDS = 300.0  # between checkpoints, which are 1.6 GB
+_WORTH_SECONDS = 30.0  # of work that is worth keeping when fine-tuning ends and extraction begins
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_AHEAD = 4  # batches read before they are needed
+
+Stop = Callable[[], None]  # raises where the work is to stop
+Report = Callable[[int, int, str], None]  # steps done, steps in all, what they are
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    pass
+
+
+def _endless() -> None:
+    pass
+
+
+class FeatureSettings(BaseModel):
+    """What determines the features, given the images, a split and the weights.
+
+    Attributes:
+        labelled: share of the training images that keep their label (the paper: 5 %).
+        seed: of the choice of labelled images and of everything random in fine-tuning.
+        epochs: of fine-tuning (the paper: 200); 0 takes the weights as they are.
+        learning_rate: Adam's (the paper: 1e-5).
+        batch_size: of fine-tuning; the paper does not say.
+        extract_batch: images a step when features are computed. Up to rounding it changes nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labelled: float = Field(default=0.05, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    epochs: int = Field(default=200, ge=0)
+    learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=32, ge=1)
+    extract_batch: int = Field(default=64, ge=1)
+
+
+def _low_precision(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+def fine_tune(
+    network: VGG,
+    images: Bytes,
+    labels: NDArray[np.int64],
+    settings: FeatureSettings,
+    purpose: tuple[int, str],
+    checkpoint: Path,
+    recipe: Mapping[str, Any],
+    *,
+    stop: Stop = _endless,
+    report: Report = _silent,
+) -> None:
+    """Fine-tunes the whole network on labelled images, from the checkpoint if there is one.
+
+    Adam on the cross-entropy, in an order that is drawn anew every epoch; no augmentation. A checkpoint is written
+    every few minutes and where the work is stopped; on a CPU the result is the same to the bit however often it was.
+
+    Args:
+        images: uint8 `[n, S, S, 3]`.
+        labels: `[n]`, class indices.
+        purpose: split and modality; with the seed they decide every draw.
+        checkpoint: the file; the caller removes it when it is not needed any more.
+        recipe: what makes two fine-tunings the same; a checkpoint of another one is an error.
+        stop: called between steps; raises Interrupted where the work is to stop.
+
+    Raises:
+        DataError: the checkpoint is of other settings.
+        TrainingError: the loss is not finite.
+        StorageError: the checkpoint cannot be written.
+        Interrupted: what `stop` raises; the checkpoint is written then.
+    """
+    device = next(network.parameters()).device
+    count, batch = len(images), settings.batch_size
+    steps = -(-count // batch)  # an epoch; the last batch may be smaller
+    total = steps * settings.epochs
+    adam = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
+    done = saved = _restore(network, adam, checkpoint, recipe) if total else 0
+    at = time.monotonic()
+    pixels, target = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    noise = {module.generator for module in network.modules() if isinstance(module, SeededDropout)}
+    network.train()
+    while done < total:
+        epoch, first = divmod(done, steps)
+        rng = np.random.default_rng(seed_of("order", settings.seed, *purpose, epoch))
+        order = torch.from_numpy(rng.permutation(count)).to(device)
+        losses = torch.zeros((), device=device)
+        for step in range(first, steps):
+            try:
+                stop()
+            except Interrupted:
+                if done > saved:
+                    _save(network, adam, checkpoint, recipe, done)
+                raise
+            rows = order[step * batch : (step + 1) * batch]
+            for generator in noise:
+                generator.manual_seed(seed_of("dropout", settings.seed, *purpose, done))
+            with _low_precision(device):
+                logits = network(normalise(pixels[rows]))
+            loss = functional.cross_entropy(logits.float(), target[rows])
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            adam.step()
+            losses += loss.detach()
+            done += 1
+            report(done, total, "fine-tuning")
+            if time.monotonic() - at > _CHECKPOINT_SECONDS:
+                _save(network, adam, checkpoint, recipe, done)
+                saved, at = done, time.monotonic()
+        mean = losses.item() / (steps - first)
+        if not np.isfinite(mean):
+            raise TrainingError(
+                f"fine-tuning on split {purpose[0]}, {purpose[1]} stopped: the loss of epoch {epoch + 1} is {mean}",
+                "a smaller --lr often helps",
+            )
+        _log.debug("epoch %d/%d: loss %.4f", epoch + 1, settings.epochs, mean)
+    if done > saved and time.monotonic() - at > _WORTH_SECONDS:
+        _save(network, None, checkpoint, recipe, done)
+    network.zero_grad(set_to_none=True)  # half a gigabyte that extraction does not need
+
+
+def _save(network: VGG, adam: torch.optim.Adam | None, path: Path, recipe: Mapping[str, Any], done: int) -> None:
+    """Writes a checkpoint; without Adam's state when it will not be needed any more."""
+    tensors = {}
+    for name, parameter in network.named_parameters():
+        tensors[f"model.{name}"] = parameter
+        if adam is not None:
+            tensors |= {f"{moment}.{name}": adam.state[parameter][moment] for moment in _MOMENTS}
+    write_state(path, State(tensors, {"recipe": dict(recipe), "steps": done}))
+
+
+def _restore(network: VGG, adam: torch.optim.Adam, path: Path, recipe: Mapping[str, Any]) -> int:
+    """Puts a checkpoint back, if there is one; returns the steps done."""
+    if not path.exists():
+        return 0
+    try:
+        state = read_state(path)
+    except DataError as error:
+        _log.warning("%s; fine-tuning starts again", error.message)
+        return 0
+    if state.values["recipe"] != dict(recipe):
+        raise DataError(
+            f"{path} belongs to other settings than those asked for", "delete it, or choose another name with --name"
+        )
+    steps = int(state.values["steps"])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(state.tensors[f"model.{name}"])
+            moments = {m: state.tensors[f"{m}.{name}"] for m in _MOMENTS if f"{m}.{name}" in state.tensors}
+            if moments:
+                # Adam keeps the step as a float32 tensor, on the parameter's device where fused.
+                adam.state[parameter] = {"step": torch.tensor(float(steps), device=parameter.device)} | {
+                    moment: torch.empty_like(parameter).copy_(values) for moment, values in moments.items()
+                }
+    _log.info("fine-tuning goes on after %d steps", steps)
+    return steps
+
+
+def fc1(network: VGG, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endless) -> Iterator[Features]:
+    """fc1 after ReLU of every image, in order: float32 `[n, 4096]`, `batch` rows at a time but for the last.
+
+    Images are read ahead in a thread, and a result is fetched only when the next batch is under way, so that the
+    device does not wait. Batches are cut from the stream, not from the blocks: how those are cut changes nothing.
+
+    Args:
+        blocks: uint8 `[m, S, S, 3]`, any m.
+
+    Raises:
+        TrainingError: a feature is not finite.
+        DataError: what `blocks` raises.
+    """
+    device = next(network.parameters()).device
+    head = network.classifier[:2]
+    network.eval()
+    pending: deque[Tensor] = deque()
+    with torch.inference_mode(), closing(_ahead(_batches(blocks, batch), device)) as batches:
+        for pixels in batches:
+            stop()
+            with _low_precision(device):
+                grid = network.avgpool(network.features(normalise(pixels.to(device, non_blocking=True))))
+                pending.append(head(torch.flatten(grid, 1)).float())
+            if len(pending) > 1:
+                yield _fetch(pending.popleft())
+        while pending:
+            yield _fetch(pending.popleft())
+
+
+def _fetch(values: Tensor) -> Features:
+    found: Features = values.cpu().numpy()
+    if not np.isfinite(found).all():
+        raise TrainingError("a feature is not finite", "see whether the weights are sound; a smaller --lr often helps")
+    return found
+
+
+def _batches(blocks: Iterable[Bytes], size: int) -> Iterator[Bytes]:
+    """The same images cut anew, `size` at a time."""
+    kept: list[Bytes] = []
+    have = 0
+    for block in blocks:
+        while len(block):
+            part, block = block[: size - have], block[size - have :]
+            kept.append(part)
+            have += len(part)
+            if have == size:
+                yield np.concatenate(kept)
+                kept, have = [], 0
+    if kept:
+        yield np.concatenate(kept)
+
+
+def _ahead(batches: Iterator[Bytes], device: torch.device) -> Generator[Tensor]:
+    """The batches as tensors, read in a thread, a few ahead."""
+    queue: Queue[Tensor | BaseException | None] = Queue(_AHEAD)
+    over = Event()
+
+    def put(item: Tensor | BaseException | None) -> None:
+        while not over.is_set():
+            try:
+                queue.put(item, timeout=0.1)
+            except Full:
+                continue
+            return
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                tensor = torch.from_numpy(batch)
+                put(tensor.pin_memory() if device.type == "cuda" else tensor)
+                if over.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # it is raised where the batches are used
+            put(error)
+
+    thread = Thread(target=read, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,331 @@
+"""The image store: preprocessed RGB-D frames, one HDF5 file per object and one index over them (docs/rgbd.md).
+
+`<object>.h5` holds `rgb` and `depth`, uint8 `[N, size, size, 3]`, and `id [N]`; its root's attributes say how it was
+made. `index.json` names every object, its frames and its digest; it is written last, so its presence says that the
+store is complete. Neither the time nor a path is in any of them: equal frames give equal bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import hdf5
+from pipeline.errors import DataError
+from pipeline.files import atomic_path, storage_error, write_atomically
+from pipeline.images import SIZE, Bytes, DepthEncoding
+from pipeline.versions import versions
+
+SCHEMA = 1
+# Of how frames become images: raised when the same settings give other pixels.
+RECIPE = 1
+INDEX = "index.json"
+ImageModality = Literal["rgb", "depth"]
+MODALITIES: tuple[ImageModality, ...] = ("rgb", "depth")
+_TEXTS = ("name", "stamp", "digest")
+_OBJECTS = ("settings", "versions", "skipped", "flawed")
+MAKE_HINT = "`mmssl preprocess rgbd` makes it"
+
+
+class ImageSettings(BaseModel):
+    """What determines an image, given its frame: its side in pixels, and how depth becomes three channels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=SIZE, ge=32, le=1024)
+    depth_encoding: DepthEncoding = "jet"
+    recipe: int = RECIPE
+
+    @property
+    def suffix(self) -> str:
+        """What tells stores of other settings than the paper's apart: `-normals`, `-224`, ..."""
+        encoding = "" if self.depth_encoding == "jet" else f"-{self.depth_encoding}"
+        return encoding + ("" if self.size == SIZE else f"-{self.size}")
+
+
+@dataclass(frozen=True)
+class ObjectImages:
+    """All images of one object, and what was seen while making them.
+
+    Attributes:
+        name: such as `bell_pepper_2`.
+        ids: N sample ids.
+        rgb: uint8 `[N, size, size, 3]`.
+        depth: uint8 `[N, size, size, 3]`, encoded.
+        skipped: sample id -> why the frame was left out.
+        flawed: sample id -> why its depth carries no shape; the frame is in.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    rgb: Bytes
+    depth: Bytes
+    skipped: Mapping[str, str]
+    flawed: Mapping[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the content, 64 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps([self.name, self.ids, self.rgb.shape]).encode())
+        for pixels in (self.rgb, self.depth):
+            digest.update(np.ascontiguousarray(pixels).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ObjectHeader:
+    """An object's file without its pixels; `stamp` stands for the raw files that it was made of."""
+
+    name: str
+    ids: tuple[str, ...]
+    skipped: Mapping[str, str]
+    flawed: Mapping[str, str]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    stamp: str
+    digest: str
+
+
+def write_object(path: Path, images: ObjectImages, settings: ImageSettings, stamp: str) -> ObjectHeader:
+    """One object's file, whole or not at all.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    header = ObjectHeader(
+        images.name,
+        images.ids,
+        images.skipped,
+        images.flawed,
+        settings.model_dump(),
+        versions("numpy", "pillow", "scipy"),
+        stamp,
+        images.digest,
+    )
+    with atomic_path(path) as temporary, hdf5.creating(temporary) as (file, check_disk):
+        for name, pixels in (("rgb", images.rgb), ("depth", images.depth)):
+            hdf5.write_rows(file, name, pixels)
+            check_disk()
+        hdf5.write_rows(file, "id", np.array(images.ids, np.str_))
+        hdf5.write_attribute(file, "schema", SCHEMA)
+        for name in _TEXTS:
+            hdf5.write_attribute(file, name, getattr(header, name))
+        for name in _OBJECTS:
+            hdf5.write_attribute(file, name, json.dumps(getattr(header, name), sort_keys=True))
+    return header
+
+
+def read_header(path: Path) -> ObjectHeader:
+    """What an object's file says of itself; no pixel is read.
+
+    Raises:
+        DataError: it is missing, damaged, or no file of an image store.
+    """
+    with hdf5.reading(path) as file:
+        if hdf5.attribute(path, file, "schema") != SCHEMA:
+            raise DataError(f"{path}: is no object of an image store of schema {SCHEMA}", MAKE_HINT)
+        ids = tuple(hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist())
+        texts: dict[str, Any] = {name: str(hdf5.attribute(path, file, name)) for name in _TEXTS}
+        objects = {name: hdf5.parse_json(path, name, hdf5.attribute(path, file, name), dict) for name in _OBJECTS}
+        expected = (len(ids), *(objects["settings"].get("size"),) * 2, 3)
+        for modality in MODALITIES:
+            source = hdf5.dataset(path, file, modality)
+            if source.dtype != np.uint8 or source.shape != expected:
+                raise DataError(f"{path}: {modality} is {source.dtype} {source.shape}, not uint8 {expected}", MAKE_HINT)
+    return ObjectHeader(ids=ids, **texts, **objects)
+
+
+def read_pixels(path: Path, modality: ImageModality) -> Iterator[Bytes]:
+    """An object's images in order, `[n, size, size, 3]`, as many at a time as lie in one chunk.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with hdf5.reading(path) as file:
+        source = hdf5.dataset(path, file, modality)
+        step = source.chunks[0] if source.chunks else len(source)
+        for start in range(0, len(source), step):
+            yield hdf5.read(path, source, slice(start, start + step))
+
+
+def verify_object(path: Path) -> ObjectHeader:
+    """Reads every byte of an object's file and holds it against its digest.
+
+    Raises:
+        DataError: it is missing, damaged, or was changed.
+    """
+    header = read_header(path)
+    rgb, depth = (np.concatenate(list(read_pixels(path, modality))) for modality in MODALITIES)
+    if ObjectImages(header.name, header.ids, rgb, depth, {}, {}).digest != header.digest:
+        raise DataError(f"{path}: its content does not match its digest, so it was changed or damaged", MAKE_HINT)
+    return header
+
+
+class Entry(BaseModel):
+    """An object in the index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ids: tuple[str, ...]
+    digest: str
+
+
+class StoreIndex(BaseModel):
+    """`index.json`: all that splits and provenance need, so that the raw data may be gone by then.
+
+    Attributes:
+        dataset: its name.
+        source: what the raw data are: the rendered sample's settings, or the manifest's name.
+        versions: those that made the objects; several where the store was completed after an upgrade.
+        trials: per trial, category -> the number of the object that is left out.
+        objects: name -> frames and digest, in order.
+        skipped: sample id -> why the frame was left out.
+        flawed: sample id -> why its depth carries no shape; the frame is in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    dataset: str
+    source: dict[str, Any]
+    settings: ImageSettings
+    versions: tuple[dict[str, str], ...]
+    trials: tuple[dict[str, int], ...]
+    objects: dict[str, Entry]
+    skipped: dict[str, str]
+    flawed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """A complete store."""
+
+    folder: Path
+    index: StoreIndex
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """
+        Raises:
+            DataError: there is none, it is not complete, or its index is damaged.
+        """
+        path = folder / INDEX
+        try:
+            index = StoreIndex.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            state = "is not complete" if folder.is_dir() else "does not exist"
+            raise DataError(f"the image store {folder} {state}: there is no {INDEX} in it", MAKE_HINT) from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            raise DataError(f"{path}: is not the index of an image store: {_first(error)}", MAKE_HINT) from None
+        return cls(folder, index)
+
+    @classmethod
+    def finish(cls, folder: Path, index: StoreIndex) -> Self:
+        """Writes the index of a store whose objects are all there.
+
+        Raises:
+            StorageError: the disk is full or refuses.
+        """
+        content = (index.model_dump_json(indent=1) + "\n").encode()
+        path = folder / INDEX
+        if not path.is_file() or path.read_bytes() != content:  # a store on a read-only disk can be complete
+            write_atomically(path, content)
+        return cls(folder, index)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all pixels, ids and settings: two stores with the same digest give the same features."""
+        content = [self.index.settings.model_dump(), {name: entry.digest for name, entry in self.index.objects.items()}]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Every sample id, in the order of `blocks`."""
+        return tuple(name for entry in self.index.objects.values() for name in entry.ids)
+
+    def blocks(self, modality: ImageModality) -> Iterator[Bytes]:
+        """Every image of a modality once and in order, `[n, size, size, 3]`, some 1 MiB at a time.
+
+        Raises:
+            DataError: an object's file is missing, damaged, or another one than the index names.
+        """
+        for name in self.index.objects:
+            yield from read_pixels(self._path(name), modality)
+
+    def images(self, modality: ImageModality, ids: Sequence[str]) -> Bytes:
+        """The images of some samples, `[n, size, size, 3]`, in the store's order (that of `self.ids`).
+
+        Raises:
+            DataError: as `blocks`.
+        """
+        wanted = set(ids)
+        found: list[NDArray[np.uint8]] = []
+        for name, entry in self.index.objects.items():
+            mask = np.array([sample in wanted for sample in entry.ids])
+            if mask.any():
+                start = 0
+                for block in read_pixels(self._path(name), modality):
+                    found.append(block[mask[start : start + len(block)]])
+                    start += len(block)
+        return np.concatenate(found)
+
+    def _path(self, name: str) -> Path:
+        path = object_path(self.folder, name)
+        header = read_header(path)
+        if header.digest != self.index.objects[name].digest:
+            raise DataError(f"{path}: is not the file that {INDEX} names", MAKE_HINT)
+        return path
+
+
+def object_path(folder: Path, name: str) -> Path:
+    """Where the file of an object lies in a store."""
+    return folder / f"{name}.h5"
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that processes of this machine left behind when they were killed.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    for path in folder.glob(".*.partial"):
+        owner = path.name.split(".")[-2]
+        if owner.isdecimal() and not _alive(int(owner)):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be gone already.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _first(error: ValidationError) -> str:
+    details = error.errors()[0]
+    return f"{'.'.join(map(str, details['loc']))}: {details['msg']}"

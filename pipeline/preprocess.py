@@ -1,0 +1,294 @@
+"""Raw RGB-D frames to the image store: one Dask task per object; workers return arrays, this process writes.
+
+What is there and verifies is left as it is, so the same command goes on after a stop or a crash. The store's bytes do
+not depend on how many processes made it, nor on how often it was stopped.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import washington
+from pipeline.cluster import check, run_tasks
+from pipeline.errors import DataError, UsageError
+from pipeline.files import atomic_path
+from pipeline.image_store import (
+    INDEX,
+    Entry,
+    ImageSettings,
+    ImageStore,
+    ObjectHeader,
+    ObjectImages,
+    StoreIndex,
+    object_path,
+    remove,
+    sweep,
+    verify_object,
+    write_object,
+)
+from pipeline.images import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
+from pipeline.interrupts import Stop, stop_requests
+from pipeline.washington import Frame, Index
+
+_log = logging.getLogger(__name__)
+REAL, SAMPLE = "rgbd", "rgbd-sample"
+DATASETS = (REAL, SAMPLE)
+ARCHIVE = "washington-rgbd"  # the manifest of the real data's archive
+PREVIEW_FRAMES = 16
+_LISTED = 10  # of many similar warnings, how many are told one by one
+
+Progress = Callable[[int, int], None]
+
+
+def raw_folder(dataset: str, root: Path) -> Path:
+    """The folder of category folders of a data set.
+
+    `rgbd` is looked for in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
+    `$MMSSL_DATA/rgbd` and `$MMSSL_DATA/washington-rgbd`; `rgbd-sample` in `raw/rgbd-sample`.
+
+    Raises:
+        UsageError: no such data set.
+        DataError: it is in none of these places; they are named.
+    """
+    if dataset not in DATASETS:
+        raise UsageError(f"there is no RGB-D data set '{dataset}'", f"data sets: {', '.join(DATASETS)}")
+    raw = root / "raw"
+    if dataset == SAMPLE:
+        places = [raw / SAMPLE]
+        hint = "`mmssl data sample` renders it"
+    else:
+        shared = os.environ.get("MMSSL_DATA")
+        beside = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
+        places = [raw / "rgbd-dataset", raw / "rgbd-dataset_eval", raw / ARCHIVE / "unpacked", raw / ARCHIVE, *beside]
+        hint = washington.FETCH_HINT
+    for place in places:
+        try:
+            return washington.find_dataset(place)
+        except DataError:
+            continue
+    raise DataError(f"there is no data set {dataset}: looked in {', '.join(map(str, places))}", hint)
+
+
+def store_folder(dataset: str, root: Path, settings: ImageSettings) -> Path:
+    """Where the store of a data set lies: settings other than the paper's have a store of their own."""
+    return root / "images" / f"{dataset}{settings.suffix}"
+
+
+def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, strict: bool) -> ObjectImages:
+    """All images of one object: the task of a worker.
+
+    Raises:
+        DataError: not one frame can be read, or, with `strict`, one cannot.
+    """
+    shape = (len(frames), settings.size, settings.size, 3)
+    rgb, depth = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    ids: list[str] = []
+    skipped: dict[str, str] = {}
+    flawed: dict[str, str] = {}
+    for frame in frames:
+        try:
+            crop = washington.read_frame(frame)
+        except DataError as error:
+            if strict:
+                raise
+            skipped[frame.id] = error.message.replace(f"{frame.folder}{os.sep}", "")  # a store holds no path
+            continue
+        rgb[len(ids)] = resize_rgb(crop.rgb, settings.size)
+        depth[len(ids)] = encode_depth(crop.depth, settings.depth_encoding, corner=crop.corner, size=settings.size)
+        if flaw := depth_flaw(crop.depth):
+            flawed[frame.id] = flaw
+        ids.append(frame.id)
+    if not ids:
+        raise DataError(f"not one frame of {name} can be read: {next(iter(skipped.values()))}", washington.FETCH_HINT)
+    images = ObjectImages(name, tuple(ids), rgb[: len(ids)], depth[: len(ids)], skipped, flawed)
+    _ = images.digest  # computed here, it travels along: the one writer has enough to do
+    return images
+
+
+def preprocess(
+    dataset: str,
+    root: Path,
+    settings: ImageSettings,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> ImageStore:
+    """Makes, or completes, the image store of a data set.
+
+    Args:
+        root: the workspace. With a scheduler, its raw data must lie where every worker finds them too.
+        strict: a frame with a missing or unreadable partner is an error; otherwise it is listed and left out.
+        progress: called with the objects done and all of them.
+
+    Raises:
+        DataError: there is no data set, an object has no readable frame, or a frame lacks what the encoding needs.
+        StorageError: the disk is full or refuses.
+        Interrupted: SIGTERM or Ctrl-C; the objects that were finished are kept.
+    """
+    raw = raw_folder(dataset, root)
+    index = washington.index_dataset(raw, strict=strict)
+    _check_corners(index, settings)
+    trials = washington.trials_of(raw)
+    folder = store_folder(dataset, root, settings)
+    _log.info("%s: %d frames of %d objects in %s", dataset, len(index.frames), len(index.objects), raw)
+    _tell("left out", {skipped.name: skipped.reason for skipped in index.skipped})
+    source = _source(raw, index)
+    sweep(folder)
+    stamps = {name: _stamp(frames) for name, frames in _objects(index).items()}
+    with stop_requests() as stop:
+        headers = _existing(folder, settings, stamps, strict, stop)
+        tasks = {
+            name: (name, frames, settings, strict) for name, frames in _objects(index).items() if name not in headers
+        }
+        if tasks:
+            remove(folder / INDEX)  # it is complete again when it is there again
+        total = len(stamps)
+        for name, images in run_tasks(process_object, tasks, stop, workers=workers, scheduler=scheduler):
+            headers[name] = write_object(object_path(folder, name), images, settings, stamps[name])
+            _tell("left out", images.skipped)
+            _tell("no shape in its depth", images.flawed)
+            if progress is not None:
+                progress(len(headers), total)
+    if not tasks:
+        _log.info("all %d objects were there already", total)
+    return ImageStore.finish(folder, _index(dataset, source, settings, trials, index, headers))
+
+
+def preview(dataset: str, root: Path, settings: ImageSettings, path: Path) -> None:
+    """Draws frames from all over the data set, raw and processed, into a PNG file to look at.
+
+    Raises:
+        DataError: there is no data set, or one of the frames cannot be read.
+        StorageError: the disk is full or refuses.
+    """
+    index = washington.index_dataset(raw_folder(dataset, root))
+    _check_corners(index, settings)
+    groups = list(index.objects.values())
+    chosen = [groups[k] for k in np.unique(np.linspace(0, len(groups) - 1, PREVIEW_FRAMES).astype(int))]
+    frames = [group[len(group) // 2] for group in chosen]
+    shown = []
+    for frame in frames:
+        crop = washington.read_frame(frame)
+        shown.append(Preview(frame.id, crop.rgb, crop.depth, crop.corner))
+    with atomic_path(path) as temporary:
+        contact_sheet(shown, settings.depth_encoding).save(temporary, format="PNG")
+
+
+def _objects(index: Index) -> dict[str, tuple[Frame, ...]]:
+    return {f"{category}_{number}": frames for (category, number), frames in index.objects.items()}
+
+
+def _check_corners(index: Index, settings: ImageSettings) -> None:
+    if settings.depth_encoding == "normals":
+        lacking = [frame.id for frame in index.frames if frame.loc is None]
+        if lacking:
+            raise DataError(
+                f"surface normals need a crop's place in the frame, and {lacking[0]}_loc.txt is missing "
+                f"({len(lacking)} frames lack theirs)",
+                "use --depth-encoding jet, or get the archive with the loc files",
+            )
+
+
+def _stamp(frames: Sequence[Frame]) -> str:
+    """Stands for an object's raw files, none of which is opened: their names and sizes."""
+    sizes = []
+    for frame in frames:
+        paths = (frame.rgb, frame.depth, *([frame.loc] if frame.loc else []))
+        try:
+            sizes.append([frame.id, *(path.stat().st_size for path in paths)])
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+
+
+def _existing(
+    folder: Path, settings: ImageSettings, stamps: Mapping[str, str], strict: bool, stop: Stop
+) -> dict[str, ObjectHeader]:
+    """The headers of the objects that need not be made; what is there, but will not do, is named."""
+    found: dict[str, ObjectHeader] = {}
+    for name, stamp in stamps.items():
+        path = object_path(folder, name)
+        if not path.exists():
+            continue
+        check(stop)
+        try:
+            header = verify_object(path)
+        except DataError as error:
+            _log.warning("%s; it is made again", error.message)
+            continue
+        if header.stamp != stamp:
+            _log.warning("%s: its raw frames have changed; it is made again", path)
+        elif header.name != name or dict(header.settings) != settings.model_dump():
+            _log.warning("%s: was made with other settings; it is made again", path)
+        elif strict and header.skipped:
+            sample_id, reason = next(iter(header.skipped.items()))
+            raise DataError(f"{sample_id}: {reason}", "without --strict such frames are listed and left out")
+        else:
+            found[name] = header
+    return found
+
+
+def _source(raw: Path, index: Index) -> dict[str, Any]:
+    """What the raw data are. Of the real ones, what is missing is told."""
+    from pipeline.sample import settings_of  # not at the top: every worker would load the renderer
+
+    settings = settings_of(raw)
+    if settings is not None:
+        return {"rendered": settings}
+    facts = washington.load_facts()
+    deviations = washington.deviations(index, facts)
+    if deviations:
+        _log.warning(
+            "this is not the complete data set: %s; `mmssl data verify %s` lists all %d deviations",
+            "; ".join(deviations[-3:]),
+            ARCHIVE,
+            len(deviations),
+        )
+    return {"manifest": ARCHIVE, "deviations": deviations}
+
+
+def _tell(what: str, reasons: Mapping[str, str]) -> None:
+    for name, reason in list(reasons.items())[:_LISTED]:
+        _log.warning("%s: %s: %s", what, name, reason)
+    if len(reasons) > _LISTED:
+        _log.warning("%s: %d more; %s lists them all", what, len(reasons) - _LISTED, INDEX)
+
+
+def _index(
+    dataset: str,
+    source: dict[str, Any],
+    settings: ImageSettings,
+    trials: washington.Trials,
+    index: Index,
+    headers: Mapping[str, ObjectHeader],
+) -> StoreIndex:
+    order = list(_objects(index))
+    skipped = {skipped.name: skipped.reason for skipped in index.skipped}
+    flawed: dict[str, str] = {}
+    for name in order:
+        skipped |= headers[name].skipped
+        flawed |= headers[name].flawed
+    return StoreIndex(
+        dataset=dataset,
+        source=source,
+        settings=settings,
+        versions=_distinct(headers[name].versions for name in order),
+        trials=tuple(dict(trial) for trial in trials),
+        objects={name: Entry(ids=headers[name].ids, digest=headers[name].digest) for name in order},
+        skipped=skipped,
+        flawed=flawed,
+    )
+
+
+def _distinct(given: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+    found: list[dict[str, str]] = []
+    found.extend(dict(one) for one in given if dict(one) not in found)
+    return tuple(found)

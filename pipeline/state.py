@@ -1,0 +1,76 @@
+"""Tensors and plain values as one safetensors file: whole or not at all, with a digest of all of it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import DataError
+from pipeline.files import atomic_path
+
+MEND = "delete it and run the same command: it starts from the beginning"
+
+
+@dataclass(frozen=True)
+class State:
+    """Tensors by name, and the plain values beside them."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def write_state(path: Path, state: State) -> None:
+    """Writes a state; tensors that lie on the CPU already are not copied.
+
+    Raises:
+        StorageError: the disk is full or refuses; what stood at `path` is untouched.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    values = json.dumps(state.values, sort_keys=True)
+    metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, {"mmssl": metadata})  # one key: the format does not order several
+        except SafetensorError as error:  # the disk's own error, as text
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error), str(temporary)) from error
+
+
+def read_state(path: Path) -> State:
+    """What `write_state` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged or no such file; nothing of it is used then.
+    """
+    try:
+        with path.open("rb"), safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["mmssl"])
+            # Copies: a file that shrinks under a memory map would crash the process.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        values, digest = metadata["values"], metadata["digest"]
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
+    if _digest(tensors, values) != digest:
+        raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
+    return State(tensors, json.loads(values))
+
+
+def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
+    digest = hashlib.sha256(values.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""One modality of one split: fine-tuned, extracted, and kept as an HDF5 file of its own.
+
+The file holds `fc1`, float32 `[N, 4096]`, and `id [N]` in the image store's order; its root's attributes are `recipe`,
+what makes two results the same; `device`, what computed it; and `digest`, sha256 of the features.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import hdf5, vgg
+from pipeline.errors import DataError
+from pipeline.features import FeatureSettings, fc1, fine_tune
+from pipeline.files import atomic_path
+from pipeline.image_store import ImageModality, ImageStore, remove
+from pipeline.schema import Features
+from pipeline.vgg import Weights
+
+_log = logging.getLogger(__name__)
+_REPORT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """All that computing one modality of one split needs; it travels to a worker."""
+
+    store: Path
+    path: Path
+    split: int
+    modality: ImageModality
+    classes: int
+    labelled: tuple[str, ...]
+    labels: NDArray[np.int64]
+    settings: FeatureSettings
+    weights: Weights
+    device: str
+    recipe: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"split {self.split}, {self.modality}"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path.with_suffix(".checkpoint.safetensors")
+
+
+def compute(unit: Unit, stop: Callable[[], None]) -> None:
+    """Fine-tunes, extracts and writes one unit's file.
+
+    Raises:
+        DataError, TrainingError, StorageError, Interrupted: as `fine_tune`, `fc1` and `ImageStore`.
+    """
+    store = ImageStore.open(unit.store)
+    device = vgg.choose_device(unit.device)
+    network = vgg.make_network(unit.weights, unit.classes, vgg.seed_of(unit.settings.seed, unit.split), device)
+    told = Told(unit.name)
+    if unit.settings.epochs:
+        images = store.images(unit.modality, unit.labelled)
+        _log.info("%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(images), unit.settings.epochs)
+        fine_tune(
+            network,
+            images,
+            unit.labels,
+            unit.settings,
+            (unit.split, unit.modality),
+            unit.checkpoint,
+            unit.recipe,
+            stop=stop,
+            report=told,
+        )
+    _log.info("%s: features of %d images", unit.name, len(store.ids))
+    rows = fc1(network, store.blocks(unit.modality), unit.settings.extract_batch, stop=stop)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    width = int(network.classifier[0].out_features)
+    _write_unit(unit, store.ids, rows, width, f"{where}, {precision}", told)
+    remove(unit.checkpoint)
+
+
+class Told:
+    """Logs how far a unit is, every half minute."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.what = ""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.first, self.begun, self.last = what, done, now, now
+        elif now - self.last > _REPORT_SECONDS:
+            self.last = now
+            rate = (done - self.first) / (now - self.begun)
+            _log.info(
+                "%s: %s, %d of %d, %.2f/s, %.0f min left",
+                self.name, what, done, total, rate, (total - done) / rate / 60,
+            )  # fmt: skip
+
+
+def _write_unit(unit: Unit, ids: Sequence[str], rows: Iterable[Features], width: int, device: str, told: Told) -> None:
+    digest = hashlib.sha256()
+    with atomic_path(unit.path) as temporary, hdf5.creating(temporary) as (file, check_disk):
+        target = hdf5.create_rows(file, "fc1", (len(ids), width), np.dtype("<f4"))
+        start = 0
+        for block in rows:
+            target[start : start + len(block)] = block
+            digest.update(np.ascontiguousarray(block, "<f4").data)
+            check_disk()
+            start += len(block)
+            told(start, len(ids), "images")
+        if start != len(ids):
+            raise DataError(f"{unit.store}: holds {start} images, and its index names {len(ids)}")
+        hdf5.write_rows(file, "id", np.array(ids, np.str_))
+        for key, value in (("recipe", json.dumps(unit.recipe)), ("device", device), ("digest", digest.hexdigest())):
+            hdf5.write_attribute(file, key, value)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    with hdf5.reading(path) as file:
+        recipe: dict[str, Any] = hdf5.parse_json(path, "recipe", hdf5.attribute(path, file, "recipe"), dict)
+    return recipe
+
+
+def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
+    """The features of some rows, in order, some 8 MiB at a time."""
+    with hdf5.reading(path) as file:
+        source = hdf5.dataset(path, file, "fc1")
+        step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
+        for start in range(0, source.shape[0], step):
+            part = slice(start, start + step)
+            if mask[part].any():
+                yield hdf5.read(path, source, part)[mask[part]]
+
+
+def is_there(unit: Unit, ids: Sequence[str]) -> bool:
+    """Whether a unit's file is there and verifies; a damaged one is told.
+
+    Raises:
+        DataError: it holds results of other settings.
+    """
+    path = unit.path
+    if not path.exists():
+        return False
+    try:
+        recipe = read_recipe(path)
+        with hdf5.reading(path) as file:
+            digest = hdf5.attribute(path, file, "digest")
+            rows = hdf5.dataset(path, file, "fc1").shape[0]
+        content = hashlib.sha256()
+        for block in read_rows(path, np.ones(rows, np.bool_)):
+            content.update(np.ascontiguousarray(block, "<f4").data)
+        if content.hexdigest() != digest or rows != len(ids):
+            raise DataError(f"{path}: its content does not match its digest")
+    except DataError as error:
+        _log.warning("%s; it is made again", error.message)
+        return False
+    refuse_others(path, recipe, unit.recipe)
+    return True
+
+
+def refuse_others(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        DataError: `found` differs from `wanted`; the message says in what.
+    """
+    ours, theirs = _flat(wanted), _flat(found)
+    others = [
+        f"{key} {theirs.get(key)}, not {ours.get(key)}"
+        for key in (*ours, *(key for key in theirs if key not in ours))
+        if theirs.get(key) != ours.get(key)
+    ]
+    if others:
+        raise DataError(
+            f"{path} holds results of other settings: {'; '.join(others)}",
+            "choose another name for these (--name), or move the old ones away",
+        )
+
+
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        found |= _flat(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -1,0 +1,91 @@
+"""The demo from nothing to its table, at a size for tests, and once more: nothing is done twice."""
+
+import re
+from pathlib import Path
+
+import pytest
+from commands.conftest import Command
+from torch import nn
+
+from pipeline import demo, vgg
+from pipeline.demo import DemoSettings
+from pipeline.features import FeatureSettings
+from pipeline.image_store import ImageSettings
+from trainer import presets
+from trainer.settings import ModelName
+
+WIDTH = 12
+
+
+class SmallVgg(nn.Module):
+    """VGG16's form with few weights."""
+
+    def __init__(self, weights: object = None, init_weights: bool = False) -> None:
+        super().__init__()
+        assert weights is None
+        assert not init_weights
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU())
+        self.avgpool = nn.AdaptiveAvgPool2d(3)
+        layers = [nn.Linear(54, WIDTH), nn.ReLU(), nn.Dropout(), nn.Linear(WIDTH, 8), nn.ReLU(), nn.Dropout()]
+        self.classifier = nn.Sequential(*layers, nn.Linear(8, 5))
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_its_table_and_does_nothing_twice(
+    mmssl: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiny = DemoSettings(
+        categories=3,
+        objects=3,
+        views=1,
+        splits=(0, 1),
+        images=ImageSettings(size=32),
+        features=FeatureSettings(labelled=0.5, epochs=0),
+    )
+    whole = presets.PRESETS["sample"]
+    short = {"epochs": 2, "batch_size": 8, "labelled_batch_size": 8, "iterations": 3}
+
+    def preset(model: ModelName) -> dict[str, object]:
+        return whole(model) | short
+
+    monkeypatch.setattr(demo, "DEMO", tiny)
+    monkeypatch.setattr(vgg, "vgg16", SmallVgg)
+    monkeypatch.setitem(presets.PRESETS, "sample", preset)
+    first = mmssl("demo", "--device", "cpu")
+    assert first.code == 0, first.err
+    steps = [line for line in first.out.splitlines() if re.match(r"\d/4  ", line)]
+    assert [line[0] for line in steps] == ["1", "2", "3", "4"]
+    assert all("For real: mmssl " in line for line in steps)
+    assert "RANDOM weights" in steps[2]
+    assert "come from random weights" in first.out
+    model, ways = "", set()
+    for line in (line for line in first.out.splitlines() if line.startswith("│")):
+        name, cameras, means, accuracy = (cell.strip() for cell in line.strip("│").split("│"))
+        assert 0 <= float(accuracy) <= 100
+        model = name.split(",")[0] or model
+        ways.add((model, cameras.split(" ")[0], means))
+    assert ways == {
+        ("sshmvae", "both", "-"),
+        ("sshmvae", "RGB", "zeros"),
+        ("sshmvae", "RGB", "iterative sampling"),
+        ("sshmvae", "depth", "zeros"),
+        ("sshmvae", "depth", "iterative sampling"),
+        ("sshmvae-kl", "both", "-"),
+        ("sshmvae-kl", "RGB", "encoders"),
+        ("sshmvae-kl", "depth", "encoders"),
+    }
+    root = tmp_path / "workspace"
+    made = stamps(root)
+    assert len(list((root / "shards").glob("demo-split-*.h5"))) == 2
+    assert len([path for path in made if path.endswith("result.json")]) == 4
+
+    second = mmssl("demo", "--device", "cpu")
+    assert second.code == 0, second.err
+    assert second.out == first.out
+    again = stamps(root)
+    assert again.keys() == made.keys()
+    assert not {path for path in made if again[path] != made[path]}
