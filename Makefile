@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 demo: $(VENV)/.run
-	$(BIN)/mmssl demo
+	$(BIN)/mmssl train sshmvae-kl
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

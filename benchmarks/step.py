@@ -22,6 +22,7 @@ from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import PlainStep
 from pipeline.shards import Modality
 from trainer.data import Data, Examples
+from trainer.memory import keep_freed_memory
 from trainer.presets import mnist
 from trainer.settings import Settings, build
 from trainer.step import Step, precision
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     device = torch.device(options.device)
     rows = Rows("step", device)
     with precision(stack(1, options.precision)[0], device):

@@ -189,11 +189,10 @@ class ReplicaLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(noise.replicas, outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return (x.squeeze(0) @ self.weight.squeeze(0)).unsqueeze(0) if len(x) == 1 else torch.bmm(x, self.weight)
-        if len(x) == 1:  # the plain product: its bias costs no pass of its own
-            return torch.addmm(self.bias.squeeze(0), x.squeeze(0), self.weight.squeeze(0)).unsqueeze(0)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
+        if x.dim() == 2:  # a stack of one, without its axis
+            weight = self.weight.squeeze(0)
+            return x @ weight if self.bias is None else torch.addmm(self.bias.squeeze(0), x, weight)
+        return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
 class ReplicaBatchNorm(nn.Module):
@@ -219,20 +218,21 @@ class ReplicaBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
-            return torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
-        return self._stacked(x) if x.is_cuda and len(x) > 1 else self._each(x)
+            result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
+            return result.view(x.shape)
+        if x.dim() == 2:  # a stack of one, without its axis
+            return self._one(x, *(own.squeeze(0) for own in (self.mean, self.variance, self.scale, self.shift)))
+        return self._stacked(x) if x.is_cuda else self._each(x)
+
+    def _one(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """The library's fused kernel for one replica, `[B, F]`."""
+        running = (None, None) if self.frozen else (mean, variance)
+        return F.batch_norm(x, running[0], running[1], scale, shift, True, self.momentum, self.epsilon)
 
     def _each(self, x: Tensor) -> Tensor:
-        """The library's fused kernel, replica by replica: the fastest where R is small or the device is a CPU."""
-        replicas = zip(*map(_unstack, (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
-        outputs = [
-            F.batch_norm(
-                x_r, None if self.frozen else mean, None if self.frozen else variance, scale, shift, True,
-                self.momentum, self.epsilon,
-            )
-            for x_r, mean, variance, scale, shift in replicas
-        ]  # fmt: skip
-        return outputs[0].unsqueeze(0) if len(outputs) == 1 else torch.stack(outputs)
+        """The same replica by replica: the fastest on a CPU."""
+        own = zip(*(t.unbind(0) for t in (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
+        return torch.stack([self._one(*replica) for replica in own])
 
     def _stacked(self, x: Tensor) -> Tensor:
         """The same in a few kernels for all replicas together."""
@@ -244,11 +244,6 @@ class ReplicaBatchNorm(nn.Module):
                 self.variance.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         scale = self.scale * torch.rsqrt(variance + self.epsilon)
         return torch.addcmul((self.shift - mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
-
-
-def _unstack(x: Tensor) -> tuple[Tensor, ...]:
-    """Each replica's part; of a stack of one a mere view, whose gradient is not copied either."""
-    return (x.squeeze(0),) if len(x) == 1 else x.unbind(0)
 
 
 @contextmanager
@@ -275,7 +270,7 @@ class ReplicaDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        keep = self.noise.uniform(x.shape) >= self.rate
+        keep = self.noise.uniform((self.noise.replicas, *x.shape[-2:])).view(x.shape) >= self.rate
         return x * keep / (1 - self.rate)
 
 
@@ -302,7 +297,7 @@ class MLP(nn.Module):
             units = int(layer.units)
             self.layers.append(ReplicaLinear(self.width, units, noise, bias=not layer.batch_norm_relu))
             if layer.batch_norm_relu:
-                self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU()])
+                self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU(inplace=True)])
             self.width = units
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:
@@ -319,9 +314,12 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
 
 
 def over_classes(layers: nn.Module, x: Tensor) -> Tensor:
-    """Applies layers for `[R, B, F]` to `[K, R, B, F]` as well: classes are folded into the batch, then unfolded."""
+    """Applies layers to `[R, B, F]`, or to `[K, R, B, F]`: classes are folded into the batch, then unfolded.
+
+    A stack of one goes through them without its axis, as `[B, F]`: a plain network at a plain network's cost.
+    """
     if x.dim() == 3:
-        return cast(Tensor, layers(x))
+        return cast(Tensor, layers(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else layers(x))
     classes, replicas, batch, _ = x.shape
-    folded = layers(x.transpose(0, 1).reshape(replicas, classes * batch, -1))  # [R, K * B, F]
-    return cast(Tensor, folded.view(replicas, classes, batch, -1).transpose(0, 1))
+    folded = over_classes(layers, x.transpose(0, 1).reshape(replicas, classes * batch, -1))  # [R, K * B, F]
+    return folded.view(replicas, classes, batch, -1).transpose(0, 1)

@@ -11,6 +11,7 @@ from pipeline.errors import DataError, Interrupted, UsageError
 from pipeline.interrupts import stop_requests
 from trainer.data import Data
 from trainer.evaluation import evaluate
+from trainer.memory import keep_freed_memory
 from trainer.runs import Checkpoint, Run
 from trainer.step import Step, precision
 
@@ -46,6 +47,7 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
         TrainingError: a term of the objective is not finite.
     """
     progress = progress or Silent()
+    keep_freed_memory()
     settings = runs[0].settings
     step = Step([run.settings for run in runs], data, device)
     done, rows = restore(runs, step)
