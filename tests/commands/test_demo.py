@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands.conftest import Command
-from torch import nn
+from tiny_vgg import TinyVgg
 
 from pipeline import demo, vgg
 from pipeline.demo import DemoSettings
@@ -13,21 +13,6 @@ from pipeline.features import FeatureSettings
 from pipeline.image_store import ImageSettings
 from trainer import presets
 from trainer.settings import ModelName
-
-WIDTH = 12
-
-
-class SmallVgg(nn.Module):
-    """VGG16's form with few weights."""
-
-    def __init__(self, weights: object = None, init_weights: bool = False) -> None:
-        super().__init__()
-        assert weights is None
-        assert not init_weights
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU())
-        self.avgpool = nn.AdaptiveAvgPool2d(3)
-        layers = [nn.Linear(54, WIDTH), nn.ReLU(), nn.Dropout(), nn.Linear(WIDTH, 8), nn.ReLU(), nn.Dropout()]
-        self.classifier = nn.Sequential(*layers, nn.Linear(8, 5))
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -53,7 +38,7 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         return whole(model) | short
 
     monkeypatch.setattr(demo, "DEMO", tiny)
-    monkeypatch.setattr(vgg, "vgg16", SmallVgg)
+    monkeypatch.setattr(vgg, "vgg16", TinyVgg)
     monkeypatch.setitem(presets.PRESETS, "sample", preset)
     first = mmssl("demo", "--device", "cpu")
     assert first.code == 0, first.err
