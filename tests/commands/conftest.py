@@ -1,6 +1,7 @@
 """The real commands: in this process for speed, in one of their own where signals and imports matter."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -46,6 +47,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
     def run(*arguments: object) -> Outcome:
         handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+        loggers = {name: logging.getLogger(name).handlers for name in ("mmssl", "pipeline", "trainer")}
         monkeypatch.setattr(sys, "argv", ["mmssl", *map(str, arguments)])
         capsys.readouterr()
         try:
@@ -54,6 +56,8 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         finally:
             for which, handler in handlers.items():
                 signal.signal(which, handler)
+            for name, own in loggers.items():  # the command's handlers write to a stream that ends with the test
+                logging.getLogger(name).handlers = own
         said = capsys.readouterr()
         return Outcome(int(exit_.value.code or 0), said.out, said.err)
 

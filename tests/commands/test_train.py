@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -151,13 +152,16 @@ def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mm
 
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
-    tmp_path: Path, small_kl: Path, mmssl: Command, signal_: signal.Signals
+    tmp_path: Path, small_kl: Path, signal_: signal.Signals
 ) -> None:
     def command(out: str) -> tuple[object, ...]:
         return ("train", "sshmvae-kl", "--config", small_kl, "--epochs", 12, "--seeds", "0..1", "--out", out)
 
-    mmssl(*command("undisturbed"))
-    process = start(*command("disturbed"), cwd=tmp_path, MMSSL_ROOT=str(tmp_path / "workspace"))
+    def begin(out: str) -> "subprocess.Popen[str]":  # processes of their own: equal bits need equal circumstances
+        return start(*command(out), cwd=tmp_path, MMSSL_ROOT=str(tmp_path / "workspace"))
+
+    assert begin("undisturbed").wait(timeout=120) == 0
+    process = begin("disturbed")
     assert process.stderr is not None
     seen = ""
     while "epoch 2/12" not in seen:
@@ -168,10 +172,10 @@ def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
     assert process.returncode == 75
     assert f"stopped by {signal_.name}" in said
     assert "Traceback" not in said
-    assert mmssl(*command("disturbed")).code == 0
-    for folder in Path("undisturbed").iterdir():
+    assert begin("disturbed").wait(timeout=120) == 0
+    for folder in (tmp_path / "undisturbed").iterdir():
         for name in ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json"):
-            ours = (Path("disturbed") / folder.name / name).read_bytes()
+            ours = (tmp_path / "disturbed" / folder.name / name).read_bytes()
             assert ours == (folder / name).read_bytes(), name
 
 

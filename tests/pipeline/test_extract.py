@@ -257,7 +257,7 @@ def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(root, und
 
 RUN = f"""
 import logging, sys, time
-sys.path.insert(0, {str(ROOT / "tests" / "pipeline")!r})
+sys.path.insert(0, {str(ROOT / "tests")!r})
 from pathlib import Path
 from tiny_vgg import TinyVgg
 from pipeline import extract, features, vgg
