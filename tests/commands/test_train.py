@@ -160,7 +160,11 @@ def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
     def begin(out: str) -> "subprocess.Popen[str]":  # processes of their own: equal bits need equal circumstances
         return start(*command(out), cwd=tmp_path, MMSSL_ROOT=str(tmp_path / "workspace"))
 
-    assert begin("undisturbed").wait(timeout=120) == 0
+    def finish(process: "subprocess.Popen[str]") -> int:
+        process.communicate(timeout=120)
+        return process.returncode
+
+    assert finish(begin("undisturbed")) == 0
     process = begin("disturbed")
     assert process.stderr is not None
     seen = ""
@@ -172,7 +176,7 @@ def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
     assert process.returncode == 75
     assert f"stopped by {signal_.name}" in said
     assert "Traceback" not in said
-    assert begin("disturbed").wait(timeout=120) == 0
+    assert finish(begin("disturbed")) == 0
     for folder in (tmp_path / "undisturbed").iterdir():
         for name in ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json"):
             ours = (tmp_path / "disturbed" / folder.name / name).read_bytes()
