@@ -1,0 +1,116 @@
+"""What an experiment came to, beside what the paper printed: the one record that tables, figures and pages are made from.
+
+`mmssl reproduce` writes an `Outcome` as JSON; whatever shows results reads it back. Accuracies are in per cent.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import DataError
+from pipeline.files import write_atomically
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Printed(_Record):
+    """A number of the paper's.
+
+    Attributes:
+        mean: as printed.
+        std: over the trials, where the paper prints one.
+        quoted: whether the paper took it from another paper.
+    """
+
+    mean: float
+    std: float | None = None
+    quoted: bool = False
+
+
+class Measured(_Record):
+    """A number of ours.
+
+    Attributes:
+        mean, std: over the runs; the latter None for a single one.
+        values: one a run, in the order of `runs`.
+        runs: the folders' names.
+    """
+
+    mean: float
+    std: float | None
+    values: tuple[float, ...]
+    runs: tuple[str, ...]
+
+
+class Cell(_Record):
+    """One number of a table: the paper's, ours, or both; `note` says why one of them is missing."""
+
+    printed: Printed | None = None
+    measured: Measured | None = None
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's, in percentage points."""
+        return None if self.printed is None or self.measured is None else self.measured.mean - self.printed.mean
+
+
+class Row(_Record):
+    """One system; `ours` marks one that the paper does not have."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    ours: bool = False
+
+
+class Block(_Record):
+    """Rows over common columns, such as one data set of a table."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+class Outcome(_Record):
+    """A table or a figure.
+
+    Attributes:
+        name: `table4`, `figure6`.
+        title: one line.
+        reduced: in what the runs fell short of the paper's protocol ("20 epochs instead of 500"); empty for none.
+        blocks: its numbers.
+        figure: file name of its picture beside the JSON file, where there is one.
+        notes: what a reader has to know, such as that the data are the rendered sample.
+        settings: what all runs have in common.
+        provenance: versions, machine, command.
+    """
+
+    name: str
+    title: str
+    reduced: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    figure: str | None = None
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    write_atomically(path, outcome.model_dump_json(indent=2) + "\n")
+
+
+def read_outcome(path: Path) -> Outcome:
+    """
+    Raises:
+        DataError: the file is missing, or no outcome.
+    """
+    try:
+        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}", "mmssl reproduce writes it") from None
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{path} is no outcome of an experiment: {first}", "mmssl reproduce writes it anew") from None
