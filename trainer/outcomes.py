@@ -1,4 +1,4 @@
-"""What an experiment came to, beside what the paper printed: the one record that tables, figures and pages are made from.
+"""What an experiment came to, beside what the paper printed: the record that tables, figures and pages are made from.
 
 `mmssl reproduce` writes an `Outcome` as JSON; whatever shows results reads it back. Accuracies are in per cent.
 """
