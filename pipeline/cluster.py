@@ -89,6 +89,7 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
 
     with ExitStack() as stack:
         if scheduler is None:
+            stack.enter_context(_same_environment())
             # Quiet: a worker's end is told by ourselves where it matters.
             cluster = stack.enter_context(
                 LocalCluster(  # type: ignore[no-untyped-call]
@@ -110,6 +111,18 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
                     "start one with `dask scheduler`, and `dask worker ADDRESS` on every machine",
                 ) from error
         yield client
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where torch and every child would read it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _deaf_to_keyboard() -> Any:
