@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -28,7 +29,13 @@ class Objective:
 
 
 def objective(
-    labelled: Bound | None, unlabelled: Bound | None, *, alpha: Tensor, beta: Tensor, labelled_share: Tensor
+    labelled: Bound | None,
+    unlabelled: Bound | None,
+    *,
+    alpha: Tensor,
+    beta: Tensor,
+    labelled_share: Tensor,
+    penalties: Mapping[str, tuple[float, Tensor]] = MappingProxyType({}),
 ) -> Objective:
     """J of eq. 7, or J_kl of eq. 13 where the bounds come with divergences.
 
@@ -42,6 +49,7 @@ def objective(
         unlabelled: the unlabelled bound of a batch of D_U; None where every example is labelled.
         alpha, beta: `[R]`.
         labelled_share: |D_L| / (|D_L| + |D_U|), `[R]`: each batch stands for its whole set in the mean of eq. 12.
+        penalties: (weight, value `[R]`) by name, taken off J; none in the paper's objective.
     """
     value = torch.zeros_like(alpha)
     divergence = torch.zeros_like(beta)
@@ -63,6 +71,9 @@ def objective(
     if any(bound is not None and bound.divergence for bound in (labelled, unlabelled)):
         terms["J_div"] = divergence
         value = value - beta * divergence
+    for name, (weight, term) in penalties.items():
+        terms[name] = term
+        value = value - weight * term
     for symbol, bound in (("L", labelled), ("U", unlabelled)):
         if bound is not None:
             terms |= _means(symbol, "log", bound.log_p) | _means(symbol, "-log", bound.log_q, -1)

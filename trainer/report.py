@@ -54,6 +54,7 @@ def description(settings: Settings) -> list[str]:
         parts.append(f"alpha {settings.alpha:g}")
     if settings.has_encoders:
         parts.append(f"beta {settings.beta:g}")
+    parts += [f"{name} {value}" for name, value in settings.beyond().items()]
     return parts
 
 

@@ -103,11 +103,22 @@ def plan(
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
             own = {"seed": seed, "alpha": alpha, "beta": beta}
             jobs.append(Job(build(base | {key: value for key, value in own.items() if value is not None}), shard))
+        _check_beyond(jobs[-1].settings, len(seen))
     if betas and not jobs[0].settings.has_encoders:
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
         )
     return jobs
+
+
+def _check_beyond(settings: Settings, modalities: int) -> None:
+    asked = settings.beyond()
+    for name in ("partial_alpha", "consistency", "smoothness"):
+        if name in asked and not settings.learns_labels:
+            raise UsageError(f"{settings.model} has no classifier, so it cannot take {name}")
+    for name in ("partial_alpha", "consistency"):
+        if name in asked and modalities < 2:
+            raise UsageError(f"{name} needs two modalities, and {settings.model} is to see one")
 
 
 def folders(jobs: Sequence[Job], chosen: Path | None, runs: Path) -> list[Path]:
@@ -156,13 +167,14 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         run.begin(own.labelled_ids)
     step = train(runs, data, device, progress)
     settings = runs[0].settings
-    with precision(settings, device):
+    with precision(settings, device), step.averaged():
         results = evaluate(step.model, step.noise, data, iterations=settings.iterations, samples=settings.samples)
+        weights = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
     for run, result in zip(runs, results, strict=True):
         if not all(map(math.isfinite, (result.elbo, *(score.nll for score in result.scores)))):
             raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
-        run.write_weights({name: tensor[r] for name, tensor in step.model.state_dict().items()})
+        run.write_weights({name: tensor[r] for name, tensor in weights.items()})
         run.write_provenance(
             environment(device)
             | {

@@ -17,6 +17,8 @@ PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
 
+BEYOND = ("label", "partial_alpha", "consistency", "smoothness", "radius", "averaging", "schedule", "samples")
+
 
 class Settings(BaseModel):
     """The settings of one replica. Two runs with equal settings on one kind of machine give equal results.
@@ -42,6 +44,13 @@ class Settings(BaseModel):
         iterations: of iterative sampling (eq. 11) at evaluation.
         samples: of latent variables at evaluation; 0 takes their mean (docs/deviations.md, 9).
         networks: by distribution, in the notation of `trainer.networks`.
+
+    Beyond the paper, whose own values are the defaults (docs/beyond.md):
+        partial_alpha: weight of log q(y|x_m) of the labelled examples, for each modality m alone.
+        consistency: weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, for each modality m alone.
+        smoothness: weight of the virtual adversarial term of q(y|X); `radius` is its reach.
+        averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
+        schedule: of the learning rate: constant, or from its value down to 0 along half a cosine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +73,12 @@ class Settings(BaseModel):
     precision: Literal["fp32", "tf32", "bf16"] = "tf32"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
+    partial_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    consistency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
     networks: dict[str, str]
 
     @field_validator("networks")
@@ -83,6 +98,11 @@ class Settings(BaseModel):
     def learns_labels(self) -> bool:
         """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
         return not self.model.startswith("jmvae")
+
+    def beyond(self) -> dict[str, object]:
+        """The settings beyond the paper that are in use."""
+        fields = type(self).model_fields
+        return {name: value for name in BEYOND if (value := getattr(self, name)) != fields[name].default}
 
     def name(self) -> str:
         """A folder's name that says what the run is, and ends in what makes it unique."""

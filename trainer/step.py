@@ -12,10 +12,11 @@ from pipeline.errors import TrainingError
 from trainer.data import Data, Stream
 from trainer.factory import Factory
 from trainer.labels import LabelRule
-from trainer.models import MODELS, Model
+from trainer.models import MODELS, Classifier, Model
 from trainer.networks import frozen_statistics
 from trainer.noise import Noise
 from trainer.objectives import Objective, objective
+from trainer.regularisers import penalties
 from trainer.runs import Run
 from trainer.settings import Settings
 
@@ -33,8 +34,15 @@ class Step:
         self.settings, self.data, self.device = first, data, device
         self.captures = device.type == "cuda" and not eager
         self.model, self.noise = make_model(stack, data, device)
-        rate = torch.tensor(first.learning_rate, device=device) if self.captures else first.learning_rate
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True, capturable=self.captures)
+        self.rate = torch.tensor(first.learning_rate, device=device)  # a tensor: a captured graph reads it anew
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(),
+            lr=self.rate if self.captures else first.learning_rate,
+            fused=True,
+            capturable=self.captures,
+        )
+        self.average = {name: t.clone() for name, t in self.model.state_dict().items()} if first.averaging else {}
+        self.share = torch.ones((), device=device)  # of a step's weights in the running average
         self.alpha = torch.tensor([s.alpha for s in stack], device=device)
         self.beta = torch.tensor([s.beta for s in stack], device=device)
         self.labelled_share = data.labelled_share
@@ -63,6 +71,7 @@ class Step:
     def __call__(self, number: int) -> None:
         """Takes step `number` (from 0)."""
         self.load_batches(number)
+        self.set_pace(number)
         if self._graph is not None:
             self._graph.replay()
         else:
@@ -73,23 +82,62 @@ class Step:
             if index is not None:
                 index.copy_(torch.stack([torch.from_numpy(stream.batch(number)) for stream in streams]))
 
+    def set_pace(self, number: int) -> None:
+        """The learning rate of a step, and what it weighs in the average; both change nothing by default."""
+        settings = self.settings
+        if settings.schedule == "cosine":
+            rate = settings.learning_rate * (1 + math.cos(math.pi * number / (self.per_epoch * settings.epochs))) / 2
+            if self.captures:
+                self.rate.fill_(rate)
+            else:
+                self.optimizer.param_groups[0]["lr"] = rate
+        if self.average:
+            self.share.fill_(1 - min(settings.averaging, (1 + number) / (10 + number)))  # soon rid of the first weights
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the averaged weights, where there is an average: what is evaluated and kept."""
+        own = self.model.state_dict()
+        kept = {name: own[name].clone() for name in self.average}
+        try:
+            for name, tensor in self.average.items():
+                own[name].copy_(tensor)
+            yield
+        finally:
+            for name, tensor in kept.items():
+                own[name].copy_(tensor)
+
     def objective(self) -> Objective:
         """J of the batches at hand: the labelled and the unlabelled pass are separate (docs/deviations.md, 4)."""
         data, model = self.data, cast(Model, self.model)
-        labelled = unlabelled = None
+        labelled = unlabelled = x_l = y_l = x_u = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             if self.index_l is not None:
+                x_l, y_l = data.x(self.index_l), data.y(self.index_l)
                 with frozen_statistics(self.model) if self.index_u is not None else nullcontext():
-                    labelled = model.bound(data.x(self.index_l), data.y(self.index_l))
+                    labelled = model.bound(x_l, y_l)
             if self.index_u is not None:
-                unlabelled = model.bound(data.x(self.index_u))
-        return objective(labelled, unlabelled, alpha=self.alpha, beta=self.beta, labelled_share=self.labelled_share)
+                x_u = data.x(self.index_u)
+                unlabelled = model.bound(x_u)
+            with frozen_statistics(self.model):
+                extra = penalties(self.settings, cast(Classifier, model), self.noise, x_l, y_l, x_u)
+        return objective(
+            labelled,
+            unlabelled,
+            alpha=self.alpha,
+            beta=self.beta,
+            labelled_share=self.labelled_share,
+            penalties=extra,
+        )
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         result = self.objective()
         result.loss.backward()
         self.optimizer.step()
+        if self.average:
+            for name, tensor in self.model.state_dict().items():
+                self.average[name].lerp_(tensor, self.share)
         terms = torch.stack(list(result.terms.values())).detach()  # [T, R]
         self.totals += terms
         self.finite &= terms.isfinite()
@@ -126,7 +174,7 @@ class Step:
     def _state(self) -> list[Tensor]:
         """Every tensor that a step changes, Adam's last."""
         adam = [tensor for own in self.optimizer.state.values() for tensor in own.values()]
-        return [*self.model.state_dict().values(), self.totals, self.finite, *adam]
+        return [*self.model.state_dict().values(), *self.average.values(), self.totals, self.finite, *adam]
 
     def _term_names(self) -> list[str]:
         """The names of the objective's terms, from one pass that leaves no trace."""

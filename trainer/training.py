@@ -82,9 +82,10 @@ def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step,
     means = (step.totals / step.per_epoch).tolist()
     step.totals.zero_()
     settings = step.settings
-    evaluations = evaluate(
-        step.model, step.noise, data, iterations=settings.iterations, samples=0, bound=False, fast=True
-    )
+    with step.averaged():
+        evaluations = evaluate(
+            step.model, step.noise, data, iterations=settings.iterations, samples=0, bound=False, fast=True
+        )
     for r, (run, own) in enumerate(zip(runs, rows, strict=True)):
         line: dict[str, object] = {"epoch": epoch}
         line |= {name: f"{mean[r]:.6g}" for name, mean in zip(step.names, means, strict=True)}
@@ -105,7 +106,7 @@ def summary(rows: list[list[dict[str, object]]]) -> str:
 
 
 def save(runs: Sequence[Run], step: Step, done: int) -> None:
-    """Writes every replica's checkpoint: model, Adam, noise and the epoch's running sums, at this instant.
+    """Writes every replica's checkpoint: model, Adam, average, noise and the epoch's running sums, at this instant.
 
     Raises:
         TrainingError: a term of the objective or a weight is not finite; no checkpoint is replaced.
@@ -119,6 +120,7 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
         for name, parameter in names.items():
             for moment in ("exp_avg", "exp_avg_sq"):
                 tensors[f"adam.{moment}.{name}"] = adam[parameter][moment][r]
+        tensors |= {f"average.{name}": tensor[r] for name, tensor in step.average.items()}
         tensors["noise"] = step.noise.state(r)
         tensors["totals"] = step.totals[:, r]
         values = {"step": done, "per_epoch": step.per_epoch, "terms": step.names, "device": step.device.type}
@@ -149,6 +151,8 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
     with torch.no_grad():
         for name, tensor in step.model.state_dict().items():
             tensor.copy_(stacked(f"model.{name}"))
+        for name, tensor in step.average.items():
+            tensor.copy_(stacked(f"average.{name}"))
         for name, parameter in step.model.named_parameters():
             step.optimizer.state[parameter] = {
                 "step": torch.tensor(float(steps), device=step.device if step.captures else None),

@@ -279,7 +279,11 @@ RESUMED: dict[str, dict[str, Any]] = {
     "kl": {"model": "sshmvae-kl", "beta": 0.1},
     "no labels": {"model": "jmvae-kl"},
     "all labelled": {"model": "ssmvae", "labels": "all"},
-}
+    "beyond": {
+        "model": "sshmvae-kl", "partial_alpha": 1, "consistency": 1, "smoothness": 1, "averaging": 0.9,
+        "schedule": "cosine",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", RESUMED)

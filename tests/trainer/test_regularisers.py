@@ -1,0 +1,168 @@
+"""What goes beyond the paper: each term against its definition by hand, and nothing of it where its weight is 0."""
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from helpers import CPU, V, W, X, make_settings, make_shard, make_step, outcome, run_stack, scores
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from trainer import runner
+from trainer.models import Classifier
+from trainer.noise import Noise
+from trainer.regularisers import consistency, partial_labels, singles, smoothness
+from trainer.step import Step
+
+
+def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[Step, dict[str, Tensor], Tensor]:
+    """A step, and its first labelled batch."""
+    shard = make_shard(tmp_path / "shard.h5")
+    step = make_step([make_settings(model, shard, **changes)], shard)
+    step.load_batches(0)
+    assert step.index_l is not None
+    return step, step.data.x(step.index_l), step.data.y(step.index_l)
+
+
+def test_a_modality_alone_is_what_the_model_would_be_given(tmp_path: Path) -> None:
+    step, x, _ = ready(tmp_path)
+    assert [list(part) for part in singles(cast(Classifier, step.model), x)] == [["x"], ["w"]]
+    step, x, _ = ready(tmp_path, "sshmvae")
+    first, second = singles(cast(Classifier, step.model), x)
+    assert torch.equal(first["x"], x["x"])
+    assert not first["w"].any()
+    assert torch.equal(second["w"], x["w"])
+    assert not second["x"].any()
+
+
+def test_partial_labels_is_the_mean_of_the_cross_entropies(tmp_path: Path) -> None:
+    step, x, y = ready(tmp_path)
+    model = cast(Classifier, step.model)
+    expected = 0.0
+    for m in ("x", "w"):
+        probabilities = model.classify({m: x[m]}).exp().detach()
+        rows = [-math.log(float(probabilities[0, b, int(y[0, b].argmax())])) for b in range(y.shape[1])]
+        expected += sum(rows) / len(rows)
+    assert float(partial_labels(model, x, y).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_consistency_is_the_divergence_and_teaches_the_single_modalities_alone(tmp_path: Path) -> None:
+    step, x, _ = ready(tmp_path)
+    model = cast(Classifier, step.model)
+    value = consistency(model, x)
+    p = model.classify(x).exp()[0].detach()
+    expected = 0.0
+    for m in ("x", "w"):
+        q = model.classify({m: x[m]}).exp()[0].detach()
+        expected += float(sum(p[b, k] * (p[b, k] / q[b, k]).log() for b in range(len(p)) for k in range(3)) / len(p))
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
+    value.sum().backward()
+    learning = {name.split(".")[0] for name, own in step.model.named_parameters() if own.grad is not None}
+    assert learning == {"q_a_each", "q_y"}  # the teacher q(a|X) is left alone
+
+
+def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction() -> None:
+    noise = Noise([0, 1], CPU)
+    x = {"x": torch.rand(2, 5, 3), "w": torch.rand(2, 5, 2)}
+    flat = lambda x: torch.log_softmax(torch.zeros(2, 5, 4) * (x["x"].sum() + x["w"].sum()), -1)  # noqa: E731
+    assert smoothness(flat, noise, x, 1.0).tolist() == [0, 0]
+    slope = torch.tensor([3.0, 0, 0])
+
+    def classify(x: dict[str, Tensor]) -> Tensor:  # a logistic regression: only x's first value counts
+        return torch.log_softmax(torch.stack([x["x"] @ slope, 0 * x["w"].sum(-1)], -1), -1)
+
+    p = torch.sigmoid(x["x"] @ slope)
+    worst = torch.zeros(2, 5)
+    for sign in (1, -1):
+        q = torch.sigmoid((x["x"] + sign * 0.5 * torch.tensor([1.0, 0, 0])) @ slope)
+        worst = torch.maximum(worst, p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
+    found = smoothness(classify, noise, x, 0.5)  # type: ignore[arg-type]
+    assert (found <= worst.mean(-1) + 1e-5).all()
+    assert (found > 0.3 * worst.mean(-1)).all()  # the sign is drawn, and the divergence is not symmetric
+
+
+def test_every_penalty_is_taken_off_j_with_its_weight(tmp_path: Path) -> None:
+    step, _, _ = ready(tmp_path, partial_alpha=2, consistency=3, smoothness=0.5)
+    result = step.objective()
+    terms = result.terms
+    step, _, _ = ready(tmp_path)
+    plain = step.objective()
+    less = 2 * terms["-log q(y) of one modality"] + 3 * terms["consistency"] + 0.5 * terms["smoothness"]
+    assert float(result.value.detach()) == pytest.approx(float((plain.value - less).detach()), rel=1e-4)
+    assert set(terms) - set(plain.terms) == {"-log q(y) of one modality", "consistency", "smoothness"}
+
+
+def test_the_average_follows_the_weights_and_is_what_is_kept(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    step = make_step([make_settings("sshmvae", shard, averaging=0.5)], shard)
+    expected = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    for number in range(3):
+        step(number)
+        decay = min(0.5, (1 + number) / (10 + number))
+        for name, tensor in step.model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * tensor
+    own = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    with step.averaged():
+        for name, tensor in step.model.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name])
+    for name, tensor in step.model.state_dict().items():
+        assert torch.equal(tensor, own[name])
+    # A finished run's weights give the scores that it has written.
+    (run,) = run_stack(tmp_path / "runs", [make_settings("sshmvae", shard, averaging=0.5)], [shard])
+    assert scores(runner.evaluate_run(run, CPU)) == scores(run.result())
+
+
+def test_the_cosine_falls_from_the_rate_to_nothing(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    step = make_step([make_settings("sshmvae", shard, schedule="cosine")], shard)
+    rates = []
+    for number in range(10):
+        step.set_pace(number)
+        rates.append(step.optimizer.param_groups[0]["lr"])
+    assert rates[0] == 1e-2
+    assert rates[5] == pytest.approx(5e-3)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[9] < 3e-4
+
+
+def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1, "averaging": 0.9}
+    stack = [make_settings("sshmvae-kl", shard, seed=seed, **beyond) for seed in range(3)]
+    together = run_stack(tmp_path / "together", stack, [shard] * 3)
+    pairs = run_stack(tmp_path / "pairs", stack, [shard] * 3, most=2)
+    for ours, theirs in zip(together, pairs, strict=True):
+        mine, other = ours.read_weights(), theirs.read_weights()
+        for name in mine:
+            torch.testing.assert_close(mine[name], other[name], rtol=1e-3, atol=1e-4)
+        assert outcome(ours)["labelled.txt"] == outcome(theirs)["labelled.txt"]
+
+
+def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5", modalities=(X, W, V))
+    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1}
+    for model in ("sshmvae-kl", "ssmvae", "m2"):
+        modalities = ("x", "w", "v") if model != "m2" else ("x",)
+        own = beyond if model != "m2" else {"smoothness": 1}
+        settings = make_settings(model, shard, modalities=modalities, **own)
+        step = make_step([settings], shard)
+        step(0)
+        assert bool(step.finite.all())
+
+
+@pytest.mark.parametrize(
+    ("model", "modalities", "values", "said"),
+    [
+        ("jmvae", ("x", "w"), {"smoothness": 1}, "jmvae has no classifier, so it cannot take smoothness"),
+        ("ssmvae", ("x",), {"consistency": 1}, "consistency needs two modalities"),
+        ("ssmvae", ("x",), {"partial_alpha": 1}, "partial_alpha needs two modalities"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    tmp_path: Path, model: str, modalities: tuple[str, ...], values: dict[str, Any], said: str
+) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    with pytest.raises(UsageError, match=said):
+        runner.plan(model, [shard], values={"modalities": modalities, **values})
