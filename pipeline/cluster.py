@@ -115,7 +115,7 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where torch and every child would read it."""
+    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where every child would read it."""
     before = dict(os.environ)
     try:
         yield
