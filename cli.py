@@ -195,20 +195,22 @@ def extract(
     from pipeline.image_store import ImageSettings
     from pipeline.options import settings_of
 
-    shards_made = stage.extract(
-        data,
-        root,
-        numbers(split, int, "--split"),
-        settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
-        settings_of(
-            FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
-        ),
-        weights=weights,
-        modalities=[part.strip() for part in modality.split(",")],
-        name=name,
-        device=device,
-        scheduler=scheduler,
-    )
+    with console.extracting() as progress:
+        shards_made = stage.extract(
+            data,
+            root,
+            numbers(split, int, "--split"),
+            settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
+            settings_of(
+                FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
+            ),
+            weights=weights,
+            modalities=[part.strip() for part in modality.split(",")],
+            name=name,
+            device=device,
+            scheduler=scheduler,
+            progress=progress,
+        )
     for path in shards_made:
         console.say(str(path.resolve()))
 
@@ -311,12 +313,19 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
         "their label (the paper: ImageNet weights, 200 epochs, 5%)",
         "mmssl extract --split 0..9",
     )
-    shards = [
-        Shard.open(path)
-        for path in features.extract(
-            images.SAMPLE, root, DEMO.splits, DEMO.images, DEMO.features, weights="random", name=NAME, device=device
+    with console.extracting() as progress_of_features:
+        paths = features.extract(
+            images.SAMPLE,
+            root,
+            DEMO.splits,
+            DEMO.images,
+            DEMO.features,
+            weights="random",
+            name=NAME,
+            device=device,
+            progress=progress_of_features,
         )
-    ]
+    shards = [Shard.open(path) for path in paths]
     console.demo_step(
         4,
         f"trains two models with the preset `sample` on split {splits}",
@@ -325,7 +334,7 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     jobs = [job for model in ("sshmvae", "sshmvae-kl") for job in runner.plan(model, shards, preset="sample")]
     with console.watching() as progress_of_training:
         done = runner.train_all(jobs, runner.folders(jobs, None, root / "runs"), where, progress_of_training)
-    console.failures(table(done), shards[0])
+    console.failures(table(done), len(shards[0].classes))
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------

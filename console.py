@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Known
     from pipeline.errors import MmsslError
-    from pipeline.shards import Description, Shard
+    from pipeline.shards import Description
     from trainer.evaluation import Evaluation
     from trainer.report import ResultTable
     from trainer.runs import Run
@@ -74,6 +74,37 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
+    """On a terminal a bar of what is under way, one after the other; None elsewhere, where the log's lines say it."""
+    if not err.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err) as bar:
+        shown: dict[str, tuple[TaskID, float, int]] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                for task, _, _ in shown.values():
+                    bar.remove_task(task)
+                shown.clear()
+                shown[what] = (bar.add_task(what, total=total, completed=done, rate=""), time.monotonic(), done)
+            task, began, first = shown[what]
+            seconds = time.monotonic() - began
+            rate = f"{(done - first) / seconds:.2f}/s" if done > first and seconds > 0 else ""
+            bar.update(task, completed=done, rate=rate)
+
+        yield show
 
 
 class Watch:
@@ -210,10 +241,10 @@ def demo_step(number: int, what: str, real: str) -> None:
     out.print(f"{number}/4  {_plain(what)}. For real: [bold]{_plain(real)}[/]", highlight=False, soft_wrap=True)
 
 
-def failures(found: "ResultTable", shard: "Shard") -> None:
+def failures(found: "ResultTable", classes: int) -> None:
     """What the models can do with both cameras, and with each alone."""
-    cameras = {"x+w": "both", "x": "RGB alone, depth fails", "w": "depth alone, RGB fails"}
-    table = Table("model", "cameras", "in the missing one's place", "accuracy (%)")
+    cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
+    table = Table("model", "cameras", "for the missing one", "accuracy (%)")
     before = ""
     for row in sorted(found.rows, key=lambda row: (row.setting, row.means != "all given")):
         if before and row.setting != before:
@@ -221,7 +252,7 @@ def failures(found: "ResultTable", shard: "Shard") -> None:
         means = "-" if row.means == "all given" else row.means
         table.add_row(row.setting if row.setting != before else "", cameras[row.given], means, f"{row.accuracy:.1f}")
         before = row.setting
-    classes, count = len(shard.classes), found.rows[0].replicas
+    count = found.rows[0].replicas
     say(
         f"{found.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
         f"mean over {count} split{'s' if count > 1 else ''}"
