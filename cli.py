@@ -398,7 +398,9 @@ def train(
     modality: Annotated[str | None, typer.Option(help="Only these modalities: x, or x,w.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Settings to start from: mnist, rgbd, digits or sample. By default the data's own."),
+        typer.Option(
+            help="Settings to start from: mnist, rgbd, digits or sample (by default the data's own); or best, ours."
+        ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Of iterative sampling, at evaluation.")] = None,
     samples: Annotated[int | None, typer.Option(help="Of latent variables at evaluation; 0 takes their mean.")] = None,
@@ -408,6 +410,9 @@ def train(
         Path | None, typer.Option("--out", help="The run's folder, or the folder of several runs.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; options go before it.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, NAME=VALUE; may be given several times.")
+    ] = None,
     stack: Annotated[int, typer.Option(min=1, help="Most replicas trained in one pass.")] = 16,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings, train nothing.")] = False,
     as_json: Json = False,
@@ -421,11 +426,11 @@ def train(
     from pipeline.shards import Shard
     from trainer import runner
     from trainer.report import table
-    from trainer.settings import read_toml
+    from trainer.settings import read_assignments, read_toml
 
     runner.check_model(model)
     where = runner.choose_device(device)
-    values = read_toml(config) if config is not None else {}
+    values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
     given = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
         "epochs": epochs,
