@@ -201,7 +201,10 @@ def evaluate_run(
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.
     """
-    path = Path(run.provenance()["shard"])
+    provenance = run.provenance()
+    if not isinstance(provenance.get("shard"), str):
+        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+    path = Path(provenance["shard"])
     shard = Shard.open(path)
     if shard.digest != run.settings.digest:
         raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
