@@ -88,8 +88,8 @@ def _window(share: int, limit: object, jobs: Sequence[tuple[Settings, Shard]]) -
         least = (resident_rows + 5 * settings.batch_size) * row * (parse_size(limit) // share) + row
         raise UsageError(
             f"a memory limit of {limit} is too small for {shard.path}: its {resident_rows} labelled rows, and windows "
-            f"of two batches of {settings.batch_size}, take {least / 1e6:.1f} MB",
-            f"--memory-limit {-(-least // 10**6)}MB, or more",
+            f"of two batches of {settings.batch_size}, take {least / 1e6:.2f} MB",
+            f"--memory-limit {-(-least // 1000)}kB, or more",
         )
     return window
 
