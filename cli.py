@@ -414,6 +414,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Any setting, NAME=VALUE; may be given several times.")
     ] = None,
     stack: Annotated[int, typer.Option(min=1, help="Most replicas trained in one pass.")] = 16,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="2GB, say: features that take more are streamed from disk within it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings, train nothing.")] = False,
     as_json: Json = False,
     root: Root = WORKSPACE,
@@ -442,6 +445,7 @@ def train(
         "iterations": iterations,
         "samples": samples,
         "precision": precision,
+        "memory_limit": memory_limit,
     }
     values |= {key: value for key, value in given.items() if value is not None}
     data = data or values.pop("data", None)
@@ -460,6 +464,7 @@ def train(
         seeds=numbers(seeds, int, "--seeds"),
         alphas=numbers(alpha, float, "--alpha"),
         betas=numbers(beta, float, "--beta"),
+        stack=stack,
     )
     folders = runner.folders(jobs, folder, root / "runs")
     if dry_run:

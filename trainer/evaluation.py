@@ -213,29 +213,18 @@ def _predictions(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set."""
     parts = []
-    for index, rows in _test_batches(data):
+    for index, rows in data.test_batches(BATCH):
         x = data.x(index)
         with noise.only(rows):
             parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
     log_q = np.concatenate(parts, axis=1)  # [R, longest N, K]
-    label = data.label.cpu().numpy()
-    return [(log_q[r, : len(own.test)], label[own.test]) for r, own in enumerate(data.examples)]
+    return [(log_q[r, : len(label)], label) for r, label in enumerate(data.test_labels())]
 
 
 def _elbo(model: Model, noise: Noise, data: Data) -> list[float]:
     parts = []
-    for index, rows in _test_batches(data):
+    for index, rows in data.test_batches(BATCH):
         with noise.only(rows):
             parts.append(model.bound(data.x(index)).value.cpu())
     elbo = torch.cat(parts, dim=1).double()
     return [float(elbo[r, : len(own.test)].mean()) for r, own in enumerate(data.examples)]
-
-
-def _test_batches(data: Data) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; and how many are each replica's own."""
-    longest = max(len(own.test) for own in data.examples)
-    rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in data.examples])
-    index = torch.from_numpy(rows).to(data.label.device)
-    for start in range(0, longest, BATCH):
-        real = [min(max(len(own.test) - start, 0), BATCH) for own in data.examples]
-        yield index[:, start : start + BATCH], real

@@ -21,7 +21,7 @@ from torch import nn
 from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import Data, choose_modalities, leaves_unlabelled, load
+from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
@@ -29,6 +29,7 @@ from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
+from trainer.streaming import load, within
 from trainer.training import Progress, train
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def plan(
     seeds: Sequence[int] = (0,),
     alphas: Sequence[float] = (),
     betas: Sequence[float] = (),
+    stack: int = 16,
 ) -> list[Job]:
     """Every combination of shard, seed, alpha and beta, as complete settings.
 
@@ -83,13 +85,15 @@ def plan(
         shards: one, or one a split.
         preset: the one that fits the shard where None, `best` for ours on top of it; where the shard marks labelled
             examples, those are taken.
-        values: settings that replace the preset's.
+        values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
+        stack: how many replicas will be trained in one pass, which share the memory limit.
 
     Raises:
         UsageError: a setting that cannot be.
     """
     model = check_model(model)
     jobs = []
+    limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
     for shard in shards:
         wanted = values.get("modalities", ())  # not yet validated
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
@@ -113,6 +117,9 @@ def plan(
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
         )
+    if limit is not None:
+        bounded = within(limit, [job.settings for job in jobs], [job.shard for job in jobs], stack)
+        jobs = [Job(settings, job.shard) for settings, job in zip(bounded, jobs, strict=True)]
     return jobs
 
 
