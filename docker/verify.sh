@@ -61,8 +61,10 @@ if settings=$(python3 -m pip config list 2>/dev/null) && [[ -n $settings ]]; the
     printf '%s\n' "$settings" | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" | sed '1i [global]' >"$STAGE/pip.conf"
     volumes+=(--volume "$STAGE/pip.conf:/etc/pip.conf:ro")
     while read -r path; do
+        # an index's files lie beside it
+        if [[ $path == file://* ]]; then path=${path#file://} && path=${path%/simple*}; fi
         if [[ -e $path ]]; then volumes+=(--volume "$path:$path:ro"); fi
-    done < <(printf '%s\n' "$settings" | grep -oE "(^|[' ]|file://)/[^' ]+" | sed -E "s#^([' ]|file://)##" | sort -u)
+    done < <(printf '%s\n' "$settings" | grep -oE "(file://|['[:space:]])/[^' ]+" | sed "s/^[' ]//" | sort -u)
 fi
 say "building --target $TARGET on $BASE"
 began=$SECONDS
@@ -88,6 +90,7 @@ print("user=" + user, "group=" + group, "folder=" + shlex.quote(config["WorkingD
 print("entry=(" + shlex.join(config["Entrypoint"]) + ")")
 print("environment=(" + shlex.join(config["Env"]) + ")")
 ' >"$STAGE/config"
+environment=()
 # shellcheck disable=SC1091
 source "$STAGE/config"
 chown "$user:$group" "$STAGE/workspace"
@@ -120,15 +123,14 @@ container_run() { # [NAME=VALUE...] -- ARGUMENTS: as a container of the image
     ' container "${environment[@]}" "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}" "${given[@]}" "${entry[@]}" "$@"
 }
 
-refused() { # COMMAND: what the sandbox must not allow; run by a shell in the container
-    local entry=(/bin/sh -c)
-    if container_run -- "$1" >"$STAGE/logs/refused" 2>&1; then die "the container allowed: $1"; fi
-}
-refused 'touch /opt/mmssl/x'
-refused 'touch /etc/x'
-refused '[ "$(id -u)" = 0 ]'
-refused 'grep -q "NoNewPrivs:.0" /proc/self/status'
-refused 'grep -v lo: /proc/net/dev | grep -q :'
+# What the sandbox must allow, and what it must not; a shell in the container tries.
+try() { (entry=(/bin/sh -c) && container_run -- "$1") >"$STAGE/logs/try" 2>&1; }
+try 'touch /workspace/x /tmp/x && rm /workspace/x' || die "no writing to /workspace and /tmp: $(cat "$STAGE/logs/try")"
+# shellcheck disable=SC2016 # the container's shell is to expand it
+for command in 'touch /opt/mmssl/x' 'touch /etc/x' '[ "$(id -u)" = 0 ]' 'grep -q "NoNewPrivs:.0" /proc/self/status' \
+    'grep -v lo: /proc/net/dev | grep -q :'; do
+    if try "$command"; then die "the container allows: $command"; fi
+done
 container_run -- --version
 if [[ $TARGET == cuda ]]; then
     (entry=(/opt/mmssl/bin/python -c) && container_run -- 'import torch; print(torch.__version__, torch.version.cuda)')
@@ -171,7 +173,7 @@ for _ in {1..600}; do
     if grep -q fine-tuning "$STAGE/logs/stopped"; then break; fi
     sleep 0.2
 done
-inside=$(pgrep -f -- "mmssl extract .*--split 0" | tail -1) || die "no job to stop: $(cat "$STAGE/logs/stopped")"
+inside=$(pgrep -P "$(pgrep -P $stopped)") || die "no job to stop: $(cat "$STAGE/logs/stopped")" # below unshare
 grep -q '^NSpid:.*[[:space:]]1$' "/proc/$inside/status" || die "mmssl is not process number 1 of its container"
 kill -TERM "$inside"
 code=0
