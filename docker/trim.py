@@ -1,9 +1,9 @@
-"""Removes from an environment what no run of mmssl reads. To be run by that environment's own Python, while it is built.
+"""Removes from an environment what no run of mmssl reads. To be run by the environment's own Python, as it is built.
 
-`trim.py` takes away headers, static libraries and the packages' own tests. `trim.py cpu` also takes away what CUDA needs
-and a CPU does not: torch's CUDA build, where that is the one installed, cannot even be imported without most of NVIDIA's
-libraries (its own are linked against them), so those that a VGG16's forward and backward pass loaded stay, and the
-others go. torch's CPU build has none of them.
+`trim.py` takes away headers, static libraries and the packages' own tests. `trim.py cpu` also takes away what CUDA
+needs and a CPU does not. Where torch's CUDA build is the one installed, it cannot be imported without most of NVIDIA's
+libraries (its own are linked against them): those that a VGG16's forward and backward pass loads stay, and the others
+go. torch's CPU build has none of them.
 """
 
 import shutil
