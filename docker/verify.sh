@@ -68,7 +68,7 @@ if settings=$(python3 -m pip config list 2>/dev/null) && [[ -n $settings ]]; the
 fi
 say "building --target $TARGET on $BASE"
 began=$SECONDS
-build_tool build --isolation chroot --layers=false --disable-compression --quiet "${volumes[@]}" \
+build_tool build --isolation chroot --layers=false --disable-compression "${volumes[@]}" \
     --ignorefile .dockerignore --file docker/Dockerfile --target "$TARGET" --build-arg "BASE=$BASE" \
     --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" --tag "$IMAGE" . >"$STAGE/logs/build" 2>&1 ||
     die "the build failed: $(tail -20 "$STAGE/logs/build")"
