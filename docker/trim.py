@@ -14,8 +14,8 @@ from pathlib import Path
 
 PACKAGES = Path(sysconfig.get_path("purelib"))
 # What the packages' users need to compile against them, and their own tests.
-FOLDERS = ("torch/include", "torch/share", "torch/bin", "torch/test", "nvidia/**/include", "**/tests")
-FILES = ("**/*.a", "**/*.pxd", "**/*.pyx")
+FOLDERS = ("torch/include", "torch/share", "torch/test", "nvidia/**/include", "**/tests")
+FILES = ("**/*.a", "**/*.pxd", "**/*.pyx", "torch/bin/protoc*")
 CUDA_ALONE = ("triton", "cuda", "torch/lib/libtorch_cuda_linalg.so")
 USED = """
 import torch, torchvision
@@ -38,7 +38,7 @@ def remove(path: Path) -> None:
 
 def used() -> set[Path]:
     """NVIDIA's libraries that a process without a GPU loads."""
-    run = subprocess.run([sys.executable, "-c", USED], check=True, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", USED], check=True, stdout=subprocess.PIPE, text=True)
     return {Path(line).resolve() for line in run.stdout.splitlines()}
 
 
