@@ -76,13 +76,23 @@ def test_what_is_installed_is_locked_and_runs_no_code_of_its_own() -> None:
         for stage in stages().values()
         for word, rest in stage["steps"]
         if word == "RUN"
-        for command in rest.split(";")
+        for command in rest.split("&&")
         if re.search(r"\bpip install\b", command)
     ]
     assert len(installs) == 5
     for command in installs:
         assert "--no-deps" in command
         assert ("--require-hashes" in command and "--only-binary :all:" in command) or "--no-index" in command
+
+
+def test_a_step_that_fails_ends_the_build() -> None:
+    """Commands are joined by && alone: an image format may drop SHELL, and with it `sh -e`."""
+    for stage in stages().values():
+        for word, rest in stage["steps"]:
+            assert word != "SHELL"
+            if word == "RUN":
+                assert ";" not in re.sub(r"\{[^}]*;\s*\}", "", rest)
+                assert "||" not in rest
 
 
 def test_nothing_is_fetched_unseen_and_nothing_secret_is_in_it() -> None:
