@@ -1,8 +1,7 @@
 """The image's entry point, run as it is, with an `mmssl` on PATH that tells how it was called."""
 
-import os
-import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +16,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def folder(tmp_path: Path) -> Path:
     """A PATH whose `mmssl` prints its process and its arguments, one a line, and ends with CODE."""
     command = tmp_path / "mmssl"
-    command.write_text(
-        '#!/bin/sh\necho "$$"\nfor one; do echo "<$one>"; done\n[ -z "${WAIT-}" ] || sleep 30\nexit $CODE\n'
-    )
+    command.write_text('#!/bin/sh\necho "$$"\nfor one; do echo "<$one>"; done\nexit $CODE\n')
     command.chmod(0o755)
     return tmp_path
 
@@ -88,18 +85,23 @@ def test_no_usable_index_is_one_clear_error(
     assert hint.startswith("hint:  ")
 
 
-def test_mmssl_takes_the_entry_points_place_so_that_signals_reach_it(folder: Path) -> None:
-    environment = os.environ | {
-        "PATH": f"{folder}:/usr/bin:/bin",
-        "CODE": "0",
-        "WAIT": "1",
-        "JOB_COMPLETION_INDEX": "4",
-    }
+def test_mmssl_takes_the_entry_points_place_and_hears_sigterm_when_it_is_ready(folder: Path) -> None:
+    """A request to stop that comes before the command line has its handlers is kept for it: exit code 75."""
+    (folder / "mmssl").write_text(
+        f"#!{sys.executable}\n"
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(ENTRYPOINT.parents[1])!r})\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"  # nobody would survive it but for the entry point
+        "print(os.getpid(), flush=True)\n"
+        "import cli\n"
+        "sys.argv[1:] = ['--version']\n"
+        "cli.main()\n"
+    )
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "4"}
     with subprocess.Popen(
-        [ENTRYPOINT, "array", "extract"], env=environment, stdout=subprocess.PIPE, text=True
+        [ENTRYPOINT, "array", "extract"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert int(process.stdout.readline()) == process.pid
-        os.killpg(os.getpgid(process.pid), 0)  # it lives
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == -signal.SIGTERM
+        out, err = process.communicate(timeout=30)
+        assert int(out) == process.pid
+    assert process.returncode == 75, err
+    assert "stopped by SIGTERM" in err
