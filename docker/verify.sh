@@ -5,9 +5,10 @@
 #
 # BASE        the base image; without it one is made with debootstrap (bookworm: Python 3.11), from DEBIAN_MIRROR
 # TORCH_INDEX handed to the build (see the Dockerfile)
-# JOBS        jobs of the array at one time (default 1; each takes some 2.5 GB of memory)
+# JOBS        jobs of the array at one time (default 1; each takes some 1.5 GB of memory)
 # WORK        where base, images and workspace go (default /var/tmp/mmssl-verify; some 20 GB while it builds); the base
 #             stays there for the next time, images and workspace do not
+# KEEP        1: the image stays as well, and is used the next time in place of building one
 # TARGET      cpu, or cuda: which is built, and started once, for there is no GPU here
 #
 # The jobs run as compose.yaml asks a container engine to: the image's own user, entry point and environment, process
@@ -16,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 WORK=${WORK:-/var/tmp/mmssl-verify} JOBS=${JOBS:-1} TARGET=${TARGET:-cpu}
-STAGE=$WORK/run
+STAGE=$WORK/run STORAGE=$WORK/storage-$TARGET
 IMAGE=localhost/mmssl:$TARGET
 
 die() {
@@ -24,7 +25,7 @@ die() {
     exit 1
 }
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
-build_tool() { buildah --storage-driver vfs --root "$STAGE/storage" --runroot "$STAGE/state" "$@"; }
+build_tool() { buildah --storage-driver vfs --root "$STORAGE" --runroot "$STAGE/state" "$@"; }
 
 [[ $(id -u) == 0 ]] || die "needs root: chroot and namespaces"
 for tool in buildah unshare setpriv chroot python3; do
@@ -32,7 +33,8 @@ for tool in buildah unshare setpriv chroot python3; do
 done
 mkdir -p "$WORK"
 [[ ! -e $STAGE ]] || die "$STAGE is there: another verify.sh is running, or was killed; then remove it"
-trap 'build_tool umount --all >/dev/null 2>&1 || true; rm -rf "$STAGE"' EXIT
+[[ ${KEEP:-} == 1 ]] || rm -rf "$STORAGE"
+trap 'build_tool rm --all >/dev/null 2>&1 || true; rm -rf "$STAGE"; [[ ${KEEP:-} == 1 ]] || rm -rf "$STORAGE"' EXIT
 mkdir -p "$STAGE/workspace" "$STAGE/logs" "$STAGE/tmp"
 export TMPDIR=$STAGE/tmp
 
@@ -46,48 +48,59 @@ lint hadolint docker/Dockerfile
 lint shellcheck docker/entrypoint docker/*.sh docker/jobs/slurm.sbatch
 
 # --- base ---
-if [[ -z ${BASE:-} ]]; then
-    if [[ ! -f $WORK/base.tar ]]; then
-        say "debootstrap: Debian bookworm with Python"
-        # shellcheck disable=SC2086 # no mirror is no argument
-        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$STAGE/base" \
-            ${DEBIAN_MIRROR:-} >"$STAGE/logs/debootstrap" || die "debootstrap: $(tail -3 "$STAGE/logs/debootstrap")"
-        rm -rf "$STAGE/base/var/cache/apt/archives" "$STAGE"/base/var/lib/apt/lists/*
-        tar -C "$STAGE/base" -cf "$WORK/base.tar.partial" .
-        mv "$WORK/base.tar.partial" "$WORK/base.tar"
-        rm -rf "$STAGE/base"
+make_base() {
+    if [[ -z ${BASE:-} ]]; then
+        if [[ ! -f $WORK/base.tar ]]; then
+            say "debootstrap: Debian bookworm with Python"
+            # shellcheck disable=SC2086 # no mirror is no argument
+            debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$STAGE/base" \
+                ${DEBIAN_MIRROR:-} >"$STAGE/logs/debootstrap" || die "debootstrap: $(tail -3 "$STAGE/logs/debootstrap")"
+            rm -rf "$STAGE/base/var/cache/apt/archives" "$STAGE"/base/var/lib/apt/lists/*
+            tar -C "$STAGE/base" -cf "$WORK/base.tar.partial" .
+            mv "$WORK/base.tar.partial" "$WORK/base.tar"
+            rm -rf "$STAGE/base"
+        fi
+        BASE=localhost/debian-python
+        container=$(build_tool from scratch)
+        tar -C "$(build_tool mount "$container")" -xf "$WORK/base.tar"
+        build_tool umount "$container" >/dev/null
+        build_tool commit --quiet --disable-compression --rm "$container" $BASE >/dev/null
     fi
-    BASE=localhost/debian-python
-    container=$(build_tool from scratch)
-    tar -C "$(build_tool mount "$container")" -xf "$WORK/base.tar"
-    build_tool umount "$container" >/dev/null
-    build_tool commit --quiet --disable-compression --rm "$container" $BASE >/dev/null
-fi
+}
 
 # --- build: with this machine's own settings of pip, its certificates, and what lies on its disk of an index ---
-volumes=()
-if settings=$(python3 -m pip config list 2>/dev/null) && [[ -n $settings ]]; then
-    printf '%s\n' "$settings" | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" | sed '1i [global]' >"$STAGE/pip.conf"
-    volumes+=(--volume "$STAGE/pip.conf:/etc/pip.conf:ro")
-    while read -r path; do
-        # an index's files lie beside it
-        if [[ $path == file://* ]]; then path=${path#file://} && path=${path%/simple*}; fi
-        if [[ -e $path ]]; then volumes+=(--volume "$path:$path:ro"); fi
-    done < <(printf '%s\n' "$settings" | grep -oE "(file://|['[:space:]])/[^' ]+" | sed "s/^[' ]//" | sort -u)
+build() {
+    local volumes=() settings path began
+    if settings=$(python3 -m pip config list 2>/dev/null) && [[ -n $settings ]]; then
+        printf '%s\n' "$settings" | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" | sed '1i [global]' >"$STAGE/pip.conf"
+        volumes+=(--volume "$STAGE/pip.conf:/etc/pip.conf:ro")
+        while read -r path; do
+            # an index's files lie beside it
+            if [[ $path == file://* ]]; then path=${path#file://} && path=${path%/simple*}; fi
+            if [[ -e $path ]]; then volumes+=(--volume "$path:$path:ro"); fi
+        done < <(printf '%s\n' "$settings" | grep -oE "(file://|['[:space:]])/[^' ]+" | sed "s/^[' ]//" | sort -u)
+    fi
+    say "building --target $TARGET on $BASE"
+    began=$SECONDS
+    build_tool build --isolation chroot --layers=false --disable-compression "${volumes[@]}" \
+        --ignorefile .dockerignore --file docker/Dockerfile --target "$TARGET" --build-arg "BASE=$BASE" \
+        --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" --tag "$IMAGE" . >"$STAGE/logs/build" 2>&1 ||
+        die "the build failed: $(tail -20 "$STAGE/logs/build")"
+    grep '^trimmed' "$STAGE/logs/build"
+    say "built in $((SECONDS - began)) s"
+}
+
+if build_tool images --quiet "$IMAGE" >/dev/null 2>&1; then
+    say "$IMAGE is there from the last time: not built anew"
+else
+    make_base
+    build
 fi
-say "building --target $TARGET on $BASE"
-began=$SECONDS
-build_tool build --isolation chroot --layers=false --disable-compression "${volumes[@]}" \
-    --ignorefile .dockerignore --file docker/Dockerfile --target "$TARGET" --build-arg "BASE=$BASE" \
-    --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" --tag "$IMAGE" . >"$STAGE/logs/build" 2>&1 ||
-    die "the build failed: $(tail -20 "$STAGE/logs/build")"
-built=$((SECONDS - began))
-grep '^trimmed' "$STAGE/logs/build"
 container=$(build_tool from "$IMAGE")
 root=$(build_tool mount "$container")
 size=$(du -sm --apparent-size "$root" | cut -f1)
 base_size=$(du -sm --apparent-size --exclude=opt/mmssl "$root" | cut -f1)
-say "built in $built s: $size MB, of which $((size - base_size)) MB are Python packages"
+say "the image: $size MB, of which $((size - base_size)) MB are Python packages"
 
 # --- run ---
 build_tool inspect --type image "$IMAGE" | python3 -c '
@@ -148,7 +161,7 @@ if [[ $TARGET == cuda ]]; then
 fi
 
 data=(--data rgbd-sample --size 64)
-container_run -- data sample --categories 4 --objects 3 --views 4 >"$STAGE/logs/sample" 2>&1
+container_run -- data sample --categories 3 --objects 2 --views 2 >"$STAGE/logs/sample" 2>&1
 container_run -- preprocess rgbd "${data[@]}" --workers 1 >"$STAGE/logs/preprocess" 2>&1 ||
     die "preprocess: $(cat "$STAGE/logs/preprocess")"
 
@@ -172,14 +185,18 @@ $(tail -5 "$STAGE/logs/$name-$index")"
     done
     say "$name: ten jobs, exit code $code each, $((SECONDS - began)) s"
 }
-extract=(extract "${data[@]}" --weights random --epochs 1 --labelled 0.5)
-train=(train sshmvae-kl --data rgbd-sample-64 --epochs 2)
+extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.5)
+train=(train sshmvae-kl --data rgbd-sample-64 --epochs 4)
+
+stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
+container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"
+say "ten shards verify"
 
 # One that is stopped in its work says 75, and the array finishes it.
-container_run AWS_BATCH_JOB_ARRAY_INDEX=0 -- array "${extract[@]}" >"$STAGE/logs/stopped" 2>&1 &
+container_run JOB_COMPLETION_INDEX=0 -- array "${train[@]}" >"$STAGE/logs/stopped" 2>&1 &
 stopped=$!
 for _ in {1..600}; do
-    if grep -q fine-tuning "$STAGE/logs/stopped"; then break; fi
+    if grep -q "epoch 1/4" "$STAGE/logs/stopped"; then break; fi
     sleep 0.2
 done
 inside=$(pgrep -P "$(pgrep -P $stopped)") || die "no job to stop: $(cat "$STAGE/logs/stopped")" # below unshare
@@ -190,9 +207,6 @@ wait $stopped || code=$?
 [[ $code == 75 ]] || die "SIGTERM: exit code $code, not 75: $(cat "$STAGE/logs/stopped")"
 say "SIGTERM to process number 1: exit code 75"
 
-stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
-container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"
-say "ten shards verify"
 stage train JOB_COMPLETION_INDEX 0 "${train[@]}"
 done_runs=$(container_run -- runs --json | python3 -c '
 import json, sys
@@ -206,4 +220,4 @@ after=$(cd "$STAGE/workspace" && find . -type f -exec sha256sum {} + | sort | sh
 [[ $before == "$after" ]] || die "a second pass of the array changed files"
 say "a second pass changed nothing"
 stage without-index NO_INDEX 2 "${train[@]}"
-say "green: image $size MB, built in $built s; all in $SECONDS s"
+say "green: image $size MB; all in $SECONDS s"
