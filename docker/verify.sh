@@ -186,7 +186,7 @@ $(tail -5 "$STAGE/logs/$name-$index")"
     say "$name: ten jobs, exit code $code each, $((SECONDS - began)) s"
 }
 extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.5)
-train=(train sshmvae-kl --data rgbd-sample-64 --epochs 4)
+train=(train sshmvae-kl --data rgbd-sample-64 --epochs 2)
 
 stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
 container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"
@@ -196,7 +196,7 @@ say "ten shards verify"
 container_run JOB_COMPLETION_INDEX=0 -- array "${train[@]}" >"$STAGE/logs/stopped" 2>&1 &
 stopped=$!
 for _ in {1..600}; do
-    if grep -q "epoch 1/4" "$STAGE/logs/stopped"; then break; fi
+    if grep -q "epoch 1/2" "$STAGE/logs/stopped"; then break; fi
     sleep 0.2
 done
 inside=$(pgrep -P "$(pgrep -P $stopped)") || die "no job to stop: $(cat "$STAGE/logs/stopped")" # below unshare
