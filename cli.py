@@ -47,6 +47,8 @@ def main() -> NoReturn:
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, _interrupt)
     try:
+        # A container's first process hears nothing before it has handlers; its entry point blocks the signal till here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         app()
     except MmsslError as error:
         console.complain(error)
