@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from pipeline.claims import claim
 from pipeline.errors import DataError, StorageError
 from pipeline.files import flush, storage_error
 
@@ -15,12 +16,19 @@ _HINT = "move it away and fetch it again"
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks a zip file; `folder` appears whole or not at all, and must not exist yet.
+    """Unpacks a zip file; `folder` appears whole or not at all, and is left as it is where it exists.
+
+    While another process unpacks it, it is waited for.
 
     Raises:
         DataError: it is no intact zip file, or a member would lie outside the folder or is a link.
         StorageError: there is not room enough, or the disk refuses.
     """
+    with claim(folder, wait=lambda: None):
+        return folder if folder.exists() else _unpack(archive, folder)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
     unfinished = folder.with_name(f".{folder.name}.partial")
     try:
         with zipfile.ZipFile(archive) as file:

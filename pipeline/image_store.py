@@ -7,7 +7,6 @@ store is complete. Neither the time nor a path is in any of them: equal frames g
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import hdf5
 from pipeline.errors import DataError
-from pipeline.files import atomic_path, storage_error, write_atomically
+from pipeline.files import atomic_path, write_atomically
 from pipeline.images import SIZE, Bytes, DepthEncoding
 from pipeline.versions import versions
 
@@ -290,40 +289,6 @@ class ImageStore:
 def object_path(folder: Path, name: str) -> Path:
     """Where the file of an object lies in a store."""
     return folder / f"{name}.h5"
-
-
-def sweep(folder: Path) -> None:
-    """Removes temporary files that processes of this machine left behind when they were killed.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    for path in folder.glob(".*.partial"):
-        owner = path.name.split(".")[-2]
-        if owner.isdecimal() and not _alive(int(owner)):
-            remove(path)
-
-
-def remove(path: Path) -> None:
-    """Removes a file that may be gone already.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _first(error: ValidationError) -> str:

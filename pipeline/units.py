@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pipeline import hdf5, vgg
 from pipeline.errors import DataError
 from pipeline.features import FeatureSettings, fc1, fine_tune
-from pipeline.files import atomic_path
-from pipeline.image_store import ImageModality, ImageStore, remove
+from pipeline.files import atomic_path, remove
+from pipeline.image_store import ImageModality, ImageStore
 from pipeline.schema import Features
 from pipeline.vgg import Weights
 

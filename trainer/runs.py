@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.claims import Claim
 from pipeline.errors import DataError
 from pipeline.files import write_atomically
 from pipeline.state import MEND, State, read_state, write_state
@@ -29,11 +30,16 @@ Checkpoint = State  # of one replica
 
 
 class Run:
-    """One replica's folder."""
+    """One replica's folder.
+
+    Attributes:
+        claim: of whoever trains it; nothing is written any more once it is lost.
+    """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
+        self.claim: Claim | None = None
 
     @classmethod
     def prepare(cls, folder: Path, settings: Settings) -> "Run":
@@ -104,6 +110,7 @@ class Run:
         return rows
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
+        self._check()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -111,6 +118,7 @@ class Run:
         write_atomically(self.folder / "metrics.csv", text.getvalue())
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._check()
         values = {**checkpoint.values, "settings": self.settings.fingerprint()}
         write_state(self.folder / "checkpoint.safetensors", Checkpoint(checkpoint.tensors, values))
 
@@ -128,7 +136,12 @@ class Run:
             raise DataError(f"{path} belongs to a run of other settings", MEND)
         return checkpoint
 
+    def _check(self) -> None:
+        if self.claim is not None:
+            self.claim.check()
+
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
+        self._check()
         write_state(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
 
     def read_weights(self) -> dict[str, Tensor]:
