@@ -188,6 +188,7 @@ class StoreIndex(BaseModel):
         objects: name -> frames and digest, in order.
         skipped: sample id -> why the frame was left out.
         flawed: sample id -> why its depth carries no shape; the frame is in.
+        sha256: of all the rest; empty in an index that was written before it was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -201,6 +202,11 @@ class StoreIndex(BaseModel):
     objects: dict[str, Entry]
     skipped: dict[str, str]
     flawed: dict[str, str]
+    sha256: str = ""
+
+    def fingerprint(self) -> str:
+        """sha256 of everything but `sha256`."""
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -226,6 +232,8 @@ class ImageStore:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise DataError(f"{path}: is not the index of an image store: {_first(error)}", MAKE_HINT) from None
+        if index.sha256 and index.sha256 != index.fingerprint():
+            raise DataError(f"{path}: its content does not match its checksum, so it was changed or damaged", MAKE_HINT)
         return cls(folder, index)
 
     @classmethod
@@ -235,6 +243,7 @@ class ImageStore:
         Raises:
             StorageError: the disk is full or refuses.
         """
+        index = index.model_copy(update={"sha256": index.fingerprint()})
         content = (index.model_dump_json(indent=1) + "\n").encode()
         path = folder / INDEX
         if not path.is_file() or path.read_bytes() != content:  # a store on a read-only disk can be complete

@@ -304,7 +304,7 @@ def settings_of(folder: Path) -> dict[str, int] | None:
     """The settings of the sample in a data set's folder, or None if it is not a rendered sample."""
     try:
         settings: dict[str, int] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return settings
 

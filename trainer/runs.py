@@ -72,7 +72,7 @@ class Run:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
         return cls(folder, build(values, source=str(path)))
 
@@ -188,7 +188,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DataError(
             f"there is no {path}: the run is not done", "the same mmssl train command goes on with it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object")
