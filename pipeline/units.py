@@ -156,10 +156,11 @@ def is_there(unit: Unit, ids: Sequence[str]) -> bool:
         with hdf5.reading(path) as file:
             digest = hdf5.attribute(path, file, "digest")
             rows = hdf5.dataset(path, file, "fc1").shape[0]
+            named = hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist()
         content = hashlib.sha256()
         for block in read_rows(path, np.ones(rows, np.bool_)):
             content.update(np.ascontiguousarray(block, "<f4").data)
-        if content.hexdigest() != digest or rows != len(ids):
+        if content.hexdigest() != digest or rows != len(ids) or named != list(ids):
             raise DataError(f"{path}: its content does not match its digest")
     except DataError as error:
         _log.warning("%s; it is made again", error.message)

@@ -69,7 +69,7 @@ class Stage:
         command: its arguments; `{root}` is the workspace.
         result: the folders below the workspace that hold what it makes.
         start: a workspace before it; not to be changed.
-        end: the content of `result` after it, undisturbed; `provenance.json` of a run, which tells the time, is left out.
+        end: the content of `result` after it, undisturbed, without `provenance.json`, which tells the time.
         seconds: it takes, undisturbed but slowed down.
         slow: by so much a step.
     """

@@ -18,10 +18,7 @@ def disturbed(zygote: Zygote, stage: Stage, root: Path, after: float, which: sig
     """Starts a stage and sends it a signal after some seconds; its exit code."""
     process = zygote.start(*stage.arguments(root), log=root / "log", slow=stage.slow)
     time.sleep(after)
-    try:
-        os.kill(process, which)
-    except ProcessLookupError:
-        pass
+    os.kill(process, which)  # ended or not: it waits to be read
     return zygote.wait(process)
 
 
@@ -39,7 +36,7 @@ def test_killed_at_random_moments(
     name: str, zygote: Zygote, stages: dict[str, Stage], tmp_path: Path, tally: Tally
 ) -> None:
     stage, chance = stages[name], random.Random(name)
-    wanted, hits = count(2, 17), 0
+    wanted, hits = count(1, 17), 0
     for _ in range(3 * wanted):
         root = stage.workspace(tmp_path / "root")
         code = disturbed(zygote, stage, root, chance.uniform(0, stage.seconds), signal.SIGKILL)
@@ -58,7 +55,7 @@ def test_asked_to_stop_at_random_moments(
 ) -> None:
     """From the first moment to the last: starting, reading, between objects, fine-tuning, extracting, evaluating."""
     stage, chance = stages[name], random.Random(name)
-    stopped, total = 0, count(2, 20)
+    stopped, total = 0, count(1, 20)
     for number in range(total):
         root = stage.workspace(tmp_path / "root")
         after = (number + chance.random()) / total * stage.seconds  # one in every part of it
@@ -84,3 +81,21 @@ def test_a_clock_that_jumps(zygote: Zygote, stages: dict[str, Stage], tmp_path: 
         assert zygote.run(*stage.arguments(root), log=log, slow=stage.slow, clock=True) == 0, log.read_text()
         assert stage.made(root) == stage.end
         tally("commands under a clock that jumps, with the same result")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_two_at_once(name: str, zygote: Zygote, stages: dict[str, Stage], tmp_path: Path, tally: Tally) -> None:
+    """The second is told who is at it, or finds all done; the first is not disturbed."""
+    stage = stages[name]
+    root = stage.workspace(tmp_path / "root")
+    first = zygote.start(*stage.arguments(root), log=root / "log", slow=0.05)
+    deadline = time.monotonic() + 30
+    while not list(root.rglob("*.claim")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    second = tmp_path / "second"
+    assert zygote.run(*stage.arguments(root), log=second) == 1
+    assert f"is being written by process {first} on " in second.read_text()
+    assert second.read_text().count("error: ") == 1
+    assert zygote.wait(first) == 0
+    assert stage.made(root) == stage.end
+    tally("second processes on an output that is being written: refused, and the first is undisturbed")

@@ -3,6 +3,7 @@
 Run as a script it is that process; it reads one JSON object a line and answers each with one line.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -35,8 +36,8 @@ class Zygote:
 
         Args:
             log: where its output goes.
-            slow: seconds that each frame and each step of fine-tuning and training takes more, with a checkpoint at each
-                step of fine-tuning and each epoch; 0 for none.
+            slow: seconds that each frame, and each step of fine-tuning and of training takes more; checkpoints are
+                written as often as can be.
             clock: the wall clock jumps whenever it is read.
         """
         given = {"argv": list(map(str, arguments)), "log": str(log), "slow": slow, "clock": clock}
@@ -97,8 +98,7 @@ def serve() -> None:
                     slow_down(features, "seed_of", what["slow"])
                     slow_down(training.Step, "__call__", what["slow"])
                 if what["clock"]:
-                    mad = iter(range(10**9))
-                    time.time = lambda: (1e9, 4e9, 5.0)[next(mad) % 3]
+                    time.time = itertools.cycle((1e9, 4e9, 5.0)).__next__
                 sys.argv = ["mmssl", *what["argv"]]
                 code = 1
                 try:
