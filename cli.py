@@ -1,27 +1,20 @@
 """The `mmssl` command: every command parses, calls one function and prints. Heavy imports live inside the commands."""
 
-import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
+import console
 from pipeline.errors import Interrupted, MmsslError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.shards import Shard
-    from trainer.report import ResultTable
     from trainer.runs import Run
 
 app = typer.Typer(
@@ -38,8 +31,6 @@ app.add_typer(shards, name="shards")
 data_sets = typer.Typer(help="Fetch data sets, verify them, render a sample.", no_args_is_help=True)
 app.add_typer(data_sets, name="data")
 
-out = Console()
-err = Console(stderr=True)
 _log = logging.getLogger("mmssl")
 T = TypeVar("T", int, float)
 
@@ -59,9 +50,7 @@ def main() -> NoReturn:
     try:
         app()
     except MmsslError as error:
-        err.print(f"[bold red]error:[/] {_plain(error.message)}", highlight=False, soft_wrap=True)
-        if error.hint:
-            err.print(f"[dim]hint:[/]  {_plain(error.hint)}", highlight=False, soft_wrap=True)
+        console.complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,10 +64,6 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     )
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -87,19 +72,9 @@ def options(
     if version:
         from pipeline.versions import versions
 
-        out.print(f"mmssl {versions()['mmssl']}", highlight=False)
+        console.say(f"mmssl {versions()['mmssl']}")
         raise typer.Exit
-    handler: logging.Handler
-    if err.is_terminal:
-        handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    for name in ("mmssl", "pipeline", "trainer"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.handlers = [handler]
+    console.show_log()
 
 
 def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
@@ -126,7 +101,7 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
 def _digits(name: str, root: Path, **options: Any) -> None:
     from pipeline.digits import build
 
-    out.print(str(build(name, root / "shards", root / "raw", **options)), highlight=False, soft_wrap=True)
+    console.say(str(build(name, root / "shards", root / "raw", **options)))
 
 
 Rotation = Annotated[float, typer.Option(help="Largest angle of rotation of x, in degrees.")]
@@ -187,11 +162,11 @@ def preprocess_rgbd(
     if preview is not None:
         stage.preview(data, root, settings, preview)
         _log.info("wrote %s", preview)
-    with counting("objects") as progress:
+    with console.counting("objects") as progress:
         store = stage.preprocess(
             data, root, settings, workers=workers, scheduler=scheduler, strict=strict, progress=progress
         )
-    out.print(f"{store.folder.resolve()}: {len(store.ids)} frames", highlight=False, soft_wrap=True)
+    console.say(f"{store.folder.resolve()}: {len(store.ids)} frames")
 
 
 @app.command()
@@ -223,22 +198,24 @@ def extract(
     from pipeline.image_store import ImageSettings
     from pipeline.options import settings_of
 
-    shards_made = stage.extract(
-        data,
-        root,
-        numbers(split, int, "--split"),
-        settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
-        settings_of(
-            FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
-        ),
-        weights=weights,
-        modalities=[part.strip() for part in modality.split(",")],
-        name=name,
-        device=device,
-        scheduler=scheduler,
-    )
+    with console.extracting() as progress:
+        shards_made = stage.extract(
+            data,
+            root,
+            numbers(split, int, "--split"),
+            settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
+            settings_of(
+                FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
+            ),
+            weights=weights,
+            modalities=[part.strip() for part in modality.split(",")],
+            name=name,
+            device=device,
+            scheduler=scheduler,
+            progress=progress,
+        )
     for path in shards_made:
-        out.print(str(path.resolve()), highlight=False, soft_wrap=True)
+        console.say(str(path.resolve()))
 
 
 @data_sets.command("list")
@@ -246,11 +223,7 @@ def list_data(root: Root = WORKSPACE) -> None:
     """Show the data sets there are, and where they lie."""
     from pipeline.catalogue import known
 
-    table = Table("name", "what", "MB", "licence", "at hand")
-    for one in known(root):
-        size = f"{one.size / 1e6:,.0f}" if one.size else "-"
-        table.add_row(one.name, one.title, size, one.licence, "-" if one.place is None else str(one.place))
-    out.print(table)
+    console.data_sets(known(root))
 
 
 @data_sets.command()
@@ -261,7 +234,7 @@ def fetch(name: str, root: Root = WORKSPACE) -> None:
     found = catalogue.fetch(name, root)
     for deviation in found:
         _log.warning("%s", deviation)
-    out.print(f"{name}: {f'there, with {len(found)} deviations' if found else 'there'}", highlight=False)
+    console.say(f"{name}: {f'there, with {len(found)} deviations' if found else 'there'}")
 
 
 @data_sets.command("verify")
@@ -271,10 +244,10 @@ def verify_data(name: str, root: Root = WORKSPACE) -> None:
 
     found = catalogue.verify(name, root)
     for deviation in found:
-        out.print(deviation, highlight=False, soft_wrap=True)
+        console.say(deviation)
     if found:
         raise typer.Exit(1)
-    out.print(f"{name}: good", highlight=False)
+    console.say(f"{name}: good")
 
 
 @data_sets.command("sample")
@@ -289,7 +262,7 @@ def render_sample(
     from pipeline.preprocess import SAMPLE
     from pipeline.sample import render
 
-    with counting("objects") as progress:
+    with console.counting("objects") as progress:
         folder = render(
             root / "raw" / SAMPLE,
             categories=categories,
@@ -298,7 +271,7 @@ def render_sample(
             seed=seed,
             progress=progress,
         )
-    out.print(str(folder.resolve()), highlight=False, soft_wrap=True)
+    console.say(str(folder.resolve()))
 
 
 # --- demo ------------------------------------------------------------------------------------------------------------
@@ -320,8 +293,10 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
 
     where = runner.choose_device(device)
     splits = ",".join(map(str, DEMO.splits))
-    _step(1, "renders a small RGB-D data set: no real photograph is in it", "mmssl data fetch washington-rgbd")
-    with counting("objects") as progress:
+    console.demo_step(
+        1, "renders a small RGB-D data set: no real photograph is in it", "mmssl data fetch washington-rgbd"
+    )
+    with console.counting("objects") as progress:
         render(
             root / "raw" / images.SAMPLE,
             categories=DEMO.categories,
@@ -329,78 +304,40 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
             views=DEMO.views,
             progress=progress,
         )
-    _step(2, f"makes images of {DEMO.images.size} x {DEMO.images.size}, depth as colours", "mmssl preprocess rgbd")
-    with counting("objects") as progress:
+    console.demo_step(
+        2, f"makes images of {DEMO.images.size} x {DEMO.images.size}, depth as colours", "mmssl preprocess rgbd"
+    )
+    with console.counting("objects") as progress:
         images.preprocess(images.SAMPLE, root, DEMO.images, progress=progress)
     tuned = f"fine-tuned for {DEMO.features.epochs} epochs" if DEMO.features.epochs else "not fine-tuned"
-    _step(
+    console.demo_step(
         3,
         f"takes fc1 of a VGG16 with RANDOM weights, {tuned}; {DEMO.features.labelled:.0%} of the training images keep "
         "their label (the paper: ImageNet weights, 200 epochs, 5%)",
         "mmssl extract --split 0..9",
     )
-    shards = [
-        Shard.open(path)
-        for path in features.extract(
-            images.SAMPLE, root, DEMO.splits, DEMO.images, DEMO.features, weights="random", name=NAME, device=device
+    with console.extracting() as progress_of_features:
+        paths = features.extract(
+            images.SAMPLE,
+            root,
+            DEMO.splits,
+            DEMO.images,
+            DEMO.features,
+            weights="random",
+            name=NAME,
+            device=device,
+            progress=progress_of_features,
         )
-    ]
-    _step(
+    shards = [Shard.open(path) for path in paths]
+    console.demo_step(
         4,
         f"trains two models with the preset `sample` on split {splits}",
         "mmssl train sshmvae-kl --data rgbd --split 0..9",
     )
     jobs = [job for model in ("sshmvae", "sshmvae-kl") for job in runner.plan(model, shards, preset="sample")]
-    with watching() as progress_of_training:
+    with console.watching() as progress_of_training:
         done = runner.train_all(jobs, runner.folders(jobs, None, root / "runs"), where, progress_of_training)
-    _print_failures(table(done), shards[0])
-
-
-def _step(number: int, what: str, real: str) -> None:
-    out.print(f"{number}/4  {_plain(what)}. For real: [bold]{_plain(real)}[/]", highlight=False, soft_wrap=True)
-
-
-def _print_failures(results: "ResultTable", shard: "Shard") -> None:
-    cameras = {"x+w": "both", "x": "RGB alone, depth fails", "w": "depth alone, RGB fails"}
-    shown = Table("model", "cameras", "in the missing one's place", "accuracy (%)")
-    before = ""
-    for row in sorted(results.rows, key=lambda row: (row.setting, row.means != "all given")):
-        if before and row.setting != before:
-            shown.add_section()
-        means = "-" if row.means == "all given" else row.means
-        shown.add_row(row.setting if row.setting != before else "", cameras[row.given], means, f"{row.accuracy:.1f}")
-        before = row.setting
-    classes, count = len(shard.classes), results.rows[0].replicas
-    out.print(
-        f"{results.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
-        f"mean over {count} split{'s' if count > 1 else ''}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(shown)
-    out.print(
-        "The features come from random weights and the numbers are the rendered sample's: they show how the models "
-        "work, and say nothing of the paper's data.",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line at every tenth."""
-    if not err.is_terminal:
-
-        def log(done: int, total: int) -> None:
-            if done == total or done * 10 // total > (done - 1) * 10 // total:
-                _log.info("%d of %d %s", done, total, what)
-
-        yield log
-        return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} {task.description}"))
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    console.failures(table(done), len(shards[0].classes))
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------
@@ -415,22 +352,9 @@ def inspect(file: Path, as_json: Json = False) -> None:
 
     found = describe(Shard.open(file))
     if as_json:
-        out.print_json(json.dumps(asdict(found), default=str))
-        return
-    split = "" if found.split is None else f", split {found.split}"
-    labelled = "not fixed by the data" if found.labelled is None else str(found.labelled)
-    out.print(f"{found.path}: {found.dataset}{split}", highlight=False, soft_wrap=True)
-    out.print(f"{found.train_rows} training and {found.test_rows} test examples; labelled: {labelled}", highlight=False)
-    table = Table("modality", "width", "distribution", "smallest", "mean", "largest")
-    for m in found.modalities:
-        table.add_row(m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}")
-    out.print(table)
-    table = Table("class", "training", "test", "labelled")
-    for c in (*found.classes, *([found.unknown] if found.unknown.train or found.unknown.test else [])):
-        table.add_row(c.name, str(c.train), str(c.test), "-" if c.labelled is None else str(c.labelled))
-    out.print(table)
-    out.print(f"digest {found.digest}{'' if found.digest_recorded else ' (computed, not recorded)'}", highlight=False)
-    out.print_json(json.dumps(found.provenance))
+        console.as_json(asdict(found))
+    else:
+        console.shard(found)
 
 
 @shards.command()
@@ -440,7 +364,7 @@ def verify(files: list[Path]) -> None:
 
     for file in files:
         Shard.open(file).verify()
-        out.print(f"{file}: good", highlight=False, soft_wrap=True)
+        console.say(f"{file}: good")
 
 
 # --- train and evaluate ----------------------------------------------------------------------------------------------
@@ -477,7 +401,9 @@ def train(
     modality: Annotated[str | None, typer.Option(help="Only these modalities: x, or x,w.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Settings to start from: mnist, rgbd, digits or sample. By default the data's own."),
+        typer.Option(
+            help="Settings to start from: mnist, rgbd, digits or sample (by default the data's own); or best, ours."
+        ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Of iterative sampling, at evaluation.")] = None,
     samples: Annotated[int | None, typer.Option(help="Of latent variables at evaluation; 0 takes their mean.")] = None,
@@ -487,6 +413,9 @@ def train(
         Path | None, typer.Option("--out", help="The run's folder, or the folder of several runs.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; options go before it.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, NAME=VALUE; may be given several times.")
+    ] = None,
     stack: Annotated[int, typer.Option(min=1, help="Most replicas trained in one pass.")] = 16,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings, train nothing.")] = False,
     as_json: Json = False,
@@ -500,11 +429,11 @@ def train(
     from pipeline.shards import Shard
     from trainer import runner
     from trainer.report import table
-    from trainer.settings import read_toml
+    from trainer.settings import read_assignments, read_toml
 
     runner.check_model(model)
     where = runner.choose_device(device)
-    values = read_toml(config) if config is not None else {}
+    values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
     given = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
         "epochs": epochs,
@@ -537,21 +466,19 @@ def train(
     )
     folders = runner.folders(jobs, folder, root / "runs")
     if dry_run:
-        out.print_json(
-            json.dumps(
-                [
-                    {"folder": str(f.resolve()), "settings": j.settings.model_dump()}
-                    for j, f in zip(jobs, folders, strict=True)
-                ]
-            )
+        console.as_json(
+            [
+                {"folder": str(f.resolve()), "settings": j.settings.model_dump()}
+                for j, f in zip(jobs, folders, strict=True)
+            ]
         )
         return
-    with watching() as progress:
+    with console.watching() as progress:
         done = runner.train_all(jobs, folders, where, progress, stack)
     if as_json:
-        out.print_json(json.dumps([_as_dict(run) for run in done]))
+        console.as_json([_as_dict(run) for run in done])
     else:
-        _print_table(table(done), done)
+        console.results(table(done), done)
 
 
 @app.command()
@@ -566,30 +493,21 @@ def evaluate(
     from dataclasses import asdict
 
     from trainer import runner
-    from trainer.report import MEANS
     from trainer.runs import Run
 
     where = runner.choose_device(device)
     found = [Run.open(path) for path in run]
     results = [runner.evaluate_run(one, where, iterations=iterations, samples=samples) for one in found]
     if as_json:
-        out.print_json(
-            json.dumps(
-                [
-                    {"folder": str(one.folder.resolve()), **asdict(result)}
-                    for one, result in zip(found, results, strict=True)
-                ]
-            )
+        console.as_json(
+            [
+                {"folder": str(one.folder.resolve()), **asdict(result)}
+                for one, result in zip(found, results, strict=True)
+            ]
         )
         return
     for one, result in zip(found, results, strict=True):
-        table = Table("given", "how", "accuracy (%)", "nll", "ece", title=one.folder.name, title_justify="left")
-        for score in result.scores:
-            table.add_row(
-                score.given, MEANS[score.means], f"{100 * score.accuracy:.2f}", f"{score.nll:.3f}", f"{score.ece:.3f}"
-            )
-        out.print(table)
-        out.print(f"ELBO per test example: {result.elbo:.2f} nats", highlight=False)
+        console.evaluation(one.folder.name, result)
 
 
 @app.command()
@@ -610,23 +528,12 @@ def runs(
         report.curves(found, curves)
         _log.info("wrote %s", curves)
     if as_json:
-        out.print_json(json.dumps([_as_dict(run) for run in found]))
+        console.as_json([_as_dict(run) for run in found])
         return
     if not found:
-        out.print("no runs yet; train one: mmssl train sshmvae-kl", highlight=False)
-        return
-    table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
-    for run in found:
-        epochs = f"{len(run.metrics())} of {run.settings.epochs}"
-        table.add_row(run.folder.name, epochs, _accuracies(run) if run.done else "[yellow]not done[/]")
-    out.print(table)
-
-
-def _accuracies(run: "Run") -> str:
-    scores = run.result().scores
-    return ", ".join(
-        f"{s.given}{f' ({s.means})' if s.means == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
-    )
+        console.say("no runs yet; train one: mmssl train sshmvae-kl")
+    else:
+        console.runs(found)
 
 
 def _as_dict(run: "Run") -> dict[str, Any]:
@@ -639,69 +546,6 @@ def _as_dict(run: "Run") -> dict[str, Any]:
         "epochs": len(run.metrics()),
         "result": result,
     }
-
-
-def _print_table(results: "ResultTable", done: Sequence["Run"]) -> None:
-    several = any(row.setting for row in results.rows)
-    table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
-    before = ""
-    for row in results.rows:
-        spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
-        cells = [row.given, row.means, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
-        if several and before and row.setting != before:
-            table.add_section()
-        table.add_row(*([row.setting if row.setting != before else ""] if several else []), *cells, str(row.replicas))
-        before = row.setting
-    out.print(results.common, highlight=False, soft_wrap=True)
-    out.print(table)
-    for run in done:
-        out.print(str(run.folder.resolve()), highlight=False, soft_wrap=True)
-
-
-class Watch:
-    """Shows training: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
-
-    def __init__(self, bar: Progress | None) -> None:
-        self.bar = bar
-        self.task: Any = None
-        self.started: tuple[float, int] | None = None
-
-    def step(self, done: int, total: int) -> None:
-        import time
-
-        if self.started is None or done <= self.started[1]:  # another stack begins
-            self.started = (time.monotonic(), done - 1)
-            if self.bar is not None:
-                self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
-        self.seconds = time.monotonic() - self.started[0]
-        self.rate = (done - self.started[1]) / self.seconds if self.seconds > 0 else 0.0
-        self.left = (total - done) / self.rate if self.rate > 0 else 0.0
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s")
-
-    def epoch(self, epoch: int, epochs: int, summary: str) -> None:
-        if self.bar is not None:
-            self.bar.update(self.task, summary=f"epoch {epoch}/{epochs}: {summary}")
-        else:
-            _log.info("epoch %d/%d: %s (%.1f steps/s, %d s left)", epoch, epochs, summary, self.rate, self.left)
-
-
-@contextmanager
-def watching() -> Iterator[Watch]:
-    if not err.is_terminal:
-        yield Watch(None)
-        return
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[summary]}"),
-    )
-    with Progress(*columns, console=err) as bar:
-        yield Watch(bar)
 
 
 if __name__ == "__main__":

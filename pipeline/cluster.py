@@ -24,6 +24,8 @@ T = TypeVar("T")
 CONNECT_SECONDS = 15
 _POLL = 0.2  # seconds between two looks at a request to stop
 _DISTANT_POLL = 2.0
+# Those with a level of their own, and those that Dask's event loop writes to.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
 _AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
 
 
@@ -88,9 +90,9 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
     from distributed import Client, LocalCluster  # a second to import, and not needed for one process
 
     with ExitStack() as stack:
+        stack.enter_context(_hushed())
         if scheduler is None:
             stack.enter_context(_same_environment())
-            # Quiet: a worker's end is told by ourselves where it matters.
             cluster = stack.enter_context(
                 LocalCluster(  # type: ignore[no-untyped-call]
                     n_workers=count,
@@ -101,7 +103,7 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
                 )
             )
             client = stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
-            client.register_plugin(_deaf_to_keyboard())
+            client.register_plugin(_in_a_worker())
         else:
             try:
                 client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))  # type: ignore[no-untyped-call]
@@ -110,12 +112,14 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
                     f"cannot reach a Dask scheduler at {scheduler}: {error}",
                     "start one with `dask scheduler`, and `dask worker ADDRESS` on every machine",
                 ) from error
+        if scheduler is not None and client.dashboard_link:
+            _log.info("Dask's dashboard: %s", client.dashboard_link)
         yield client
 
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where torch and every child would read it."""
+    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where every child would read it."""
     before = dict(os.environ)
     try:
         yield
@@ -125,15 +129,36 @@ def _same_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _deaf_to_keyboard() -> Any:
-    """A plugin: Ctrl-C reaches every process of a terminal, and only the parent is to act on it."""
+def _in_a_worker() -> Any:
+    """A plugin for local workers, who share our terminal: Ctrl-C reaches them too, and only the parent is to act."""
     from distributed import WorkerPlugin
 
-    class DeafToKeyboard(WorkerPlugin):
+    class InAWorker(WorkerPlugin):
         def setup(self, worker: Any) -> None:  # noqa: ARG002
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _hush()
 
-    return DeafToKeyboard()
+    return InAWorker()
+
+
+def _hush() -> dict[str, int]:
+    """Silences Dask's own loggers; returns the levels they had."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return levels
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Within it Dask does not log: what its processes lose when they are stopped, it tells with tracebacks.
+
+    Where it matters we tell it ourselves. After an error the loggers stay silent: connections are still closing.
+    """
+    levels = _hush()
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _through(

@@ -29,7 +29,7 @@ from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, Image
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.preprocess import store_folder
 from pipeline.shards import Modality, PartData, Shard, write_shard
-from pipeline.units import Unit, compute, is_there, read_recipe, read_rows, refuse_others
+from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
 from pipeline.versions import versions
 from pipeline.vgg import Weights
 from pipeline.washington import Index, index_names, labelled_ids, split_frames
@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.
 NAMES: dict[ImageModality, str] = {"rgb": "x", "depth": "w"}
 FEATURE = "VGG16's first fully connected layer after its ReLU (classifier[0:2])"
+_ON_CLUSTER = "units on the cluster"
 _one_at_a_time = threading.Lock()  # in a worker with several threads too: a unit takes some 3 GB
 
 
@@ -115,6 +116,7 @@ def extract(
     name: str | None = None,
     device: str = "auto",
     scheduler: str | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Makes the feature shards of some splits; what is there and verifies is left as it is.
 
@@ -122,6 +124,8 @@ def extract(
         root: the workspace; with a scheduler, a folder that its workers see under the same path.
         modalities: those to compute; a shard is written when all of them are there, from now or before.
         name: of the shards and of the folder of units; for several settings side by side.
+        progress: is told every step of a unit computed here, and every unit that a cluster has finished; without it
+            the log says how far the work is.
 
     Returns:
         The shards that are there now, in the order of the splits.
@@ -181,7 +185,7 @@ def extract(
                 sweep(folder, f".{unit.checkpoint.name}.*.partial", others=True)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
-        for key in _run(dict(todo), stop, scheduler):
+        for key in _run(dict(todo), stop, scheduler, progress):
             split = todo.pop(key).split
             if split not in {unit.split for unit in todo.values()}:
                 finish(tasks[split])
@@ -225,17 +229,27 @@ def _task(store: ImageStore, index: Index, number: int, settings: FeatureSetting
     return task
 
 
-def _run(units: Mapping[str, Unit], stop: Stop, scheduler: str | None) -> Iterator[str]:
+def _run(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress: Progress | None) -> Iterator[str]:
     """Computes units; gives the name of each when its file is there."""
+    for count, key in enumerate(_computed(units, stop, scheduler, progress), start=1):
+        _log.info("%s: done, %d of %d", key, count, len(units))
+        yield key
+
+
+def _computed(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress: Progress | None) -> Iterator[str]:
     if scheduler is None:
         for key, unit in units.items():
             if not _is_made(unit):
-                compute(unit, lambda: check(stop))
+                compute(unit, lambda: check(stop), progress)
             yield key
         return
     arguments = {key: (unit,) for key, unit in units.items()}
-    for key, _ in run_tasks(_compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True):
-        _log.info("%s: done", key)
+    if progress is not None:
+        progress(_ON_CLUSTER, 0, len(units))
+    done = run_tasks(_compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True)
+    for count, (key, _) in enumerate(done, start=1):
+        if progress is not None:
+            progress(_ON_CLUSTER, count, len(units))
         yield key
 
 

@@ -28,6 +28,8 @@ from pipeline.vgg import Weights
 _log = logging.getLogger(__name__)
 _REPORT_SECONDS = 30.0
 
+Progress = Callable[[str, int, int], None]  # what is counted, how many are done, and how many there are
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -54,8 +56,12 @@ class Unit:
         return self.path.with_suffix(".checkpoint.safetensors")
 
 
-def compute(unit: Unit, stop: Callable[[], None]) -> None:
+def compute(unit: Unit, stop: Callable[[], None], progress: Progress | None = None) -> None:
     """Fine-tunes, extracts and writes one unit's file.
+
+    Args:
+        stop: called between steps; raises Interrupted where the work is to stop.
+        progress: is told every step; without it a line in the log every half minute says how far the unit is.
 
     Raises:
         DataError, TrainingError, StorageError, Interrupted: as `fine_tune`, `fc1` and `ImageStore`.
@@ -63,7 +69,7 @@ def compute(unit: Unit, stop: Callable[[], None]) -> None:
     store = ImageStore.open(unit.store)
     device = vgg.choose_device(unit.device)
     network = vgg.make_network(unit.weights, unit.classes, vgg.seed_of(unit.settings.seed, unit.split), device)
-    told = Told(unit.name)
+    told = Told(unit.name, progress)
     if unit.settings.epochs:
         images = store.images(unit.modality, unit.labelled)
         _log.info("%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(images), unit.settings.epochs)
@@ -88,13 +94,17 @@ def compute(unit: Unit, stop: Callable[[], None]) -> None:
 
 
 class Told:
-    """Logs how far a unit is, every half minute."""
+    """Tells how far a unit is: every step to `progress`, or every half minute to the log."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, progress: Progress | None = None) -> None:
         self.name = name
+        self.progress = progress
         self.what = ""
 
     def __call__(self, done: int, total: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(f"{self.name}: {what}", done, total)
+            return
         now = time.monotonic()
         if what != self.what:
             self.what, self.first, self.begun, self.last = what, done, now, now

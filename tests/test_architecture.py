@@ -75,11 +75,18 @@ def test_the_stages_meet_in_the_shard_alone() -> None:
 def test_nobody_imports_the_command_line_and_no_model_another() -> None:
     for package in ORDER:
         for _, path in modules(package):
-            assert "cli" not in imports(path), path
+            assert not imports(path) & {"cli", "console"}, path
     models = {path.stem for path in (ROOT / "trainer/models").glob("*.py")} - {"__init__", "bound"}
     for name in models:
         others = {f"trainer.models.{other}" for other in models - {name}}
         assert not imports(ROOT / f"trainer/models/{name}.py") & others, name
+
+
+def test_rich_is_used_where_commands_show_things_alone() -> None:
+    for package in ORDER:
+        for _, path in modules(package):
+            assert not any(name.split(".")[0] in ("rich", "typer") for name in imports(path)), path
+    assert "cli" not in imports(ROOT / "console.py")
 
 
 def test_help_imports_nothing_heavy() -> None:

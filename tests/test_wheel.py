@@ -46,7 +46,11 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run(installed / "python", "-c", "import cli, pipeline, trainer; print(cli.__file__, pipeline.__file__)")
+    where = run(
+        installed / "python",
+        "-c",
+        "import cli, console, pipeline; print(cli.__file__, console.__file__, pipeline.__file__)",
+    )
     assert all(str(installed.parent) in path for path in where.split())
     assert run(installed / "mmssl", "--version").startswith("mmssl 0.")
     assert "sshmvae-kl" in run(installed / "mmssl", "train", "--help")

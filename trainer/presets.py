@@ -136,7 +136,18 @@ def sample(model: ModelName) -> dict[str, Any]:
     }
 
 
+BEST = "best"  # not a preset of its own: ours on top of the data's
 PRESETS = {"mnist": mnist, "rgbd": rgbd, "digits": digits, "sample": sample}
+
+
+def best(model: ModelName, modalities: int) -> dict[str, Any]:
+    """Ours on top of the data's own preset, as measured (docs/beyond.md): what model and modalities can take."""
+    values: dict[str, Any] = {"averaging": 0.99, "schedule": "cosine"}
+    if not model.startswith("jmvae"):
+        values |= {"smoothness": 1.0, "radius": 1.0}
+        if modalities > 1:
+            values |= {"partial_alpha": 1.0, "consistency": 1.0}
+    return values
 
 
 def preset_for(dataset: str, distributions: set[str]) -> PresetName:

@@ -26,7 +26,7 @@ from trainer.data import Data, choose_modalities, leaves_unlabelled, load
 from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
-from trainer.presets import PRESETS, preset_for
+from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
@@ -64,7 +64,7 @@ def check_preset(name: str) -> PresetName:
         UsageError: there is no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"there is no preset '{name}'", f"presets: {', '.join(PRESETS)}")
+        raise UsageError(f"there is no preset '{name}'", f"presets: {', '.join([*PRESETS, BEST])}")
     return cast(PresetName, name)
 
 
@@ -82,7 +82,8 @@ def plan(
 
     Args:
         shards: one, or one a split.
-        preset: the one that fits the shard where None; where the shard marks labelled examples, those are taken.
+        preset: the one that fits the shard where None, `best` for ours on top of it; where the shard marks labelled
+            examples, those are taken.
         values: settings that replace the preset's.
 
     Raises:
@@ -93,7 +94,11 @@ def plan(
     for shard in shards:
         wanted = values.get("modalities", ())  # not yet validated
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
-        start = PRESETS[check_preset(preset or preset_for(shard.dataset, {m.distribution for m in seen}))](model)
+        fitting = preset_for(shard.dataset, {m.distribution for m in seen})
+        if preset == BEST:
+            start = PRESETS[fitting](model) | best(model, len(seen))
+        else:
+            start = PRESETS[check_preset(preset or fitting)](model)
         if shard.train.labelled is not None:
             start["labels"] = "shard"
         base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
@@ -207,7 +212,10 @@ def evaluate_run(
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.
     """
-    path = Path(run.provenance()["shard"])
+    provenance = run.provenance()
+    if not isinstance(provenance.get("shard"), str):
+        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+    path = Path(provenance["shard"])
     shard = Shard.open(path)
     if shard.digest != run.settings.digest:
         raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.claims import Claim
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.files import write_atomically
 from pipeline.state import MEND, State, read_state, write_state
 from trainer.evaluation import Evaluation, Score
@@ -74,7 +74,10 @@ class Run:
             raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
-        return cls(folder, build(values, source=str(path)))
+        try:
+            return cls(folder, build(values, source=str(path)))
+        except UsageError as error:  # a file's fault, not the command's
+            raise DataError(error.message, "delete the run's folder and train again") from None
 
     @property
     def done(self) -> bool:

@@ -245,7 +245,7 @@ def attempt(what: Callable[[], object]) -> str:
 def command(given: Sequence[str]) -> None:
     sys.argv = ["mmssl", *given]
     said = io.StringIO()
-    cli.err.file = cli.out.file = said
+    cli.console.err.file = cli.console.out.file = said
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             cli.main()

@@ -1,6 +1,8 @@
 import json
+import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -121,7 +123,7 @@ def test_what_is_there_is_left_and_what_is_damaged_or_gone_is_made_again(root, u
     assert contents(root) == undisturbed
     made = []
     compute = units.compute
-    monkeypatch.setattr(stage, "compute", lambda unit, stop: (made.append(unit.name), compute(unit, stop)))
+    monkeypatch.setattr(stage, "compute", lambda unit, *rest: (made.append(unit.name), compute(unit, *rest)))
     extract(root, (0, 3))
     assert not made
     features, shard = root / "features" / "rgbd-32", root / "shards" / "rgbd-32-split-0.h5"
@@ -181,6 +183,32 @@ def test_names_stand_for_shards(root, prepared):
     assert "--split 1,2" in str(caught.value.hint)
     with pytest.raises(DataError, match=r"there is no shard .*rgbd-split-0\.h5"):
         shard_paths("rgbd", [0], prepared)
+
+
+# How far it is.
+
+
+def test_every_step_is_told(root, caplog):
+    caplog.set_level(logging.INFO)
+    told = []
+    extract(root, (3,), progress=lambda *one: told.append(one))
+    labelled = Shard.open(root / "shards" / "rgbd-32-split-3.h5").train.labelled
+    steps = 3 * -(-int(labelled.sum()) // 4)
+    for modality in ("rgb", "depth"):
+        tuning = [(done, total) for what, done, total in told if what == f"split 3, {modality}: fine-tuning"]
+        assert tuning == [(k, steps) for k in range(1, steps + 1)]
+        images = [(done, total) for what, done, total in told if what == f"split 3, {modality}: images"]
+        assert images == [(min(4 * k, FRAMES), FRAMES) for k in range(1, -(-FRAMES // 4) + 1)]
+    assert "split 3, rgb: done, 1 of 2" in caplog.text
+    assert "split 3, depth: done, 2 of 2" in caplog.text
+
+
+def test_without_anyone_to_tell_the_log_says_how_far_it_is(root, caplog, monkeypatch):
+    monkeypatch.setattr(units, "_REPORT_SECONDS", -1.0)
+    caplog.set_level(logging.INFO)
+    extract(root, (3,))
+    assert re.search(rf"split 3, depth: images, \d+ of {FRAMES}, [\d.]+/s, \d+ min left", caplog.text)
+    assert re.search(r"split 3, depth: fine-tuning, \d+ of \d+, [\d.]+/s, \d+ min left", caplog.text)
 
 
 # Bad input.
@@ -342,7 +370,9 @@ def test_on_a_cluster_it_is_the_same_and_a_worker_takes_one_at_a_time(root, undi
         running.remove(unit.name)
 
     monkeypatch.setattr(stage, "compute", watched)
-    assert len(extract(root, (0, 3), scheduler=cluster)) == 2
+    told = []
+    assert len(extract(root, (0, 3), scheduler=cluster, progress=lambda *one: told.append(one))) == 2
+    assert told == [("units on the cluster", k, 4) for k in range(5)]
     assert len(most) == 4
     assert max(most) == 1  # both workers are in this process, and a process takes one at a time
     assert contents(root) == undisturbed

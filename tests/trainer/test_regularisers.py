@@ -166,3 +166,18 @@ def test_what_cannot_be_is_refused(
     shard = make_shard(tmp_path / "shard.h5")
     with pytest.raises(UsageError, match=said):
         runner.plan(model, [shard], values={"modalities": modalities, **values})
+
+
+def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_can_take(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    own = runner.plan("sshmvae-kl", [shard])[0].settings
+    best = runner.plan("sshmvae-kl", [shard], preset="best")[0].settings
+    assert own.beyond() == {}
+    assert best.beyond()
+    assert best.model_dump() == own.model_dump() | best.beyond()
+    for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
+        assert runner.plan(model, [shard], preset="best")[0].settings.beyond()
+    (single,) = runner.plan("m2", [shard], preset="best", values={"modalities": ("x",)})
+    assert not {"consistency", "partial_alpha"} & single.settings.beyond().keys()
+    chosen = runner.plan("sshmvae-kl", [shard], preset="best", values={"schedule": "constant"})[0].settings
+    assert "schedule" not in chosen.beyond()  # what is asked for goes before the preset

@@ -133,6 +133,9 @@ def test_a_run_whose_shard_is_gone_or_another(tmp_path: Path) -> None:
     make_shard(shard.path, split=7)
     with pytest.raises(DataError, match=r"is not the shard that .* was trained on: its content differs"):
         evaluate_run(run, CPU)
+    run.write_provenance({})
+    with pytest.raises(DataError, match=r"provenance\.json does not say which shard"):
+        evaluate_run(run, CPU)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

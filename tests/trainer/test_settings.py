@@ -13,7 +13,7 @@ from trainer.models import MODELS as REGISTERED
 from trainer.networks import parse
 from trainer.presets import PRESETS, preset_for
 from trainer.runner import check_model, check_preset, folders, plan
-from trainer.settings import Settings, build, differences, read_toml
+from trainer.settings import Settings, build, differences, read_assignments, read_toml
 
 GOOD: dict[str, Any] = {
     "model": "sshmvae",
@@ -294,3 +294,13 @@ def test_plans_that_cannot_be(tmp_path: Path) -> None:
         plan("sshmvae", [shard], values={"colour": "red"})
     with pytest.raises(UsageError, match="there is no preset 'cifar'"):
         plan("sshmvae", [shard], preset="cifar")
+
+
+def test_assignments_are_toml_values_or_words() -> None:
+    given = ["consistency=1", "radius = 0.5", "label=exact", 'modalities=["x", "w"]', "schedule='cosine'"]
+    assert read_assignments(given) == {
+        "consistency": 1, "radius": 0.5, "label": "exact", "modalities": ["x", "w"], "schedule": "cosine",
+    }  # fmt: skip
+    for bad in ("consistency", "=1", "a b=1", "radius="):
+        with pytest.raises(UsageError, match="--set takes NAME=VALUE"):
+            read_assignments([bad])

@@ -1,0 +1,64 @@
+"""What a terminal shows, and what a log gets in its place."""
+
+import io
+import logging
+import re
+
+import pytest
+from rich.console import Console
+
+import console
+from trainer.report import ResultTable, Row
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 80 columns would get on the error stream."""
+    written = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=True, width=80))
+    return written
+
+
+def plain(written: io.StringIO) -> str:
+    return re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", written.getvalue())
+
+
+def test_extraction_has_a_bar_with_rate_and_time_left_on_a_terminal(terminal: io.StringIO) -> None:
+    with console.extracting() as show:
+        assert show is not None
+        show("split 0, rgb: fine-tuning", 4, 8)
+        show("split 0, rgb: fine-tuning", 8, 8)
+        show("split 0, rgb: images", 64, 128)
+        show("split 0, rgb: images", 128, 128)
+    shown = plain(terminal)
+    assert re.search(r"split 0, rgb: images ━+ 128/128 [\d.]+/s left 0:00:00", shown)
+    assert max(map(len, shown.replace("\r", "\n").splitlines())) <= 80
+
+
+def test_elsewhere_the_log_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=False))
+    caplog.set_level(logging.INFO)
+    with console.extracting() as show:
+        assert show is None
+    with console.counting("objects") as count:
+        for done in range(1, 41):
+            count(done, 40)
+    assert written.getvalue() == ""
+    assert [record.message for record in caplog.records] == [f"{done} of 40 objects" for done in range(4, 41, 4)]
+
+
+def test_the_demos_table_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=written, width=80))
+    rows = [
+        Row(setting, given, means, 78.25, 1.0, 0.5, 0.1, 2)
+        for setting in ("sshmvae", "sshmvae-kl, beta 1")
+        for given, means in (("x+w", "all given"), ("x", "iterative sampling"), ("w", "zeros"))
+    ]
+    console.failures(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
+    lines = written.getvalue().splitlines()
+    assert lines[0].endswith("10 categories (chance 10 %), mean over 2 splits")
+    table = [line for line in lines if line.startswith(("│", "┃"))]
+    assert len(table) == 1 + len(rows)  # a cell that wraps would take a line more
+    assert max(map(len, table)) <= 80
