@@ -84,7 +84,7 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
         first, dots, last = part.strip().partition("..")
         try:
             if dots and int(last) - int(first) >= MOST_NUMBERS:
-                raise UsageError(f"{option} {text[:80]}: these are more than {MOST_NUMBERS:,} numbers")
+                raise UsageError(f"{option} {part[:80]}: these are more than {MOST_NUMBERS:,} numbers")
             found.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else found.append(kind(first))
         except ValueError:
             raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.conftest import COMMANDS, Stage, contents
+from faults.conftest import COMMANDS, FULL, Stage, contents
 from faults.zygote import Zygote
 
 Tally = Callable[..., None]
@@ -30,7 +30,7 @@ def refused(zygote: Zygote, stage: Stage, root: Path, log: Path, words: str) -> 
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("left", [0, 1, 9])
+@pytest.mark.parametrize("left", [0, 1, 3, 9, 20] if FULL else [1])
 def test_a_full_disk(
     name: str, left: int, zygote: Zygote, stages: dict[str, Stage], workspace: Path, tmp_path: Path, tally: Tally
 ) -> None:

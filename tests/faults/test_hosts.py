@@ -36,11 +36,11 @@ class Host:
         sh("ip", "-n", self.name, "link", "set", "lo", "up")
 
     def start(self, *command: str, log: Path, **environment: str) -> "subprocess.Popen[bytes]":
-        inside = f"hostname host{self.number} && exec \"$@\""
+        inside = f'hostname host{self.number} && exec "$@"'
         with log.open("ab") as out:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts",
-                 "sh", "-c", inside, "sh", *command],
+                ["ip", "netns", "exec", self.name, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+                 "--uts", "sh", "-c", inside, "sh", *command],
                 stdout=out, stderr=subprocess.STDOUT,
                 env=os.environ | {
                     "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "COLUMNS": "300",

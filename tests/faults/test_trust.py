@@ -226,7 +226,7 @@ def lie(file: h5py.File, how: str) -> None:
         file.create_dataset("train/x", data=np.zeros((20, 4), np.float32))
         del file["train/id"]
         ids = file.create_dataset("train/id", (20,), dtype=h5py.string_dtype())
-        ids[...] = ["y" * 2**24] * 20
+        ids[...] = ["y" * 2**20] * 20
 
 
 def test_an_attribute_that_is_declared_far_too_large(
