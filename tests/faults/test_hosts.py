@@ -44,7 +44,7 @@ class Host:
                 stdout=out, stderr=subprocess.STDOUT,
                 env=os.environ | {
                     "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "COLUMNS": "300",
-                    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "5s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
+                    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
                 } | environment,
             )  # fmt: skip
         self.processes.append(process)
@@ -54,13 +54,14 @@ class Host:
         command = [sys.executable, "-m", "dask", role, *options]
         return self.start(*command, log=self.folder / f"{role}-{self.number}.log", **environment)
 
-    def worker(self) -> None:
+    def worker(self, sticks: int = 10**6) -> None:
+        """Joins the cluster; after so many frames it never ends another one."""
         (self.folder / f"local-{self.number}").mkdir(exist_ok=True)
         self.dask(
             "worker", SCHEDULER, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", self.address,
             "--name", f"host{self.number}", "--local-directory", str(self.folder / f"local-{self.number}"),
             "--resources", "GPU=1", "--preload", str(ROOT / "tests" / "faults" / "on_a_host.py"),
-            MMSSL_TEST_USED=str(self.used), MMSSL_TEST_SLOW="0.3",
+            MMSSL_TEST_USED=str(self.used), MMSSL_TEST_STICKS=str(sticks),
         )  # fmt: skip
 
     @property
@@ -102,7 +103,7 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
         subprocess.run(["ip", "link", "del", TAG], capture_output=True)
 
 
-def until(condition: Callable[[], object], what: str, folder: Path, seconds: float = 90) -> None:
+def until(condition: Callable[[], object], what: str, folder: Path, seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what + "".join(
@@ -117,7 +118,7 @@ def test_a_host_joins_late_and_one_is_lost(
     one, two, three = hosts
     root = stages["preprocess"].workspace(tmp_path / "root")
     one.dask("scheduler", "--host", one.address, "--port", "8786", "--dashboard-address", ":8787")
-    two.worker()
+    two.worker(sticks=5)  # in its second object
     until(lambda: "Registered to" in (tmp_path / "worker-2.log").read_text(), "no worker", tmp_path)
     log = tmp_path / "command.log"
 
