@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.conftest import Stage, contents
+from faults.conftest import FULL, Stage, contents
 from faults.zygote import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="three hosts take minutes: `make faults` has them")]
 TAG = f"mm{os.getpid() % 10000}"
 SCHEDULER = "tcp://10.199.77.1:8786"
 
