@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint audit bench clean
+.PHONY: demo test lint audit bench faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml
@@ -32,6 +32,9 @@ lint: $(VENV)/.dev
 audit: $(VENV)/.dev
 	-$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(PIP) --editable '.[audit]'
 	$(BIN)/python docker/audit.py
+
+faults: $(VENV)/.dev
+	MMSSL_FAULTS=full $(BIN)/python -m pytest tests/faults
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step

@@ -40,6 +40,7 @@ Root = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 WORKSPACE = Path("workspace")
+MOST_NUMBERS = 10_000
 
 
 def main() -> NoReturn:
@@ -71,9 +72,9 @@ def options(
 ) -> None:
     """Semi-supervised multimodal learning with deep generative models (Suzuki & Matsuo 2018)."""
     if version:
-        from importlib.metadata import version as installed
+        from pipeline.versions import versions
 
-        console.say(f"mmssl {installed('mmssl')}")
+        console.say(f"mmssl {versions()['mmssl']}")
         raise typer.Exit
     console.show_log()
 
@@ -84,6 +85,8 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
     for part in text.split(",") if text is not None else []:
         first, dots, last = part.strip().partition("..")
         try:
+            if dots and int(last) - int(first) >= MOST_NUMBERS:
+                raise UsageError(f"{option} {part[:80]}: these are more than {MOST_NUMBERS:,} numbers")
             found.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else found.append(kind(first))
         except ValueError:
             raise UsageError(

@@ -1,26 +1,48 @@
 """Unpacking what others packed: nothing outside the folder, no links, whole or not at all."""
 
 import logging
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from pipeline.claims import claim
 from pipeline.errors import DataError, StorageError
 from pipeline.files import flush, storage_error
 
 _log = logging.getLogger(__name__)
+# What zipfile and its decompressors raise on files that are damaged, depending on where the damage is.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
 _HINT = "move it away and fetch it again"
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks a zip file; `folder` appears whole or not at all, and must not exist yet.
+    """Unpacks a zip file; `folder` appears whole or not at all, and is left as it is where it exists.
+
+    While another process unpacks it, it is waited for.
 
     Raises:
         DataError: it is no intact zip file, or a member would lie outside the folder or is a link.
         StorageError: there is not room enough, or the disk refuses.
     """
+    with claim(folder, wait=lambda: None):
+        return folder if folder.exists() else _unpack(archive, folder)
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
     unfinished = folder.with_name(f".{folder.name}.partial")
     try:
         with zipfile.ZipFile(archive) as file:
@@ -43,11 +65,13 @@ def unpack(archive: Path, folder: Path) -> Path:
                     shutil.copyfileobj(source, copy)
         unfinished.rename(folder)
         flush(folder.parent)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         _clear(unfinished)
         raise DataError(f"{archive}: is not an intact zip file: {error}", _HINT) from error
     except OSError as error:
         _clear(unfinished)
+        if error.errno is None:  # not the disk's: what bz2 says of its data
+            raise DataError(f"{archive}: is not an intact zip file: {error}", _HINT) from error
         raise storage_error(folder, error) from error
     except BaseException:
         _clear(unfinished)

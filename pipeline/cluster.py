@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from queue import Empty, Queue
 from typing import Any, TypeVar
@@ -112,6 +112,8 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
                     f"cannot reach a Dask scheduler at {scheduler}: {error}",
                     "start one with `dask scheduler`, and `dask worker ADDRESS` on every machine",
                 ) from error
+        if scheduler is not None and client.dashboard_link:
+            _log.info("Dask's dashboard: %s", client.dashboard_link)
         yield client
 
 
@@ -193,6 +195,7 @@ def _through(
             future.add_done_callback(ready.put)
 
     fill()
+    looked = time.monotonic()
     while under_way:
         if stop.requested and announce:
             asked.set()
@@ -201,6 +204,10 @@ def _through(
             future = ready.get(timeout=_POLL)
         except Empty:
             if client.status == "running":
+                if time.monotonic() - looked > _DISTANT_POLL:
+                    looked = time.monotonic()
+                    with suppress(OSError):  # a scheduler that is lost: the client will know in a moment
+                        fill()  # workers that joined since are to have work, however long the others take
                 continue
             raise _lost(scheduler) from None
         name = under_way.pop(future)

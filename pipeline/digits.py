@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from pipeline.errors import DataError, UsageError
+from pipeline.files import sweep
 from pipeline.manifests import fetch, load
 from pipeline.shards import Features, Modality, PartData, Shard, write_shard
 from pipeline.versions import versions
@@ -94,6 +95,7 @@ def build(name: str, shards: Path, raw: Path, *, rotation: float = 45.0, noise: 
         found.verify()
         _log.info("%s is there, and verified", path)
         return path
+    sweep(shards)
     kind, source = name.split("-")
     digits = _mnist(raw) if source == "mnist" else _bundled()
     settings: dict[str, Any] = {"name": name}

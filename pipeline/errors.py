@@ -29,6 +29,10 @@ class StorageError(MmsslError):
     """The disk refused: full, read-only, or no permission."""
 
 
+class ClaimedError(MmsslError):
+    """Another process is writing the same output."""
+
+
 class TrainingError(MmsslError):
     """Training cannot go on: a loss that is not finite, say."""
 

@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import hdf5, vgg
+from pipeline.claims import claim
 from pipeline.cluster import check, distant_stop, run_tasks
 from pipeline.errors import DataError, UsageError
 from pipeline.features import FeatureSettings
-from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore, remove, sweep
+from pipeline.files import remove, sweep
+from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.preprocess import store_folder
 from pipeline.shards import Modality, PartData, Shard, write_shard
@@ -130,6 +133,7 @@ def extract(
     Raises:
         UsageError: no such split, modality or device, or a name that cannot be a file's.
         DataError: no image store, weights that will not do, or results of other settings under this name.
+        ClaimedError: another process is at work on one of them.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command goes on.
     """
@@ -153,11 +157,13 @@ def extract(
         if missing:
             _log.warning("split %d: no shard yet, for %s is missing", task.split, " and ".join(missing))
             return
-        shards[task.split] = _write_shard(shard_path(root, name, task.split), name, work, task, units)
+        path = shard_path(root, name, task.split)
+        with claim(path, wait=lambda: check(stop)):
+            shards[task.split] = _write_shard(path, name, work, task, units)
 
     for place in (folder, root / "shards"):
         sweep(place)
-    with stop_requests() as stop:
+    with stop_requests() as stop, ExitStack() as stack:
         for task in tasks.values():
             check(stop)
             if _shard_is_there(shard_path(root, name, task.split), work.recipe(task)):
@@ -168,11 +174,15 @@ def extract(
                 if is_there(unit, store.ids):
                     remove(unit.checkpoint)  # of a run that was killed just before it did that itself
                 else:
+                    remove(unit.path)  # what is damaged: from here on, what is there was made by someone else
                     missing[unit.name] = unit
             todo |= missing
             if not missing:
                 finish(task)
         if todo:
+            stack.enter_context(claim(*(unit.path for unit in todo.values())))
+            for unit in todo.values():
+                sweep(folder, f".{unit.checkpoint.name}.*.partial", others=True)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
         for key in _run(dict(todo), stop, scheduler, progress):
@@ -229,7 +239,8 @@ def _run(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress:
 def _computed(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress: Progress | None) -> Iterator[str]:
     if scheduler is None:
         for key, unit in units.items():
-            compute(unit, lambda: check(stop), progress)
+            if not _is_made(unit):
+                compute(unit, lambda: check(stop), progress)
             yield key
         return
     arguments = {key: (unit,) for key, unit in units.items()}
@@ -248,12 +259,16 @@ def _compute_on_worker(unit: Unit, event: str) -> None:
             f"a Dask worker does not see {unit.store}", "the workspace must lie under the same path for every worker"
         )
     with _one_at_a_time:
-        try:
-            header = read_recipe(unit.path) if unit.path.exists() else None
-        except DataError:
-            header = None
-        if header != unit.recipe:  # a worker that was believed dead may have finished it
+        if not _is_made(unit):  # by a worker that was believed dead
             compute(unit, distant_stop(event))
+
+
+def _is_made(unit: Unit) -> bool:
+    """Whether someone has made it since we looked."""
+    try:
+        return unit.path.exists() and read_recipe(unit.path) == unit.recipe
+    except DataError:
+        return False
 
 
 def _shard_is_there(path: Path, recipe: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.processes import Process, this_process
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -39,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, read-only, or refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{this_process()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -60,6 +61,33 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes `content` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> None:
+    """Removes temporary files that processes left behind when they were killed.
+
+    Args:
+        others: those of other hosts too, of which nothing is known: for someone who knows that nobody writes there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    for path in folder.glob(pattern):
+        owner = Process.parse(path.name.split(".")[-2])
+        if owner is not None and owner != this_process() and (others or owner.gone) and not path.is_dir():
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be gone already.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,12 @@ BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through
 SCHEMA_HINT = "docs/shards.md describes a valid shard"
 MISSING_HINT = "check the path, or build it with `mmssl preprocess` or `mmssl extract`"
 DAMAGE_HINT = "delete it and run the command that built it again (`mmssl preprocess` or `mmssl extract`)"
+# What a file may declare beyond the bytes it stores, and how often more that may be where it is compressed: more is a
+# header that lies, and would fill the memory before anything is read.
+MOST_BEYOND = 2**26
+MOST_COMPRESSED = 256
+MOST_TEXT = 1000  # characters of one text of a data set
+_TEXTS_AT_ONCE = 64
 # Every HDF5 since 1.10 (2016) opens this, and from it on HDF5 checksums its own metadata too.
 _LIBVER = ("v110", "v110")
 # What h5py raises on files that are damaged, depending on where the damage is.
@@ -63,14 +70,21 @@ def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     with _damage(path, name):
         elsewhere = found.is_virtual or found.external or found.file.id != file.id
         if found.chunks:
-            declared = int(np.prod([-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True)]))
+            declared = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True))
             stored = found.id.get_num_chunks()
         else:
             declared, stored = found.nbytes, found.id.get_storage_size()
+        size = found.dtype.itemsize * max(math.prod(found.shape), math.prod(found.chunks or (0,)))
+        room = MOST_BEYOND + MOST_COMPRESSED * min(found.id.get_storage_size(), path.stat().st_size)
     if elsewhere:
         raise DataError(f"{path}: the data set {name} lies in another file")
     if stored < declared:
         raise DataError(f"{path}: {name} is declared as {found.shape}, but was not written to its end", DAMAGE_HINT)
+    if size > room:
+        raise DataError(
+            f"{path}: {name} is declared as {found.shape} in chunks of {found.chunks}, far more than the file holds",
+            DAMAGE_HINT,
+        )
     return found
 
 
@@ -107,7 +121,13 @@ def read_text(path: Path, source: h5py.Dataset) -> NDArray[np.str_]:
     if h5py.check_string_dtype(source.dtype) is None:
         raise DataError(f"{path}: {name} is {source.dtype}, not text")
     with _damage(path, name):
-        return np.asarray(source.asstr()[...], dtype=np.str_)
+        texts: list[str] = []
+        for start in range(0, len(source), _TEXTS_AT_ONCE):  # many may point to one long text
+            texts.extend(source.asstr()[start : start + _TEXTS_AT_ONCE])
+            longest = max(map(len, texts[start:]))
+            if longest > MOST_TEXT:
+                raise DataError(f"{path}: {name} holds a text of {longest} characters, more than {MOST_TEXT}")
+        return np.array(texts, dtype=np.str_)
 
 
 def attribute(path: Path, file: h5py.File, name: str) -> Any:
@@ -117,7 +137,12 @@ def attribute(path: Path, file: h5py.File, name: str) -> Any:
         DataError: it cannot be read.
     """
     with _damage(path, f"the attribute {name}"):
-        value = file.attrs.get(name)
+        if name not in file.attrs:
+            return None
+        declared = file.attrs.get_id(name)
+        if declared.dtype.itemsize * math.prod(declared.shape) > MOST_BEYOND:
+            raise MemoryError("it is declared far too large")
+        value = file.attrs[name]
         if isinstance(value, bytes):
             return value.decode()
         return value.item() if isinstance(value, np.generic) else value
@@ -177,7 +202,7 @@ def parse_json(path: Path, name: str, text: object, kind: type) -> Any:
     words = "a JSON list" if kind is list else "a JSON object"
     try:
         value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise DataError(f"{path}: the attribute {name} is not the text of {words}")

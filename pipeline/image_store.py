@@ -7,7 +7,6 @@ store is complete. Neither the time nor a path is in any of them: equal frames g
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import hdf5
 from pipeline.errors import DataError
-from pipeline.files import atomic_path, storage_error, write_atomically
+from pipeline.files import atomic_path, write_atomically
 from pipeline.images import SIZE, Bytes, DepthEncoding
 from pipeline.versions import versions
 
@@ -189,6 +188,7 @@ class StoreIndex(BaseModel):
         objects: name -> frames and digest, in order.
         skipped: sample id -> why the frame was left out.
         flawed: sample id -> why its depth carries no shape; the frame is in.
+        sha256: of all the rest; empty in an index that was written before it was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -202,6 +202,11 @@ class StoreIndex(BaseModel):
     objects: dict[str, Entry]
     skipped: dict[str, str]
     flawed: dict[str, str]
+    sha256: str = ""
+
+    def fingerprint(self) -> str:
+        """sha256 of everything but `sha256`."""
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,8 @@ class ImageStore:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise DataError(f"{path}: is not the index of an image store: {_first(error)}", MAKE_HINT) from None
+        if index.sha256 and index.sha256 != index.fingerprint():
+            raise DataError(f"{path}: its content does not match its checksum, so it was changed or damaged", MAKE_HINT)
         return cls(folder, index)
 
     @classmethod
@@ -236,6 +243,7 @@ class ImageStore:
         Raises:
             StorageError: the disk is full or refuses.
         """
+        index = index.model_copy(update={"sha256": index.fingerprint()})
         content = (index.model_dump_json(indent=1) + "\n").encode()
         path = folder / INDEX
         if not path.is_file() or path.read_bytes() != content:  # a store on a read-only disk can be complete
@@ -290,40 +298,6 @@ class ImageStore:
 def object_path(folder: Path, name: str) -> Path:
     """Where the file of an object lies in a store."""
     return folder / f"{name}.h5"
-
-
-def sweep(folder: Path) -> None:
-    """Removes temporary files that processes of this machine left behind when they were killed.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    for path in folder.glob(".*.partial"):
-        owner = path.name.split(".")[-2]
-        if owner.isdecimal() and not _alive(int(owner)):
-            remove(path)
-
-
-def remove(path: Path) -> None:
-    """Removes a file that may be gone already.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _first(error: ValidationError) -> str:

@@ -14,6 +14,7 @@ import pooch
 import requests
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
+from pipeline.claims import claim
 from pipeline.errors import DataError
 from pipeline.files import flush, sha256, storage_error
 
@@ -93,7 +94,7 @@ def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
     if isinstance(manifest, str):
         manifest = load(manifest)
     folder = raw / manifest.name
-    return {file.name: _find(file, folder, manifest.name) or _download(file, folder) for file in manifest.files}
+    return {file.name: _find(file, folder, manifest.name) or _get(file, folder) for file in manifest.files}
 
 
 def verify(file: RemoteFile, path: Path) -> None:
@@ -128,6 +129,11 @@ def _find(file: RemoteFile, folder: Path, name: str) -> Path | None:
             verify(file, path)
             return path
     return None
+
+
+def _get(file: RemoteFile, folder: Path) -> Path:
+    with claim(folder / file.name, wait=lambda: None):  # several jobs that begin at once want it
+        return _find(file, folder, folder.name) or _download(file, folder)
 
 
 def _download(file: RemoteFile, folder: Path) -> Path:

@@ -9,15 +9,17 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import washington
+from pipeline.claims import claim
 from pipeline.cluster import check, run_tasks
 from pipeline.errors import DataError, UsageError
-from pipeline.files import atomic_path
+from pipeline.files import atomic_path, remove
 from pipeline.image_store import (
     INDEX,
     Entry,
@@ -27,8 +29,6 @@ from pipeline.image_store import (
     ObjectImages,
     StoreIndex,
     object_path,
-    remove,
-    sweep,
     verify_object,
     write_object,
 )
@@ -130,6 +130,7 @@ def preprocess(
 
     Raises:
         DataError: there is no data set, an object has no readable frame, or a frame lacks what the encoding needs.
+        ClaimedError: another process is making this store.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the objects that were finished are kept.
     """
@@ -141,13 +142,15 @@ def preprocess(
     _log.info("%s: %d frames of %d objects in %s", dataset, len(index.frames), len(index.objects), raw)
     _tell("left out", {skipped.name: skipped.reason for skipped in index.skipped})
     source = _source(raw, index)
-    sweep(folder)
-    stamps = {name: _stamp(frames) for name, frames in _objects(index).items()}
-    with stop_requests() as stop:
-        headers = _existing(folder, settings, stamps, strict, stop)
-        tasks = {
-            name: (name, frames, settings, strict) for name, frames in _objects(index).items() if name not in headers
-        }
+    objects = _objects(index)
+    stamps = {name: _stamp(frames) for name, frames in objects.items()}
+    with stop_requests() as stop, ExitStack() as stack:
+        headers = _existing(folder, settings, stamps, strict, stop, _log.debug)
+        if len(headers) < len(stamps):
+            stack.enter_context(claim(folder, folders=True))
+            missing = {name: stamp for name, stamp in stamps.items() if name not in headers}
+            headers |= _existing(folder, settings, missing, strict, stop, _log.warning)  # others may have made some
+        tasks = {name: (name, frames, settings, strict) for name, frames in objects.items() if name not in headers}
         if tasks:
             remove(folder / INDEX)  # it is complete again when it is there again
         total = len(stamps)
@@ -157,9 +160,9 @@ def preprocess(
             _tell("no shape in its depth", images.flawed)
             if progress is not None:
                 progress(len(headers), total)
-    if not tasks:
-        _log.info("all %d objects were there already", total)
-    return ImageStore.finish(folder, _index(dataset, source, settings, trials, index, headers))
+        if not tasks:
+            _log.info("all %d objects were there already", total)
+        return ImageStore.finish(folder, _index(dataset, source, settings, trials, index, headers))
 
 
 def preview(dataset: str, root: Path, settings: ImageSettings, path: Path) -> None:
@@ -210,7 +213,12 @@ def _stamp(frames: Sequence[Frame]) -> str:
 
 
 def _existing(
-    folder: Path, settings: ImageSettings, stamps: Mapping[str, str], strict: bool, stop: Stop
+    folder: Path,
+    settings: ImageSettings,
+    stamps: Mapping[str, str],
+    strict: bool,
+    stop: Stop,
+    tell: Callable[..., None],
 ) -> dict[str, ObjectHeader]:
     """The headers of the objects that need not be made; what is there, but will not do, is named."""
     found: dict[str, ObjectHeader] = {}
@@ -222,12 +230,12 @@ def _existing(
         try:
             header = verify_object(path)
         except DataError as error:
-            _log.warning("%s; it is made again", error.message)
+            tell("%s; it is made again", error.message)
             continue
         if header.stamp != stamp:
-            _log.warning("%s: its raw frames have changed; it is made again", path)
+            tell("%s: its raw frames have changed; it is made again", path)
         elif header.name != name or dict(header.settings) != settings.model_dump():
-            _log.warning("%s: was made with other settings; it is made again", path)
+            tell("%s: was made with other settings; it is made again", path)
         elif strict and header.skipped:
             sample_id, reason = next(iter(header.skipped.items()))
             raise DataError(f"{sample_id}: {reason}", "without --strict such frames are listed and left out")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.claims import claim
 from pipeline.errors import DataError, UsageError
 from pipeline.files import flush, storage_error, write_atomically
 from pipeline.scene import Colour, Paint, Shot, View, shoot
@@ -264,39 +265,46 @@ def render(
     Raises:
         UsageError: a setting is out of range.
         DataError: another data set is there; it is never overwritten.
+        ClaimedError: another process is rendering it.
         StorageError: the disk is full or refuses.
     """
     settings = Settings(categories, objects_per_category, views, seed)
-    folder, unfinished = root / "rgbd-dataset", root / ".rgbd-dataset.partial"
-    if folder.exists():
-        if settings_of(folder) == asdict(settings):
-            return folder
+    folder = root / "rgbd-dataset"
+    if not folder.exists():
+        with claim(folder):
+            if not folder.exists():
+                _render(settings, folder, progress)
+    if settings_of(folder) != asdict(settings):
         raise DataError(f"{folder}: another data set is there", "choose another --root, or move it away")
+    return folder
+
+
+def _render(settings: Settings, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    unfinished = folder.with_name(f".{folder.name}.partial")
     try:
         if unfinished.exists():  # of a run that was killed
             shutil.rmtree(unfinished)
-        total = categories * objects_per_category
+        total = settings.categories * settings.objects_per_category
         for done in range(total):
-            category, number = divmod(done, objects_per_category)
+            category, number = divmod(done, settings.objects_per_category)
             _render_object(settings, category, number + 1, unfinished)
             if progress is not None:
                 progress(done + 1, total)
         write_atomically(unfinished / TRIALS_FILE, write_trials(_trials(settings)))
         write_atomically(unfinished / SETTINGS_FILE, json.dumps(asdict(settings), indent=1) + "\n")
         unfinished.rename(folder)
-        flush(root)
+        flush(folder.parent)
     except OSError as error:
         raise storage_error(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
 
 
 def settings_of(folder: Path) -> dict[str, int] | None:
     """The settings of the sample in a data set's folder, or None if it is not a rendered sample."""
     try:
         settings: dict[str, int] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return settings
 

@@ -60,7 +60,7 @@ def read_state(path: Path) -> State:
         raise DataError(f"there is no {path}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
     if _digest(tensors, values) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", MEND)

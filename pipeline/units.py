@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pipeline import hdf5, vgg
 from pipeline.errors import DataError
 from pipeline.features import FeatureSettings, fc1, fine_tune
-from pipeline.files import atomic_path
-from pipeline.image_store import ImageModality, ImageStore, remove
+from pipeline.files import atomic_path, remove
+from pipeline.image_store import ImageModality, ImageStore
 from pipeline.schema import Features
 from pipeline.vgg import Weights
 
@@ -166,10 +166,11 @@ def is_there(unit: Unit, ids: Sequence[str]) -> bool:
         with hdf5.reading(path) as file:
             digest = hdf5.attribute(path, file, "digest")
             rows = hdf5.dataset(path, file, "fc1").shape[0]
+            named = hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist()
         content = hashlib.sha256()
         for block in read_rows(path, np.ones(rows, np.bool_)):
             content.update(np.ascontiguousarray(block, "<f4").data)
-        if content.hexdigest() != digest or rows != len(ids):
+        if content.hexdigest() != digest or rows != len(ids) or named != list(ids):
             raise DataError(f"{path}: its content does not match its digest")
     except DataError as error:
         _log.warning("%s; it is made again", error.message)

@@ -277,13 +277,16 @@ class Crop(NamedTuple):
     corner: tuple[int, int] | None  # x, y of the crop's first pixel in the 640 x 480 frame, counted from 1, 1
 
 
+MOST_PIXELS = 2**24  # the data set's frames have 640 x 480
 _DEPTH_MODES = {"I;16", "I;16L", "I;16B", "I"}  # what Pillow, by version, makes of a 16-bit PNG
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded image."""
+    """A decoded image; a PNG alone, and of no more pixels than a camera's has."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it declares {image.width} x {image.height} pixels")
             image.load()
             return image
     except FileNotFoundError as error:

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "pipeline": [
-        "errors", "options", "files", "versions", "interrupts", "state", "schema", "hdf5", "shards", "manifests",
-        "digits", "datasets", "images", "washington", "solids", "scene", "sample", "cluster", "image_store",
-        "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract", "demo",
+        "errors", "options", "processes", "files", "claims", "versions", "interrupts", "state", "schema", "hdf5",
+        "shards", "manifests", "digits", "datasets", "images", "washington", "solids", "scene", "sample", "cluster",
+        "image_store", "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract", "demo",
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
@@ -21,7 +21,8 @@ ORDER = {
         "outcomes", "report",
     ],
 }  # fmt: skip
-FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "state", "shards"}  # what the trainer may know of stage 1
+# What the trainer may know of stage 1.
+FROM_PIPELINE = {"errors", "files", "claims", "versions", "interrupts", "state", "shards"}
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:

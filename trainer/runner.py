@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pipeline.claims import claim
 from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
@@ -152,6 +153,7 @@ def train_all(
         The runs, all done, in the order of the jobs.
 
     Raises:
+        ClaimedError: another process is training one of them.
         MmsslError: whatever stops one stack stops all; what was saved stays.
     """
     runs = [Run.prepare(folder, job.settings) for folder, job in zip(folders, jobs, strict=True)]
@@ -159,6 +161,16 @@ def train_all(
     open_runs = [run for run in runs if not run.done]
     if len(open_runs) < len(runs):
         _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
+    with claim(*(run.folder for run in open_runs), folders=True) as held:
+        for run in open_runs:
+            run.claim = held
+        _train_open([run for run in open_runs if not run.done], shards, device, progress, stack)
+    return runs
+
+
+def _train_open(
+    open_runs: Sequence[Run], shards: Mapping[int, Shard], device: torch.device, progress: Progress, stack: int
+) -> None:
     groups: dict[tuple[str, int, int, bool], list[Run]] = {}
     for run in open_runs:
         checkpoint = run.read_checkpoint()
@@ -169,7 +181,6 @@ def train_all(
         for start in range(0, len(group), stack):
             together = group[start : start + stack]
             _train_stack(together, [shards[id(run)] for run in together], device, progress)
-    return runs
 
 
 def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.device, progress: Progress) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.claims import Claim
 from pipeline.errors import DataError, UsageError
 from pipeline.files import write_atomically
 from pipeline.state import MEND, State, read_state, write_state
@@ -29,11 +30,16 @@ Checkpoint = State  # of one replica
 
 
 class Run:
-    """One replica's folder."""
+    """One replica's folder.
+
+    Attributes:
+        claim: of whoever trains it; nothing is written any more once it is lost.
+    """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
+        self.claim: Claim | None = None
 
     @classmethod
     def prepare(cls, folder: Path, settings: Settings) -> "Run":
@@ -66,7 +72,7 @@ class Run:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
         try:
             return cls(folder, build(values, source=str(path)))
@@ -107,6 +113,7 @@ class Run:
         return rows
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
+        self._check()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -114,6 +121,7 @@ class Run:
         write_atomically(self.folder / "metrics.csv", text.getvalue())
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._check()
         values = {**checkpoint.values, "settings": self.settings.fingerprint()}
         write_state(self.folder / "checkpoint.safetensors", Checkpoint(checkpoint.tensors, values))
 
@@ -131,7 +139,12 @@ class Run:
             raise DataError(f"{path} belongs to a run of other settings", MEND)
         return checkpoint
 
+    def _check(self) -> None:
+        if self.claim is not None:
+            self.claim.check()
+
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
+        self._check()
         write_state(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -178,7 +191,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DataError(
             f"there is no {path}: the run is not done", "the same mmssl train command goes on with it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object")

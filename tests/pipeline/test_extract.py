@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.features import FeatureSettings, fc1, fine_tune
 from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
+from pipeline.processes import this_process
 from pipeline.shards import Shard
 from pipeline.vgg import Weights, make_network
 from pipeline.washington import index_dataset, labelled_ids, split_frames, trials_of
@@ -268,14 +270,14 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk, prepared):
 def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(root, undisturbed):
     extract(root, (3,))
     extract(root, (0,), modalities=["rgb"])
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    dead = replace(this_process(), start=this_process().start + 1)  # a number that another process has now
+    assert dead.gone
     unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
     # Killed after the unit's file and before its checkpoint's removal, while writing a unit, and while writing a shard.
     unit.with_suffix(".checkpoint.safetensors").write_bytes(b"whole, but not needed any more")
-    unit.with_name(f".split-0-depth.h5.{gone.pid}.partial").write_bytes(b"half")
-    (root / "shards" / f".rgbd-32-split-0.h5.{gone.pid}.partial").write_bytes(b"half")
-    mine = root / "shards" / f".rgbd-32-split-9.h5.{os.getpid()}.partial"
+    unit.with_name(f".split-0-depth.h5.{dead}.partial").write_bytes(b"half")
+    (root / "shards" / f".rgbd-32-split-0.h5.{dead}.partial").write_bytes(b"half")
+    mine = root / "shards" / f".rgbd-32-split-9.h5.{this_process()}.partial"
     mine.write_bytes(b"of a process that is alive")
     extract(root, (0, 3))
     assert mine.exists()

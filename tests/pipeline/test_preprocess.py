@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -21,6 +22,7 @@ from pipeline.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.image_store import ImageSettings, ImageStore, verify_object
 from pipeline.images import encode_depth, resize_rgb
 from pipeline.options import settings_of
+from pipeline.processes import this_process
 from pipeline.washington import index_dataset, read_frame
 
 SMALL = ImageSettings(size=40)
@@ -265,6 +267,7 @@ def wait_for(process, done):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_object_it_goes_on_to_the_same_store(root, undisturbed, workers):
+    dead = replace(this_process(), pid=2**22 + 1)  # more than there can be
     for done in (1, 3) if workers == 1 else (2,):
         process = python(RUN, root, workers)
         wait_for(process, done)
@@ -274,7 +277,7 @@ def test_killed_at_any_object_it_goes_on_to_the_same_store(root, undisturbed, wo
         gone, alive = psutil.wait_procs(children, timeout=15)
         assert not alive, f"left running: {alive}, ended: {gone}"
         assert not (root / "images" / "rgbd-40" / "index.json").exists()
-    (root / "images" / "rgbd-40" / f".cup_4.h5.{process.pid}.partial").write_bytes(b"half")
+    (root / "images" / "rgbd-40" / f".cup_4.h5.{dead}.partial").write_bytes(b"half")
     process = python(RUN, root, workers)
     process.communicate()
     assert process.returncode == 0

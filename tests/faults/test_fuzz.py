@@ -1,0 +1,30 @@
+"""`fuzz.py` as a test: no traceback, no hang, no growth, and a good file of each kind is read."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from faults.conftest import FULL, count
+from faults.zygote import ROOT
+
+
+def test_bad_files_and_commands_are_refused_in_a_sentence(tmp_path: Path, tally: Callable[..., None]) -> None:
+    total = count(300, 10_000)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "faults" / "fuzz.py", tmp_path, str(total), "0"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1500 if FULL else 120,
+    )
+    assert done.returncode == 0, f"{(tmp_path / 'last').read_text()}: {done.stderr[-2000:]}"
+    found = json.loads(done.stdout)
+    assert not found["faults"], "\n".join(found["faults"][:3])
+    assert sum(found["counts"].values()) == total
+    assert found["grown"] < 64 * 2**20
+    for what, number in found["counts"].items():
+        tally(f"fuzzed {what}", number)
+    tally("seconds that the slowest of them took (rounded up)", int(found["slowest"]) + 1)
