@@ -512,17 +512,19 @@ def runs(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Where to look; by default the workspace's runs.")
     ] = None,
-    curves: Annotated[Path | None, typer.Option(help="Draw accuracy against epochs into this PNG file.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against epochs into this .png, .svg or .pdf file.")
+    ] = None,
     as_json: Json = False,
     root: Root = WORKSPACE,
 ) -> None:
     """List the runs that are there."""
-    from trainer import report
+    from trainer import figures
     from trainer.runs import find
 
     found = find(folders or [root / "runs"])
     if curves is not None:
-        report.curves(found, curves)
+        figures.curves(found, curves)
         _log.info("wrote %s", curves)
     if as_json:
         console.as_json([_as_dict(run) for run in found])
