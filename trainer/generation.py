@@ -8,7 +8,7 @@ the posterior's mean, and what is shown is the mean of the target's distribution
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +36,6 @@ from trainer.runs import Run
 from trainer.step import precision
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FAINT = 0.4  # how bright the given half is shown beside the one that is made
@@ -81,14 +80,28 @@ def figure5(runs: Sequence[Run], path: Path, device: torch.device = _CPU) -> Non
     save(generation_figure(runs, device), path)
 
 
-def load_subject(run: Run, device: torch.device = _CPU) -> Subject:
-    """
+def load_subjects(runs: Sequence[Run], device: torch.device = _CPU) -> Iterator[Subject]:
+    """The runs, loaded one at a time, in an order that reads data as rarely as may be.
+
     Raises:
-        DataError: the run is not done, or its shard is missing or another one.
+        DataError: a run is not done, or its shard is missing or another one.
     """
-    shard = shard_of(run)
-    data = load([run.settings], [shard], device)
-    return Subject(run, shard, data, *load_model(run, data, device))
+    shard: Shard | None = None
+    data: Data | None = None
+    last = ""
+    for run in sorted(runs, key=_data_key):
+        if shard is None or shard.digest != run.settings.digest:
+            shard = shard_of(run)
+        if data is None or last != _data_key(run):
+            data, last = load([run.settings], [shard], device), _data_key(run)
+        yield Subject(run, shard, data, *load_model(run, data, device))
+
+
+def _data_key(run: Run) -> str:
+    """Equal for runs that see the same examples."""
+    settings = run.settings
+    seen = (settings.modalities, settings.labels, settings.seed, settings.learns_labels)
+    return f"{settings.data} {settings.digest} {seen}"
 
 
 def generate(
@@ -278,20 +291,30 @@ def panels(
         UsageError: as `generate`.
         DataError: a run is not done, or its shard is missing or another one.
     """
-    groups = [group[0] for group in grouped(runs)]
-    labels = _labels(groups)
-    found: dict[tuple[str, str], tuple[Shard, Made, dict[str, NDArray[np.float32]]]] = {}
-    for run, label in zip(groups, labels, strict=True):
-        subject = load_subject(run, device)
+    first = [group[0] for group in grouped(runs)]
+    labels = {id(run): label for run, label in zip(first, _labels(first), strict=True)}
+    found: dict[tuple[str, str], tuple[Shard, list[tuple[Run, Made]]]] = {}
+    for subject in load_subjects(first, device):
         seen = [modality.name for modality in subject.data.modalities]
         for goal in [target] if target is not None else seen:
             made = generate(subject, given or [m for m in seen if m != goal], goal, examples, iterations)
-            _, first, methods = found.setdefault((subject.shard.digest, goal), (subject.shard, made, {}))
-            if set(first.given) != set(made.given):
-                raise UsageError(f"{run.folder} makes {goal} from other modalities than {runs[0].folder}")
-            for means, values in made.made.items():
-                methods[f"{label} (iterative)" if means == "iterative" else label] = values
-    return [Panel(shard, made, methods) for shard, made, methods in found.values()]
+            _, before = found.setdefault((subject.shard.digest, goal), (subject.shard, []))
+            if before and set(before[0][1].given) != set(made.given):
+                raise UsageError(f"{subject.run.folder} makes {goal} from other modalities than {before[0][0].folder}")
+            before.append((subject.run, made))
+    order = list(TITLES)
+    return [
+        Panel(
+            shard,
+            own[0][1],
+            {
+                f"{labels[id(run)]} (iterative)" if means == "iterative" else labels[id(run)]: values
+                for run, made in sorted(own, key=lambda pair: order.index(pair[0].settings.model))
+                for means, values in made.made.items()
+            },
+        )
+        for (shard, own) in found.values()
+    ]
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -328,19 +351,31 @@ def draw_panels(shown: Sequence[Panel]) -> "Figure":
     from matplotlib.figure import Figure
 
     mosaics = [_mosaic(panel) for panel in shown]
-    width = 7.2
-    heights = [0.55 + (width - 1.6) * image.shape[0] / image.shape[1] for image, _, _ in mosaics]
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
-    axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights).flat
-    for axis, panel, (image, rows, columns) in zip(axes, shown, mosaics, strict=True):
-        _show(axis, image)
+    classes = [[_class(panel, label) for label in panel.shard.test.labels[panel.made.rows]] for panel in shown]
+    longest = max(len(name) for panel in shown for name in (f"true {panel.made.target}", *panel.methods))
+    left, width, above = 0.25 + 0.075 * longest, 5.6, 0.4  # inches
+    below = [0.2 + 0.07 * max(map(len, own)) for own in classes]
+    heights = [width * image.shape[0] / image.shape[1] for image, _, _ in mosaics]
+    total = sum(heights) + sum(below) + above * len(shown)
+    figure = Figure(figsize=(left + width + 0.1, total))
+    top = total
+    for panel, own, (image, rows, columns), height, foot in zip(shown, classes, mosaics, heights, below, strict=True):
+        top -= above + height
+        axis = figure.add_axes(
+            (left / figure.get_figwidth(), top / total, width / figure.get_figwidth(), height / total)
+        )
+        top -= foot
+        axis.imshow(image, interpolation="nearest", aspect="auto")
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
         axis.set_title(panel.title)
         axis.set_yticks(rows, [f"true {panel.made.target}", *panel.methods])
-        labels = panel.shard.test.labels[panel.made.rows]
-        classes = [panel.shard.classes[label] if label >= 0 else "?" for label in labels]
-        long = max(map(len, classes)) > 3
-        axis.set_xticks(columns, classes, rotation=90 if long else 0)
+        axis.set_xticks(columns, own, rotation=90 if max(map(len, own)) > 3 else 0)
     return figure
+
+
+def _class(panel: Panel, label: int) -> str:
+    return panel.shard.classes[label] if label >= 0 else "?"
 
 
 def _mosaic(panel: Panel) -> tuple[NDArray[np.float32], list[float], list[float]]:
@@ -360,12 +395,6 @@ def _mosaic(panel: Panel) -> tuple[NDArray[np.float32], list[float], list[float]
         rows.append(top + height / 2 - 0.5)
         top += height + (after_true if number == 0 else gap)
     return canvas, rows, [column * (width + gap) + width / 2 - 0.5 for column in range(count)]
-
-
-def _show(axis: "Axes", image: NDArray[np.float32]) -> None:
-    axis.imshow(image, interpolation="nearest")
-    axis.spines[:].set_visible(False)
-    axis.tick_params(length=0)
 
 
 def write_generated(runs: Sequence[Run], path: Path, device: torch.device = _CPU, **options: Any) -> None:

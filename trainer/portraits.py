@@ -1,7 +1,7 @@
 """Pictures of a finished run that need its model: its latent space, its confusions, how far its confidence is right."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def confusion_figure(found: Predictions, classes: Sequence[str]) -> "Figure":
     """Confusion matrices, a panel for each subset of modalities; shares of the true class, in per cent."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.1 * len(found), 4.4), layout="constrained")
+    figure = Figure(figsize=(4.1 * len(found), 4.6), layout="constrained")
     for panel, (given, (log_q, label)) in zip(
         figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True
     ):
@@ -114,8 +114,8 @@ def reliability_figure(found: Predictions) -> "Figure":
             marker=marker(number),
             label=f"given {given}: ECE {error:.3f}",
         )
-    panel.set_xlim(0, 1.02)
-    panel.set_ylim(0, 1.02)
+    panel.set_xlim(0, 1.06)
+    panel.set_ylim(0, 1.06)
     panel.set_xlabel("confidence")
     panel.set_ylabel("accuracy")
     panel.grid(True)
@@ -142,41 +142,32 @@ def latents(subject: Subject, points: int = POINTS) -> tuple[dict[str, NDArray[n
     return found, data.label.cpu().numpy()[rows]
 
 
-def project(
-    points: dict[str, NDArray[np.float32]], method: Literal["pca", "t-sne"] = "pca", seed: int = 0
-) -> dict[str, NDArray[np.float32]]:
-    """Points `[N, Z]` of each subset in two dimensions, by one projection for all.
-
-    PCA is fitted on the points of all modalities (the last subset); t-SNE lays out the points of all subsets together.
-    """
+def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Points `[N, Z]` of each subset in two dimensions, by PCA of the last subset's, which is of all modalities."""
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
-    if method == "t-sne":
-        every = np.concatenate(list(points.values()))
-        perplexity = min(30.0, (len(every) - 1) / 3)
-        flat = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(every)
-        return dict(zip(points, np.split(flat, len(points)), strict=True))
     last = list(points.values())[-1]
-    pca = PCA(n_components=min(2, *last.shape), random_state=seed).fit(last)
+    pca = PCA(n_components=min(2, *last.shape), random_state=0).fit(last)
     projected = {given: pca.transform(own) for given, own in points.items()}
     return {given: np.pad(own, ((0, 0), (0, 2 - own.shape[1]))) for given, own in projected.items()}
 
 
 @styled
-def latent_figure(subject: Subject, method: Literal["pca", "t-sne"] = "pca") -> "Figure":
-    """The latent space of a run, a panel for each subset of modalities, coloured by class and named at its middle."""
+def latent_figure(subject: Subject) -> "Figure":
+    """The latent space's first two principal components, a panel for each subset of modalities, coloured by class."""
     from matplotlib.figure import Figure
 
     points, label = latents(subject)
-    flat = project(points, method)
+    flat = project(points)
     figure = Figure(figsize=(3.6 * len(flat), 3.9), layout="constrained")
     panels = figure.subplots(1, len(flat), sharex=True, sharey=True, squeeze=False).flat
     for panel, (given, own) in zip(panels, flat.items(), strict=True):
         for number, name in enumerate(subject.data.classes):
             mine = own[label == number]
             if len(mine):
-                panel.scatter(*mine.T, s=7, color=colour(number), marker=marker(number), linewidths=0, alpha=0.75)
+                panel.scatter(
+                    *mine.T, s=7, color=colour(number), marker=marker(number), linewidths=0, alpha=0.75, rasterized=True
+                )
                 _name(panel, np.median(mine, axis=0), name)
         panel.set_title(f"given {given}")
         panel.set_xticks([])
