@@ -552,7 +552,7 @@ def generate(
 ) -> None:
     """Make one modality from another, by every means that the runs' models have, under the true one."""
     from trainer import runner
-    from trainer.generation import write_generated
+    from trainer.mosaics import write_generated
     from trainer.runs import Run
 
     where = runner.choose_device(device)
@@ -579,18 +579,25 @@ def report(
     root: Root = WORKSPACE,
 ) -> None:
     """Put results beside the paper's, and runs with their curves, onto one page."""
-    from trainer import page, runner
+    from trainer import page, rendering, runner
 
     where = runner.choose_device(device)
     if html is None and markdown is None and as_json is None:
         html = Path("report.html")
-    forms = ((html, page.html), (markdown, page.markdown), (as_json, page.as_json))
+    forms = ((html, rendering.html), (markdown, rendering.markdown), (as_json, rendering.as_json))
     outcomes, found = page.read(what or [root / "runs"])
     made = page.compose(outcomes, found, where, models)
     for path, form in forms:
         if path is not None:
-            page.write(made, path, form)
+            rendering.write(made, path, form)
             console.say(str(path.resolve()))
+
+
+def _accuracies(run: "Run") -> str:
+    scores = run.result().scores
+    return ", ".join(
+        f"{s.given}{f' ({s.means})' if s.means == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
+    )
 
 
 def _as_dict(run: "Run") -> dict[str, Any]:

@@ -18,7 +18,7 @@ ORDER = {
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
         "data", "regularisers", "objectives", "evaluation", "runs", "step", "memory", "training", "runner", "outcomes",
-        "report", "drawing", "figures", "generation", "portraits", "page",
+        "report", "drawing", "generation", "mosaics", "figures", "portraits", "gallery", "page", "rendering",
     ],
 }  # fmt: skip
 FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "state", "shards"}  # what the trainer may know of stage 1

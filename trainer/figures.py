@@ -1,7 +1,7 @@
-"""The paper's figures and others that need no more than what lies in the runs' folders: metrics and results.
+"""The paper's figures, and others that need no more than what lies in the runs' folders: metrics and results.
 
-Each `..._figure` function makes a matplotlib figure, which `trainer.drawing.save` writes; `figure4` and `figure6` do
-both. Figure 5, which needs the models, is `trainer.generation`'s.
+Each `..._figure` function makes a matplotlib figure, which `trainer.drawing.save` writes; `figure4`, `figure5` and
+`figure6` do both.
 """
 
 import statistics
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
 from trainer.drawing import colour, marker, save, styled
+from trainer.generation import CPU
+from trainer.mosaics import generation_figure
 from trainer.report import TITLES, grouped, names
 from trainer.runs import Run
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,6 +28,16 @@ Curve = tuple[list[float], list[float], list[float]]  # mean, lowest and highest
 def figure4(runs: Sequence[Run], path: Path) -> None:
     """Accuracy per epoch, a line for each alpha: `alpha_figure`, written to a .svg, .png or .pdf file."""
     save(alpha_figure(runs), path)
+
+
+def figure5(runs: Sequence[Run], path: Path, device: "torch.device | None" = None) -> None:
+    """Each modality from the others, a panel for each data set and direction: `trainer.mosaics.generation_figure`.
+
+    Args:
+        path: a .svg, .png or .pdf file.
+        device: the CPU where None.
+    """
+    save(generation_figure(runs, device or CPU), path)
 
 
 def figure6(runs: Sequence[Run], path: Path) -> None:

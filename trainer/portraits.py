@@ -119,7 +119,7 @@ def reliability_figure(found: Predictions) -> "Figure":
     panel.set_xlabel("confidence")
     panel.set_ylabel("accuracy")
     panel.grid(True)
-    panel.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
