@@ -114,7 +114,7 @@ def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Outcome]], list[Run]]:
             candidates = (file for file in path.rglob("*.json") if file.parent not in inside)
             outcomes += [(file, read_outcome(file)) for file in candidates if _is_outcome(file)]
         else:
-            raise DataError(f"there is no {path}", "list runs: mmssl runs")
+            raise DataError(f"there is no {path}", "train a run: mmssl train sshmvae-kl")
     if not outcomes and not runs:
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: there is neither a run nor a result to report", "train one: mmssl train sshmvae-kl")
@@ -242,12 +242,10 @@ def _caveats(runs: Sequence[Run]) -> Iterator[str]:
     epochs = _epochs_of_the_paper(first)
     if epochs is None:
         yield "These data are not the paper's: no number here compares with its tables."
-    for run in runs:
-        if epochs is not None and run.settings.epochs < epochs:
-            few = sorted({one.settings.epochs for one in runs if one.settings.epochs < epochs})
-            counts = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
-            yield f"Reduced: {counts} epochs instead of the paper's {epochs}."
-            break
+    few = sorted({run.settings.epochs for run in runs if epochs is not None and run.settings.epochs < epochs})
+    if few:
+        counts = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+        yield f"Reduced: {counts} epoch{'s' if few[-1] > 1 else ''} instead of the paper's {epochs}."
     if all(len(group) == 1 for group in grouped(runs)):
         yield "One run a setting: differences may be chance."
 
