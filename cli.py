@@ -593,13 +593,6 @@ def report(
             console.say(str(path.resolve()))
 
 
-def _accuracies(run: "Run") -> str:
-    scores = run.result().scores
-    return ", ".join(
-        f"{s.given}{f' ({s.means})' if s.means == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
-    )
-
-
 def _as_dict(run: "Run") -> dict[str, Any]:
     from dataclasses import asdict
 
