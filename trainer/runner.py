@@ -219,13 +219,7 @@ def evaluate_run(
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.
     """
-    provenance = run.provenance()
-    if not isinstance(provenance.get("shard"), str):
-        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
-    path = Path(provenance["shard"])
-    shard = Shard.open(path)
-    if shard.digest != run.settings.digest:
-        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    shard = shard_of(run)
     data = load([run.settings], [shard], device)
     model, noise = load_model(run, data, device)
     settings = run.settings
@@ -238,6 +232,22 @@ def evaluate_run(
             samples=settings.samples if samples is None else samples,
         )
     return result
+
+
+def shard_of(run: Run) -> Shard:
+    """The shard that a finished run was trained on.
+
+    Raises:
+        DataError: the run is not done, or its shard is missing, damaged or another one.
+    """
+    provenance = run.provenance()
+    if not isinstance(provenance.get("shard"), str):
+        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+    path = Path(provenance["shard"])
+    shard = Shard.open(path)
+    if shard.digest != run.settings.digest:
+        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    return shard
 
 
 def load_model(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, Noise]:
