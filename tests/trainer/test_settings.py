@@ -139,8 +139,9 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
     changes: dict[str, Any] = {
         "model": "sshmvae-kl", "data": "other", "digest": "0", "split": 1, "modalities": ("x",), "labels": "all",
         "seed": 1, "alpha": 2, "beta": 2, "label": "exact", "temperature": 0.2, "epochs": 3, "batch_size": 9,
-        "labelled_batch_size": 9, "learning_rate": 1e-2, "precision": "fp32", "iterations": 9, "samples": 1,
-        "partial_alpha": 1, "consistency": 1, "smoothness": 1, "radius": 1, "averaging": 0.9, "schedule": "cosine",
+        "labelled_batch_size": 9, "window": 99, "learning_rate": 1e-2, "precision": "fp32", "iterations": 9,
+        "samples": 1, "partial_alpha": 1, "consistency": 1, "smoothness": 1, "radius": 1, "averaging": 0.9,
+        "schedule": "cosine",
         "networks": GOOD["networks"] | {"q(y|a)": "a, DK"},
     }  # fmt: skip
     assert changes.keys() == Settings.model_fields.keys()
