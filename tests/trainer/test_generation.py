@@ -16,7 +16,7 @@ from trainer.generation import choose_examples, generate, load_subjects, reconst
 from trainer.mosaics import FAINT, draw_panels, generation_figure, image_shape, panels, write_generated
 from trainer.runs import Run
 
-EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 15}
+EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 20}
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
 
 
@@ -26,7 +26,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("halves")
     shard = make_shard(folder / "shard.h5", HALVES)
     return {
-        model: run_stack(folder / model, [make_settings(model, shard, epochs=epochs, precision="fp32")], [shard])[0]
+        model: run_stack(folder / model, [make_settings(model, shard, epochs=epochs, learning_rate=3e-2)], [shard])[0]
         for model, epochs in EPOCHS.items()
     }
 
