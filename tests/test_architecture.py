@@ -17,8 +17,8 @@ ORDER = {
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
-        "data", "regularisers", "objectives", "evaluation", "runs", "step", "memory", "training", "runner", "outcomes",
-        "report",
+        "data", "regularisers", "objectives", "evaluation", "runs", "step", "memory", "training", "rivals.clustering",
+        "rivals.rounds", "rivals.svm", "rivals.deep", "rivals", "runner", "outcomes", "report",
     ],
 }  # fmt: skip
 FROM_PIPELINE = {"errors", "files", "versions", "interrupts", "state", "shards"}  # what the trainer may know of stage 1
