@@ -28,13 +28,19 @@ def convex_clusters(points: NDArray[np.float64], granularity: float = 1.0) -> ND
         return np.zeros(count, np.int64)
     beta = granularity * count**2 * np.log(count) / distance.sum()
     kernel = np.exp(-beta * distance)
-    q = np.full(count, 1 / count)
-    for _ in range(STEPS):
-        q *= (kernel / (kernel @ q)[:, None]).mean(0)
+    q = exemplar_weights(kernel)
     q[q < SMALL * q.max()] = 0
     with np.errstate(divide="ignore"):
         exemplar: NDArray[np.int64] = (np.log(q) - beta * distance).argmax(1)
     return exemplar
+
+
+def exemplar_weights(kernel: NDArray[np.float64], steps: int = STEPS) -> NDArray[np.float64]:
+    """The weights q that maximise sum_i log (kernel q)_i, by EM from equal ones."""
+    q = np.full(len(kernel), 1 / len(kernel))
+    for _ in range(steps):
+        q *= (kernel / (kernel @ q)[:, None]).mean(0)
+    return q
 
 
 def diverse(clusters: NDArray[np.int64], count: int) -> NDArray[np.int64]:

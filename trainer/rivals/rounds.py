@@ -252,8 +252,12 @@ def restore(run: Run, names: Sequence[str]) -> tuple[int, dict[str, Taught]]:
     checkpoint = run.read_checkpoint()
     if checkpoint is None:
         return 0, {name: Taught.nothing() for name in names}
+    tensors = checkpoint.tensors
     taught = {
-        name: Taught(*(checkpoint.tensors[f"{own.name} of {name}"].numpy() for own in fields(Taught))) for name in names
+        name: Taught(*(tensors[f"{own.name} of {name}"].numpy() for own in fields(Taught)))
+        if f"rows of {name}" in tensors
+        else Taught.nothing()
+        for name in names
     }
     return int(checkpoint.values["rounds"]), taught
 
@@ -262,6 +266,7 @@ def _save(run: Run, done: int, taught: Mapping[str, Taught]) -> None:
     tensors = {
         f"{own.name} of {name}": torch.from_numpy(getattr(more, own.name))
         for name, more in taught.items()
+        if len(more.rows)
         for own in fields(Taught)
     }
     run.write_checkpoint(Checkpoint(tensors, {"rounds": done}))
