@@ -41,7 +41,7 @@ class CoTraining(BaseModel):
     pool: Annotated[int, Field(ge=0)] = 0
     cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     scale: Literal["features", "view"] = "view"
-    candidates: Positive = 5
+    candidates: Positive = 2
     granularity: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     passes: Positive = 20
     least_steps: Positive = 200
