@@ -199,9 +199,9 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     for run, result in zip(runs, results, strict=True):
         _raise_if_not_finite(run, result)
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
-        own = {name: tensor[r] for name, tensor in weights.items()}
+        mine = {name: tensor[r] for name, tensor in weights.items()}
         how = {"stacked with": len(runs) - 1, "steps an epoch": step.per_epoch}
-        _finish(run, own, results[r], environment(device) | {"shard": str(shard.path.resolve())} | how, begun, clock)
+        _finish(run, mine, results[r], environment(device) | {"shard": str(shard.path.resolve())} | how, begun, clock)
 
 
 def _train_rival(run: Run, shard: Shard, device: torch.device, progress: Progress) -> None:

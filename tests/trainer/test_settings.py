@@ -173,7 +173,7 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
 
 def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
     changes: dict[str, Any] = {
-        "additions": 3, "pool": 9, "cost": 2, "scale": "features", "candidates": 2, "granularity": 2, "passes": 3,
+        "additions": 3, "pool": 9, "cost": 2, "scale": "features", "candidates": 7, "granularity": 2, "passes": 3,
         "least_steps": 9,
     }  # fmt: skip
     assert changes.keys() == CoTraining.model_fields.keys()
