@@ -374,7 +374,9 @@ def verify(files: list[Path]) -> None:
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="jmvae, jmvae-kl, m2, sdgm, ssmvae, sshmvae or sshmvae-kl")],
+    model: Annotated[
+        str, typer.Argument(help="jmvae, jmvae-kl, m2, sdgm, ssmvae, sshmvae, sshmvae-kl, ct-svm or cotraining")
+    ],
     data: Annotated[
         str | None,
         typer.Option(
@@ -393,7 +395,12 @@ def train(
     beta: Annotated[
         str | None, typer.Option(help="Weight of the divergence (eq. 13), one or several: 0.1,1,10.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the unlabelled examples.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the unlabelled examples; rounds of co-training.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="'bound' (eq. 7), or 'classifier': log q(y|.) of the labelled ones alone.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Unlabelled examples a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
     label: Annotated[
@@ -442,6 +449,7 @@ def train(
     given = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
         "epochs": epochs,
+        "objective": objective,
         "batch_size": batch_size,
         "learning_rate": lr,
         "label": label,

@@ -190,7 +190,7 @@ def runs(found: Sequence["Run"]) -> None:
     """Runs, how far they are, and their accuracies."""
     table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
     for run in found:
-        epochs = f"{len(run.metrics())} of {run.settings.epochs}"
+        epochs = f"{len(run.metrics())} of {run.settings.epochs}{' rounds' if run.settings.cotraining else ''}"
         table.add_row(run.folder.name, epochs, _accuracies(run) if run.done else "[yellow]not done[/]")
     out.print(table)
 
@@ -212,7 +212,7 @@ def evaluation(title: str, result: "Evaluation") -> None:
             score.given, MEANS[score.means], f"{100 * score.accuracy:.2f}", f"{score.nll:.3f}", f"{score.ece:.3f}"
         )
     out.print(table)
-    say(f"ELBO per test example: {result.elbo:.2f} nats")
+    say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 
 
 def results(found: "ResultTable", done: Sequence["Run"]) -> None:

@@ -17,9 +17,9 @@ ORDER = {
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
-        "memory", "data", "streaming", "regularisers", "objectives", "evaluation", "runs", "step", "training", "runner",
-        "outcomes", "report", "drawing", "generation", "mosaics", "figures", "portraits", "gallery", "page",
-        "rendering",
+        "memory", "data", "streaming", "regularisers", "objectives", "evaluation", "runs", "step", "training",
+        "rivals.clustering", "rivals.rounds", "rivals.svm", "rivals.deep", "rivals", "runner", "outcomes", "report",
+        "drawing", "generation", "mosaics", "figures", "portraits", "gallery", "page", "rendering",
     ],
 }  # fmt: skip
 # What the trainer may know of stage 1.

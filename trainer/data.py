@@ -48,7 +48,8 @@ class Stream:
 class Examples:
     """Rows of one replica in the flat tensors, and the ids of the labelled ones.
 
-    `unlabelled` is the rest of the training set; all of it for a model that learns from no label.
+    `unlabelled` is the rest of the training set; all of it for a model that learns from no label, nothing for a
+    classifier that is trained alone.
     """
 
     labelled: Rows
@@ -195,6 +196,8 @@ def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...
 
 def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
     """Whether the run has unlabelled examples beside its labelled ones."""
+    if settings.objective == "classifier":
+        return False
     return not settings.learns_labels or len(choose_labelled(settings, shard)) < shard.train.rows
 
 
@@ -203,6 +206,8 @@ def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
     labelled = choose_labelled(settings, shard)
     every = np.arange(train.rows)
     unlabelled = np.setdiff1d(every, labelled) if settings.learns_labels else every
+    if settings.objective == "classifier":
+        unlabelled = every[:0]
     known = np.flatnonzero(test.labels >= 0)
     if len(known) == 0:
         raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")

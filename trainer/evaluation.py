@@ -1,7 +1,6 @@
 """How good a classifier is for every subset of modalities: accuracy, likelihood of the label, calibration, the ELBO."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ class Score:
 
     Attributes:
         given: the modalities, `x+w`.
-        means: what stands in for the others: `zeros`, `iterative`, `encoders`; `none` where none is missing.
+        means: what stands in for the others: `zeros`, `iterative`, `encoders`; `none` where none is missing; `views`
+            where the given ones have classifiers of their own.
         accuracy: share of examples whose most probable label is right.
         nll: mean of -log q(y|given) of the right label, in nats.
         ece: expected calibration error of the most probable label, in [0, 1].
@@ -49,10 +49,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One replica's scores, and its ELBO per test example (the unlabelled bound, one sample), in nats."""
+    """One replica's scores, and its ELBO per test example (the unlabelled bound, one sample), in nats.
+
+    There is no ELBO (None) where no bound was trained, or none was asked for.
+    """
 
     scores: tuple[Score, ...]
-    elbo: float
+    elbo: float | None
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -69,7 +72,7 @@ def evaluate(
     Args:
         iterations: of iterative sampling.
         samples: of the latent variable before the classifier; 0 takes its mean.
-        bound: whether the ELBO is computed too (NaN where not).
+        bound: whether the ELBO is computed too; without a trained bound there is no iterative sampling either.
         fast: leaves out iterative sampling, and models that need a probe: the measure after every epoch.
     """
     subject = cast(Model, model)
@@ -78,12 +81,12 @@ def evaluate(
         scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
         for given in subsets(names):
             for means in ("none",) if len(given) == len(names) else subject.completions:
-                if fast and (means == "iterative" or not subject.has_classifier):
+                if (means == "iterative" and (fast or not bound)) or (fast and not subject.has_classifier):
                     continue
                 found = predictions(model, noise, data, given, means, iterations=iterations, samples=samples)
                 for replica, (log_q, label) in enumerate(found):
                     scores[replica].append(score("+".join(given), means, log_q, label))
-        elbos = _elbo(subject, noise, data) if bound else [math.nan] * noise.replicas
+        elbos = _elbo(subject, noise, data) if bound else [None] * noise.replicas
     return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
 
 
@@ -232,7 +235,7 @@ def _predictions(
     return [(log_q[r, : len(label)], label) for r, label in enumerate(data.test_labels())]
 
 
-def _elbo(model: Model, noise: Noise, data: Data) -> list[float]:
+def _elbo(model: Model, noise: Noise, data: Data) -> Sequence[float | None]:
     parts = []
     for index, rows in data.test_batches(BATCH):
         with noise.only(rows):

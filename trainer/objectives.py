@@ -81,5 +81,16 @@ def objective(
     return Objective(value, {"J": value} | {name: term.detach() for name, term in terms.items()})
 
 
+def classifier_alone(labelled: Bound, *, beta: Tensor) -> Objective:
+    """J = mean over D_L of log q(y|X), less beta J_div where there are single-modality encoders (table 6)."""
+    assert labelled.log_q_y is not None, "a labelled bound of a model with a classifier"
+    terms = {"log q(y)": labelled.log_q_y.mean(-1)}
+    value = terms["log q(y)"]
+    if labelled.divergence:
+        terms["J_div"] = torch.stack([term.mean(-1) for term in labelled.divergence.values()]).sum(0)
+        value = value - beta * terms["J_div"]
+    return Objective(value, {"J": value} | {name: term.detach() for name, term in terms.items()})
+
+
 def _means(symbol: str, function: str, terms: Mapping[str, Tensor], sign: int = 1) -> dict[str, Tensor]:
     return {f"{symbol}: {function} {name}": sign * term.mean(-1) for name, term in terms.items()}

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from trainer.runs import Run
 from trainer.settings import Settings
 
-MEANS = {"none": "all given", "zeros": "zeros", "iterative": "iterative sampling", "encoders": "encoders"}
+MEANS = {
+    "none": "all given",
+    "zeros": "zeros",
+    "iterative": "iterative sampling",
+    "encoders": "encoders",
+    "views": "own classifiers",
+}
 
 TITLES = {
     "jmvae": "JMVAE",
@@ -56,9 +62,11 @@ class ResultTable:
 
 def description(settings: Settings) -> list[str]:
     """What one says of a run to tell it from others, whatever its seed and split."""
-    parts = [settings.model, settings.data, f"{settings.labels} labels", f"{settings.epochs} epochs"]
+    parts = [settings.model, settings.data, f"{settings.labels} labels", f"{settings.epochs} {settings.turns}"]
     if settings.modalities:
         parts.insert(1, f"on {'+'.join(settings.modalities)}")
+    if settings.objective != "bound":
+        parts.append(f"{settings.objective} alone")
     if settings.alpha != 1:
         parts.append(f"alpha {settings.alpha:g}")
     if settings.has_encoders:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.claims import claim
 from pipeline.errors import DataError, TrainingError, UsageError
@@ -27,6 +27,7 @@ from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import BEST, PRESETS, best, preset_for
+from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
@@ -50,11 +51,12 @@ def check_model(name: str) -> ModelName:
     Raises:
         UsageError: there is no such model.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
+    known = [*MODELS, *RIVALS]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         raise UsageError(
             f"there is no model '{name}'" + (f"; did you mean {near[0]}?" if near else ""),
-            f"models: {', '.join(MODELS)}",
+            f"models: {', '.join(known)}",
         )
     return cast(ModelName, name)
 
@@ -93,6 +95,7 @@ def plan(
         UsageError: a setting that cannot be.
     """
     model = check_model(model)
+    check_values(model, values)
     jobs = []
     limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
     for shard in shards:
@@ -100,6 +103,8 @@ def plan(
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
         fitting = preset_for(shard.dataset, {m.distribution for m in seen})
         if preset == BEST:
+            if model in RIVALS:
+                raise UsageError(f"the preset best has nothing for {model}", f"presets: {', '.join(PRESETS)}")
             start = PRESETS[fitting](model) | best(model, len(seen))
         else:
             start = PRESETS[check_preset(preset or fitting)](model)
@@ -110,10 +115,14 @@ def plan(
             for unknown in base["networks"].keys() - start["networks"].keys():
                 raise UsageError(f"{model} has no network '{unknown}'", f"its networks: {', '.join(start['networks'])}")
             base["networks"] = start["networks"] | base["networks"]
+        if isinstance(base.get("cotraining"), Mapping):
+            base["cotraining"] = start.get("cotraining", {}) | base["cotraining"]
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
             own = {"seed": seed, "alpha": alpha, "beta": beta}
             jobs.append(Job(build(base | {key: value for key, value in own.items() if value is not None}), shard))
         _check_beyond(jobs[-1].settings, len(seen))
+    if alphas and model in RIVALS:
+        raise UsageError(f"{model} has no alpha: it maximises no bound")
     if betas and not jobs[0].settings.has_encoders:
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
@@ -129,6 +138,8 @@ def _check_beyond(settings: Settings, modalities: int) -> None:
     for name in ("partial_alpha", "consistency", "smoothness"):
         if name in asked and not settings.learns_labels:
             raise UsageError(f"{settings.model} has no classifier, so it cannot take {name}")
+        if name in asked and settings.objective == "classifier":
+            raise UsageError(f"{name} is no part of a classifier's training alone", "leave one of the two out")
     for name in ("partial_alpha", "consistency"):
         if name in asked and modalities < 2:
             raise UsageError(f"{name} needs two modalities, and {settings.model} is to see one")
@@ -173,6 +184,9 @@ def _train_open(
 ) -> None:
     groups: dict[tuple[str, int, int, bool], list[Run]] = {}
     for run in open_runs:
+        if run.settings.model in RIVALS:
+            _train_rival(run, shards[id(run)], device, progress)
+            continue
         checkpoint = run.read_checkpoint()
         far = (int(checkpoint.values["step"]), int(checkpoint.values["per_epoch"])) if checkpoint else (0, 0)
         key = (run.settings.stack_key(), *far, leaves_unlabelled(run.settings, shards[id(run)]))
@@ -191,24 +205,47 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     step = train(runs, data, device, progress)
     settings = runs[0].settings
     with precision(settings, device), step.averaged():
-        results = evaluate(step.model, step.noise, data, iterations=settings.iterations, samples=settings.samples)
+        results = evaluate(
+            step.model,
+            step.noise,
+            data,
+            iterations=settings.iterations,
+            samples=settings.samples,
+            bound=settings.objective == "bound",
+        )
         weights = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
     for run, result in zip(runs, results, strict=True):
-        if not all(map(math.isfinite, (result.elbo, *(score.nll for score in result.scores)))):
-            raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
+        _raise_if_not_finite(run, result)
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
-        run.write_weights({name: tensor[r] for name, tensor in weights.items()})
-        run.write_provenance(
-            environment(device)
-            | {
-                "shard": str(shard.path.resolve()),
-                "stacked with": len(runs) - 1,
-                "steps an epoch": step.per_epoch,
-                "begun": begun.isoformat(timespec="seconds"),
-                "seconds of the last sitting": round(time.monotonic() - clock, 1),
-            }
-        )
-        run.finish(results[r])
+        mine = {name: tensor[r] for name, tensor in weights.items()}
+        how = {"stacked with": len(runs) - 1, "steps an epoch": step.per_epoch}
+        _finish(run, mine, results[r], environment(device) | {"shard": str(shard.path.resolve())} | how, begun, clock)
+
+
+def _train_rival(run: Run, shard: Shard, device: torch.device, progress: Progress) -> None:
+    begun, clock = datetime.now(UTC), time.monotonic()
+    data = load([run.settings], [shard], device)
+    check_views(run.settings, data)
+    run.begin(data.examples[0].labelled_ids)
+    with precision(run.settings, device):
+        weights, result = train_rival(run, data, device, progress)
+    _raise_if_not_finite(run, result)
+    how = environment(device) | versions("scikit-learn") | {"shard": str(shard.path.resolve())}
+    _finish(run, weights, result, how, begun, clock)
+
+
+def _raise_if_not_finite(run: Run, result: Evaluation) -> None:
+    if not all(map(math.isfinite, (result.elbo or 0.0, *(score.nll for score in result.scores)))):
+        raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
+
+
+def _finish(
+    run: Run, weights: dict[str, Tensor], result: Evaluation, how: Mapping[str, Any], begun: datetime, clock: float
+) -> None:
+    run.write_weights(weights)
+    seconds = round(time.monotonic() - clock, 1)
+    run.write_provenance({**how, "begun": begun.isoformat(timespec="seconds"), "seconds of the last sitting": seconds})
+    run.finish(result)
 
 
 def evaluate_run(
@@ -221,8 +258,11 @@ def evaluate_run(
     """
     shard = shard_of(run)
     data = load([run.settings], [shard], device)
-    model, noise = load_model(run, data, device)
     settings = run.settings
+    if settings.model in RIVALS:
+        with precision(settings, device):
+            return evaluate_rival(run, data, device)
+    model, noise = load_model(run, data, device)
     with precision(settings, device):
         (result,) = evaluate(
             model,
@@ -230,6 +270,7 @@ def evaluate_run(
             data,
             iterations=iterations or settings.iterations,
             samples=settings.samples if samples is None else samples,
+            bound=settings.objective == "bound",
         )
     return result
 
@@ -251,7 +292,14 @@ def shard_of(run: Run) -> Shard:
 
 
 def load_model(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, Noise]:
-    """A finished run's model, a stack of one."""
+    """A finished run's model, a stack of one.
+
+    Raises:
+        UsageError: it is no model of `trainer.models`, but one of the co-trained systems.
+        DataError: the weights are damaged, or not of these settings.
+    """
+    if run.settings.model in RIVALS:
+        raise UsageError(f"{run.folder} holds {run.settings.model}, which has no latent variable and generates nothing")
     model, noise = make_model([run.settings], data, device)
     weights = {name: tensor.unsqueeze(0) for name, tensor in run.read_weights().items()}
     try:

@@ -7,15 +7,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import DataError, UsageError
 from trainer.networks import parse
 
-ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl"]
+ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl", "ct-svm", "cotraining"]
 PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
+_LATER = {"objective": "bound", "cotraining": None}  # in a hash only where not so: runs made before keep their names
+
+
+class CoTraining(BaseModel):
+    """What a round of co-training does (docs/compared.md); `Settings.epochs` says how many rounds there are.
+
+    Attributes:
+        additions: examples that each view labels for the others, a class and a round.
+        pool: unlabelled examples, drawn anew each round, among which they are chosen; 0 for all.
+        cost: C of the support vector machines (ct-svm).
+        scale: before a support vector machine, "features" brings each feature to variance 1, "view" divides a whole
+            view by one number, so that its features' mean variance is 1 (ct-svm).
+        candidates: the most confident examples among which diverse additions are chosen, a multiple of `additions`;
+            1 takes the most confident ones (cotraining).
+        granularity: of the clustering, in multiples of its authors' choice; more gives more clusters (cotraining).
+        passes: over what it learns from, each time that a network is fitted (cotraining).
+        least_steps: of each fit, however little there is to learn from (cotraining).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    additions: Positive
+    pool: Annotated[int, Field(ge=0)] = 0
+    cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    scale: Literal["features", "view"] = "view"
+    candidates: Positive = 2
+    granularity: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    passes: Positive = 20
+    least_steps: Positive = 200
+
 
 BEYOND = ("label", "partial_alpha", "consistency", "smoothness", "radius", "averaging", "schedule", "samples")
 
@@ -35,7 +65,9 @@ class Settings(BaseModel):
         beta: weight of the divergence in eq. 13 (models with single-modality encoders).
         label: an unobserved label is a Gumbel-softmax sample, or summed over exactly.
         temperature: of the Gumbel-softmax sample.
-        epochs: passes over the unlabelled examples (over the labelled ones where there are no others).
+        objective: eq. 7 (or 13), or log q(y|.) of the labelled examples alone (table 6; with eq. 12 in the -kl model).
+        epochs: passes over the unlabelled examples (over the labelled ones where there are no others); the rounds of
+            the co-trained systems.
         batch_size: unlabelled examples a step.
         window: rows that are in memory, and shuffled, at a time, where the shard is streamed from disk
             (`trainer.streaming` derives it from the memory limit); None where all of it is in memory.
@@ -46,6 +78,7 @@ class Settings(BaseModel):
         iterations: of iterative sampling (eq. 11) at evaluation.
         samples: of latent variables at evaluation; 0 takes their mean (docs/deviations.md, 9).
         networks: by distribution, in the notation of `trainer.networks`.
+        cotraining: of the co-trained systems, which alone have it.
 
     Beyond the paper, whose own values are the defaults (docs/beyond.md):
         partial_alpha: weight of log q(y|x_m) of the labelled examples, for each modality m alone.
@@ -68,6 +101,7 @@ class Settings(BaseModel):
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     label: Literal["gumbel", "exact"] = "gumbel"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    objective: Literal["bound", "classifier"] = "bound"
     epochs: Positive
     batch_size: Batch
     labelled_batch_size: Batch = 100
@@ -83,6 +117,7 @@ class Settings(BaseModel):
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     networks: dict[str, str]
+    cotraining: CoTraining | None = None
 
     @field_validator("networks")
     @classmethod
@@ -91,6 +126,17 @@ class Settings(BaseModel):
             return {name: str(parse(notation)) for name, notation in networks.items()}
         except UsageError as error:
             raise ValueError(error) from None  # the one kind that pydantic collects
+
+    @model_validator(mode="after")
+    def _fits_the_model(self) -> "Settings":
+        co_trained = self.model in ("ct-svm", "cotraining")
+        if co_trained and self.cotraining is None:
+            raise ValueError(UsageError(f"{self.model} needs the settings of its rounds, [cotraining]"))
+        if not co_trained and self.cotraining is not None:
+            raise ValueError(UsageError(f"{self.model} is not co-trained: it has no [cotraining]"))
+        if self.objective == "classifier" and (co_trained or not self.learns_labels):
+            raise ValueError(UsageError(f"{self.model} has no classifier to be trained without its bound"))
+        return self
 
     @property
     def has_encoders(self) -> bool:
@@ -102,6 +148,11 @@ class Settings(BaseModel):
         """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
         return not self.model.startswith("jmvae")
 
+    @property
+    def turns(self) -> str:
+        """What `epochs` counts."""
+        return "epochs" if self.cotraining is None else "rounds"
+
     def beyond(self) -> dict[str, object]:
         """The settings beyond the paper that are in use."""
         fields = type(self).model_fields
@@ -111,18 +162,21 @@ class Settings(BaseModel):
         """A folder's name that says what the run is, and ends in what makes it unique."""
         parts = [self.data, self.model, *self.modalities]
         parts.append(f"labels-{self.labels}")
+        if self.objective != "bound":
+            parts.append(self.objective)
         if self.alpha != 1:
             parts.append(f"alpha-{self.alpha:g}")
         if self.has_encoders:
             parts.append(f"beta-{self.beta:g}")
         if self.split is not None:
             parts.append(f"split-{self.split}")
-        parts += [f"{self.epochs}-epochs", f"seed-{self.seed}", self.fingerprint()[:8]]
+        parts += [f"{self.epochs}-{self.turns}", f"seed-{self.seed}", self.fingerprint()[:8]]
         return re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".")  # a data set may have any name, even ../..
 
     def fingerprint(self) -> str:
         """sha256 of the settings."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        unused = {name for name, value in _LATER.items() if getattr(self, name) == value}
+        return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
 
     def stack_key(self) -> str:
         """Equal for replicas that can be trained in one stack: all but seed, split, shard, alpha and beta."""
@@ -148,7 +202,8 @@ def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
         where = ".".join(map(str, first["loc"])) or "settings"
         if first["type"] == "extra_forbidden":
             raise UsageError(
-                f"{source}: there is no setting '{where}'", f"settings: {', '.join(Settings.model_fields)}"
+                f"{source}: there is no setting '{where}'",
+                f"settings: {', '.join((CoTraining if 'cotraining' in first['loc'][:-1] else Settings).model_fields)}",
             ) from None
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, ValueError) and isinstance(cause.args[0], UsageError):

@@ -15,7 +15,7 @@ from trainer.labels import LabelRule
 from trainer.models import MODELS, Classifier, Model
 from trainer.networks import frozen_statistics
 from trainer.noise import Noise
-from trainer.objectives import Objective, objective
+from trainer.objectives import Objective, classifier_alone, objective
 from trainer.regularisers import penalties
 from trainer.runs import Run
 from trainer.settings import Settings
@@ -111,6 +111,9 @@ class Step:
             if self.index_u is not None:
                 x_u = data.x(self.index_u)
                 unlabelled = model.bound(x_u)
+            if self.settings.objective == "classifier":
+                assert labelled is not None, "there are labelled examples"
+                return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
                 extra = penalties(self.settings, cast(Classifier, model), self.noise, x_l, y_l, x_u)
         return objective(

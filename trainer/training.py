@@ -119,6 +119,8 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
     for r, run in enumerate(runs):
         tensors = {f"model.{name}": tensor[r] for name, tensor in step.model.state_dict().items()}
         for name, parameter in names.items():
+            if parameter not in adam:  # no part of a classifier that is trained alone
+                continue
             for moment in ("exp_avg", "exp_avg_sq"):
                 tensors[f"adam.{moment}.{name}"] = adam[parameter][moment][r]
         tensors |= {f"average.{name}": tensor[r] for name, tensor in step.average.items()}
@@ -155,6 +157,8 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
         for name, tensor in step.average.items():
             tensor.copy_(stacked(f"average.{name}"))
         for name, parameter in step.model.named_parameters():
+            if f"adam.exp_avg.{name}" not in loaded[0].tensors:
+                continue
             step.optimizer.state[parameter] = {
                 "step": torch.tensor(float(steps), device=step.device if step.captures else None),
                 "exp_avg": stacked(f"adam.exp_avg.{name}"),

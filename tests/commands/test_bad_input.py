@@ -54,6 +54,10 @@ def refused(outcome: Outcome, code: int, *words: object) -> None:
         (("train", "ssmvae", "--beta", "1"), ("ssmvae has no beta", "sshmvae-kl")),
         (("train", "ssmvae", "--modality", "depth"), ("no modality 'depth'", "x, w")),
         (("train", "ssmvae", "--device", "tpu"), ("'tpu'", "auto, cpu, cuda")),
+        (("train", "ct-svm", "--modality", "x"), ("ct-svm needs two modalities", "sdgm")),
+        (("train", "ct-svm", "--lr", "0.1"), ("ct-svm has no setting 'learning_rate'", "cotraining")),
+        (("train", "cotraining", "--alpha", "1,10"), ("cotraining has no alpha",)),
+        (("train", "jmvae", "--objective", "classifier"), ("jmvae has no classifier",)),
         (("preprocess", "nm-digits", "--rotation", "999"), ("999",)),
     ],
 )

@@ -101,6 +101,19 @@ def test_runs_lists_what_is_there_and_draws_its_curves(mmssl: Command, small: Pa
     assert [run["epochs"] for run in mmssl("runs", "--json").json] == [2]  # type: ignore[attr-defined]
 
 
+def test_a_co_trained_system_on_the_same_command_line(mmssl: Command) -> None:
+    done = mmssl("train", "ct-svm", "--epochs", 2, "--labels", 20)
+    assert "ct-svm, hm-digits, 20 labels, 2 rounds" in done.out
+    assert "own classifiers" in done.out
+    (run,) = mmssl("runs", "--json").json  # type: ignore[misc]
+    assert (run["epochs"], run["result"]["elbo"]) == (2, None)
+    again = mmssl("evaluate", run["folder"])
+    assert "ELBO per test example: -" in again.out
+    assert f"{100 * run['result']['scores'][0]['accuracy']:.2f}" in again.out
+    assert "2 of 2 rounds" in mmssl("runs", "--curves", "curves.png").out
+    assert Path("curves.png").exists()
+
+
 def test_modality_restricts_what_a_model_sees(mmssl: Command) -> None:
     config = Path("sdgm.toml")
     config.write_text(

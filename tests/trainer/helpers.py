@@ -22,6 +22,7 @@ CLASSES = ("cup", "bowl", "spoon")
 X, W, V = Modality("x", 6, "bernoulli"), Modality("w", 3, "nonnegative"), Modality("v", 2, "gaussian")
 MODELS = ("jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl")
 WITH_LABELS = MODELS[2:]
+RIVALS = ("ct-svm", "cotraining")
 
 _ENCODER = {"q(a|x)": "x-D8BR, D4"}
 _SSMVAE = {
@@ -51,7 +52,10 @@ NETWORKS: dict[str, dict[str, str]] = {
     "ssmvae": _SSMVAE,
     "sshmvae": _SSHMVAE,
     "sshmvae-kl": _SSHMVAE | _ENCODER,
+    "ct-svm": {},
+    "cotraining": {"q(y|x)": "x-D8BR, DK", "q(y|X)": "(X)-D8BR, DK"},
 }
+ROUNDS = {"additions": 2, "passes": 1, "least_steps": 12}
 
 
 def clusters(
@@ -73,6 +77,33 @@ def clusters(
             value = np.abs(value)
         features[m.name] = value.astype(np.float32)
     return PartData(features, np.asarray(labels, np.int64), [f"{name}-{row}" for row in range(len(corner))])
+
+
+def flipped(path: Path, flip: float = 0.25, width: int = 32, classes: int = 5) -> Shard:
+    """Bits of one prototype a class and modality, each flipped at a rate: easy with many examples, hard with two each.
+
+    Seven hundred training and four hundred test rows; in both the classes take turns.
+    """
+    modalities = (Modality("x", width, "bernoulli"), Modality("w", width, "bernoulli"))
+    prototypes = [np.random.default_rng(100 + k).random((classes, width)) < 0.5 for k in range(len(modalities))]
+
+    def part(name: str, rows: int, seed: int) -> PartData:
+        rng, labels = np.random.default_rng(seed), np.arange(rows) % classes
+        features = {
+            m.name: (own[labels] ^ (rng.random((rows, width)) < flip)).astype(np.float32)
+            for m, own in zip(modalities, prototypes, strict=True)
+        }
+        return PartData(features, labels, [f"{name}-{row}" for row in range(rows)])
+
+    names = [f"class {k}" for k in range(classes)]
+    return write_shard(
+        path,
+        dataset="flipped",
+        classes=names,
+        modalities=modalities,
+        train=part("train", 700, 1),
+        test=part("test", 400, 2),
+    )
 
 
 def turns(rows: int) -> list[int]:
@@ -107,6 +138,7 @@ def make_settings(model: str, shard: Shard, **changes: Any) -> Settings:
         "learning_rate": 1e-2,
         "iterations": 3,
         "networks": NETWORKS[model],
+        "cotraining": ROUNDS if model in RIVALS else None,
     }
     return build({**values, **changes})
 

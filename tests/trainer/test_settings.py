@@ -1,5 +1,6 @@
 """Settings: what is refused and in which words, names and fingerprints, the presets, and the plan of a command."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from trainer.models import MODELS as REGISTERED
 from trainer.networks import parse
 from trainer.presets import PRESETS, preset_for
 from trainer.runner import check_model, check_preset, folders, plan
-from trainer.settings import Settings, build, differences, read_assignments, read_toml
+from trainer.settings import CoTraining, Settings, build, differences, read_assignments, read_toml
 
 GOOD: dict[str, Any] = {
     "model": "sshmvae",
@@ -76,6 +77,24 @@ def test_a_value_that_cannot_be(name: str, value: object) -> None:
     error = refusal(GOOD | {name: value})
     assert error.message.startswith(f"run.toml: {name}")
     assert repr(value) in error.message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cotraining": {"additions": 1}}, "sshmvae is not co-trained: it has no [cotraining]"),
+        ({"model": "ct-svm"}, "ct-svm needs the settings of its rounds, [cotraining]"),
+        ({"model": "cotraining", "cotraining": {"additions": 0}}, "cotraining.additions: "),
+        (
+            {"model": "ct-svm", "cotraining": {"additions": 1, "addition": 1}},
+            "there is no setting 'cotraining.addition'",
+        ),
+        ({"objective": "bounds"}, "objective: "),
+        ({"model": "jmvae", "objective": "classifier"}, "jmvae has no classifier to be trained without its bound"),
+    ],
+)
+def test_what_does_not_go_together(values: dict[str, Any], message: str) -> None:
+    assert message in refusal(GOOD | values).message
 
 
 @pytest.mark.parametrize("name", ["model", "data", "labels", "epochs", "batch_size", "learning_rate", "networks"])
@@ -141,16 +160,34 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
         "seed": 1, "alpha": 2, "beta": 2, "label": "exact", "temperature": 0.2, "epochs": 3, "batch_size": 9,
         "labelled_batch_size": 9, "window": 99, "learning_rate": 1e-2, "precision": "fp32", "iterations": 9,
         "samples": 1, "partial_alpha": 1, "consistency": 1, "smoothness": 1, "radius": 1, "averaging": 0.9,
-        "schedule": "cosine",
-        "networks": GOOD["networks"] | {"q(y|a)": "a, DK"},
+        "schedule": "cosine", "networks": GOOD["networks"] | {"q(y|a)": "a, DK"}, "objective": "classifier",
     }  # fmt: skip
-    assert changes.keys() == Settings.model_fields.keys()
+    assert {*changes, "cotraining"} == Settings.model_fields.keys()
     ours = build(GOOD)
     for name, value in changes.items():
         theirs = build(GOOD | {name: value})
         assert theirs.fingerprint() != ours.fingerprint()
         assert theirs.name() != ours.name()
         assert [line.split()[0] for line in differences(theirs, ours)] == [name]
+
+
+def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
+    changes: dict[str, Any] = {
+        "additions": 3, "pool": 9, "cost": 2, "scale": "features", "candidates": 7, "granularity": 2, "passes": 3,
+        "least_steps": 9,
+    }  # fmt: skip
+    assert changes.keys() == CoTraining.model_fields.keys()
+    values = GOOD | {"model": "cotraining", "networks": NETWORKS["cotraining"]}
+    prints = {build(values | {"cotraining": {"additions": 2} | change}).fingerprint() for change in [{}, *(
+        {name: value} for name, value in changes.items()
+    )]}  # fmt: skip
+    assert len(prints) == 9
+
+
+def test_runs_made_before_there_were_more_settings_keep_their_names() -> None:
+    values = json.loads(build(GOOD).model_dump_json(exclude={"objective", "cotraining"}))
+    first = hashlib.sha256(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    assert build(GOOD).fingerprint() == first
 
 
 def test_the_name_says_what_a_run_is() -> None:

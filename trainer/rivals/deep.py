@@ -1,0 +1,153 @@
+"""Co-training of networks (Cheng et al. 2016), whose additions are diverse, and a network on top of all of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.errors import TrainingError
+from trainer.data import Data, Rows, Stream
+from trainer.distributions import Categorical
+from trainer.networks import expand, parse
+from trainer.noise import Noise, seed_for
+from trainer.rivals.clustering import convex_clusters, diverse
+from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
+from trainer.settings import Settings
+from trainer.step import LOWER_RATE
+
+BLOCK = 4096
+Inputs = Mapping[str, Tensor]  # by name, [rows, D]
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """q(y|x) of one modality, a network of one replica."""
+
+    name: str
+    network: Categorical
+    features: Inputs
+
+    def log_q(self, rows: Rows) -> LogQ:
+        return _log_q(self.network, _blocks(self.features, rows))
+
+    def hidden(self, rows: Rows) -> Tensor:
+        """Its last hidden layer, `[N, H]`."""
+        with torch.no_grad():
+            return torch.cat([self.network.mlp(block)[0].float() for block in _blocks(self.features, rows)])
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """q(y|X): a network on the views' hidden layers, which it leaves as they are."""
+
+    network: Categorical
+    views: Mapping[str, NetworkView]
+
+    def log_q(self, rows: Rows) -> LogQ:
+        hidden = {name: view.hidden(rows) for name, view in self.views.items()}
+        return _log_q(self.network, _blocks(hidden, np.arange(len(rows))))
+
+
+class Networks:
+    """The system `cotraining`."""
+
+    def __init__(self, settings: Settings, data: Data, device: torch.device) -> None:
+        self.settings, self.data, self.device = settings, data, device
+        self.classes = len(data.classes)
+        self.widths = {modality.name: modality.width for modality in data.modalities}
+
+    def fit(self, name: str, lesson: Lesson, check: Check) -> NetworkView:
+        view = self._view(name)
+        self._train(view.network, view.features, lesson.rows, lesson.labels, check)
+        return view
+
+    def choose(self, view: NetworkView, rows: Rows, count: int) -> Rows:
+        """Of the surest, one from each cluster of the hidden layer, then a second one from each, ..."""
+        own = group(self.settings)
+        surest = rows[: own.candidates * count]
+        if len(surest) <= count:
+            return surest
+        hidden = view.hidden(surest).cpu().numpy().astype(np.float64)
+        return surest[diverse(convex_clusters(hidden, own.granularity), count)]
+
+    def fuse(self, views: Mapping[str, NetworkView], lesson: Lesson, check: Check) -> Fusion:
+        fusion = self._fusion(views)
+        hidden = {name: view.hidden(lesson.rows) for name, view in views.items()}
+        self._train(fusion.network, hidden, np.arange(len(lesson.rows)), lesson.labels, check)
+        return fusion
+
+    def tensors(self, trained: CoTrained[NetworkView]) -> dict[str, Tensor]:
+        return {
+            f"{owner}: {key}": tensor[0]
+            for owner, network in _networks(trained).items()
+            for key, tensor in network.state_dict().items()
+        }
+
+    def from_tensors(self, tensors: Mapping[str, Tensor]) -> CoTrained[NetworkView]:
+        views = {name: self._view(name) for name in self.widths}
+        trained = CoTrained(views, self._fusion(views))
+        for owner, network in _networks(trained).items():
+            network.load_state_dict({key: tensors[f"{owner}: {key}"].unsqueeze(0) for key in network.state_dict()})
+            network.eval()
+        return trained
+
+    def _view(self, name: str) -> NetworkView:
+        network = self._network("q(y|x)", self.widths, name)
+        return NetworkView(name, network, {name: self.data.features[name]})
+
+    def _fusion(self, views: Mapping[str, NetworkView]) -> Fusion:
+        return Fusion(self._network("q(y|X)", {name: view.network.mlp.width for name, view in views.items()}), views)
+
+    def _network(self, name: str, widths: Mapping[str, int], modality: str | None = None) -> Categorical:
+        """A fresh network, whose weights and noise are functions of the seed and its own name."""
+        seed = int(seed_for(self.settings.seed, f"{name} of {modality}").generate_state(1)[0])
+        notation = expand(parse(self.settings.networks[name]), widths, self.classes, modality)
+        written = f"q(y|{modality or ','.join(widths)})"
+        return Categorical(written, notation, widths, Noise([seed], self.device)).to(self.device)
+
+    def _train(self, network: Categorical, inputs: Inputs, rows: Rows, labels: Rows, check: Check) -> None:
+        """Adam on the cross entropy, over batches of `rows` of the inputs; leaves the network ready to predict.
+
+        Raises:
+            TrainingError: the loss or a weight is not finite.
+        """
+        settings, own = self.settings, group(self.settings)
+        stream = Stream(np.arange(len(rows)), settings.labelled_batch_size, network.noise.seeds[0], "batches")
+        steps = max(own.least_steps, own.passes * -(-len(rows) // settings.labelled_batch_size))
+        index = torch.from_numpy(rows).to(self.device)
+        target = torch.from_numpy(labels).to(self.device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
+        network.train()
+        for number in range(steps):
+            check()
+            batch = torch.from_numpy(stream.batch(number)).to(self.device)
+            x = {name: tensor[index[batch]].unsqueeze(0) for name, tensor in inputs.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                (logits,) = network.parameters_of(x)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(logits[0], target[batch]).backward()
+            optimizer.step()
+        network.eval()
+        if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+            raise TrainingError(f"training stopped: not finite: the weights of {network.name}", LOWER_RATE)
+
+
+def _networks(trained: CoTrained[NetworkView]) -> dict[str, Categorical]:
+    assert isinstance(trained.fusion, Fusion)
+    return {f"view {name}": view.network for name, view in trained.views.items()} | {"fusion": trained.fusion.network}
+
+
+def _blocks(inputs: Inputs, rows: Rows) -> list[dict[str, Tensor]]:
+    """The inputs of these rows as `[1, B, D]`, block by block."""
+    device = next(iter(inputs.values())).device
+    index = torch.from_numpy(rows).to(device)
+    parts = [index[start : start + BLOCK] for start in range(0, max(len(index), 1), BLOCK)]
+    return [{name: tensor[part].unsqueeze(0) for name, tensor in inputs.items()} for part in parts]
+
+
+def _log_q(network: Categorical, blocks: list[dict[str, Tensor]]) -> LogQ:
+    with torch.no_grad():
+        return torch.cat([network.parameters_of(x)[0][0].log_softmax(-1) for x in blocks]).cpu().numpy()

@@ -1,0 +1,110 @@
+"""CT+SVM (Cheng et al. 2014): a linear support vector machine a modality, co-trained; their product is the fusion."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from trainer.data import Data, Rows
+from trainer.noise import seed_for
+from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
+from trainer.settings import Settings
+
+_log = logging.getLogger(__name__)
+BLOCK = 4096
+MOST_ITERATIONS = 10_000
+_PARTS = ("coefficients", "intercept")
+
+
+@dataclass(frozen=True)
+class LinearView:
+    """Decision values of one modality: features @ coefficients + intercept, one against the rest for each class.
+
+    q(y|x) is their softmax: it ranks as they do, and is no calibrated probability.
+
+    Attributes:
+        features: the modality's `[rows, D]`.
+        coefficients: `[D, K]` float64, of the features as the shard has them (scaling is folded in).
+        intercept: `[K]` float64.
+    """
+
+    features: NDArray[np.float32]
+    coefficients: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def log_q(self, rows: Rows) -> LogQ:
+        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        decision = [self.features[own].astype(np.float64) @ self.coefficients + self.intercept for own in blocks]
+        return torch.from_numpy(np.concatenate(decision)).log_softmax(-1).float().numpy()
+
+
+class SupportVectorMachines:
+    """The system `ct-svm`."""
+
+    def __init__(self, settings: Settings, data: Data) -> None:
+        self.settings = settings
+        self.features = {name: tensor.cpu().numpy() for name, tensor in data.features.items()}
+        self.classes = len(data.classes)
+        train = np.concatenate([data.examples[0].labelled, data.examples[0].unlabelled])
+        self.scaling = {name: _scaling(own, np.sort(train), settings) for name, own in self.features.items()}
+
+    def fit(self, name: str, lesson: Lesson, check: Check) -> LinearView:
+        check()
+        mean, deviation = self.scaling[name]
+        seed = int(seed_for(self.settings.seed, f"svm of {name}").generate_state(1)[0])
+        machine = LinearSVC(C=group(self.settings).cost, random_state=seed, max_iter=MOST_ITERATIONS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it is reported below, in words that say where
+            machine.fit((self.features[name][lesson.rows] - mean) / deviation, lesson.labels)
+        if machine.n_iter_ >= MOST_ITERATIONS:
+            _log.warning("the support vector machine of %s has not converged after %d passes", name, MOST_ITERATIONS)
+        weights, bias = machine.coef_.astype(np.float64), machine.intercept_.astype(np.float64)
+        if self.classes == 2:  # the library keeps the second class's alone
+            weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+        coefficients = weights.T / deviation[:, None]
+        return LinearView(self.features[name], coefficients, bias - mean @ coefficients)
+
+    def choose(self, _view: LinearView, rows: Rows, count: int) -> Rows:
+        return rows[:count]
+
+    def fuse(self, _views: Mapping[str, LinearView], _lesson: Lesson, _check: Check) -> None:
+        return None
+
+    def tensors(self, trained: CoTrained[LinearView]) -> dict[str, Tensor]:
+        return {
+            f"{part} of {name}": torch.from_numpy(getattr(view, part))
+            for name, view in trained.views.items()
+            for part in _PARTS
+        }
+
+    def from_tensors(self, tensors: Mapping[str, Tensor]) -> CoTrained[LinearView]:
+        views = {}
+        for name, own in self.features.items():
+            coefficients, intercept = (tensors[f"{part} of {name}"].numpy() for part in _PARTS)
+            if (coefficients.shape, intercept.shape) != ((own.shape[1], self.classes), (self.classes,)):
+                raise KeyError(f"the shape of the coefficients of {name}")
+            views[name] = LinearView(own, coefficients, intercept)
+        return CoTrained(views, None)
+
+
+def _scaling(
+    features: NDArray[np.float32], train: Rows, settings: Settings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and divisor of each feature, `[D]` each, from the training rows, in blocks; labels play no part."""
+    total = np.zeros((2, features.shape[1]))
+    for start in range(0, len(train), BLOCK):
+        block = features[train[start : start + BLOCK]].astype(np.float64)
+        total += [block.sum(0), np.square(block).sum(0)]
+    mean, square = total / len(train)
+    variance = np.maximum(square - np.square(mean), 0)
+    if group(settings).scale == "view":
+        variance = np.full_like(variance, variance.mean())
+    constant = variance < 1e-12 * max(float(square.max()), 1e-300)
+    return mean, np.sqrt(np.where(constant, 1, variance))
