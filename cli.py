@@ -623,5 +623,82 @@ def _as_dict(run: "Run") -> dict[str, Any]:
     }
 
 
+# --- reproduce -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def reproduce(
+    what: Annotated[list[str], typer.Argument(help="table1 .. table6, figure4, figure5, figure6, or all.")],
+    seeds: Annotated[str, typer.Option(help="Of the runs on MNIST: 0..4 or 0,3; RGB-D takes the first.")] = "0..4",
+    split: Annotated[str, typer.Option(help="Splits of RGB-D: 0..9 or 0,3,7.")] = "0..9",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Fewer than the paper's 500 (MNIST), 100 (RGB-D).")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="In the paper's place: digits (of MNIST), rgbd-sample or another name (of RGB-D)."),
+    ] = None,
+    data_only: Annotated[str | None, typer.Option("--data-only", help="Only what is on mnist, or on rgbd.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Other settings than the paper's: best, sample, ...")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting, NAME=VALUE; may be given several times.")
+    ] = None,
+    stack: Annotated[
+        int | None, typer.Option(min=1, help="Most runs trained in one pass: 16 on CUDA or a cluster, 1 on a CPU.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
+    scheduler: Scheduler = None,
+    device: Device = "auto",
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", min=0.01, help="Minutes of training; then it stops, and can go on.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the tables.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that are needed, train nothing.")] = False,
+    as_json: Json = False,
+    root: Root = WORKSPACE,
+) -> None:
+    """Train what the paper's tables and figures need, and set our numbers beside its own.
+
+    Finished runs are used again. The same command goes on where it was stopped.
+    """
+    from pipeline.datasets import shard_paths
+    from pipeline.shards import Shard
+    from trainer import parts, reproduction, runner
+    from trainer.settings import read_assignments
+
+    parts.check_jobs(jobs, scheduler)
+    where = runner.choose_device(device if scheduler is None else "auto")  # workers have devices of their own
+    wanted = reproduction.select(what, data_only)
+    protocol = reproduction.Protocol(
+        seeds=tuple(numbers(seeds, int, "--seeds")),
+        splits=tuple(numbers(split, int, "--split")),
+        epochs=epochs,
+        preset=preset,
+        values=read_assignments(assignments or []),
+        data=reproduction.choose_data([] if data is None else [name.strip() for name in data.split(",")], wanted),
+    )
+
+    def shards_of(source: str, name: str) -> list[Shard]:
+        return [Shard.open(path) for path in shard_paths(name, protocol.splits if source == "rgbd" else (), root)]
+
+    plan = reproduction.plan(wanted, shards_of, protocol, root / "runs")
+    todo = parts.parts(plan.all(), stack or (16 if scheduler or where.type == "cuda" else 1))
+    if dry_run:
+        console.planned(plan.all(), todo, as_json)
+        return
+    folder = folder or root / "results" / protocol.name()
+    reproduction.check_folder(plan, folder)
+    try:
+        with console.watching() as progress, console.finishing(todo) as finished, parts.time_limit(time_limit):
+            failures = parts.train_parts(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)
+    finally:  # what there is, also where it stopped
+        outcomes = [reproduction.measure(plan, experiment, where) for experiment in wanted]
+        outcomes = [
+            reproduction.draw(plan, experiment, outcome, folder, where)
+            for experiment, outcome in zip(wanted, outcomes, strict=True)
+        ]
+        paths = [path for outcome in outcomes for path in reproduction.write(outcome, folder)]
+        console.outcomes(outcomes, paths, as_json)
+    reproduction.raise_if_failed(failures)
+
+
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pipeline.errors import MmsslError
     from pipeline.shards import Description
     from trainer.evaluation import Evaluation
+    from trainer.outcomes import Outcome
+    from trainer.parts import Part, Work
     from trainer.report import ResultTable
     from trainer.runs import Run
 
@@ -114,12 +117,14 @@ class Watch:
         self.bar = bar
         self.task: Any = None
         self.started: tuple[float, int] | None = None
+        self.last = 0
 
     def step(self, done: int, total: int) -> None:
-        if self.started is None or done <= self.started[1]:  # another stack begins
+        if self.started is None or done <= self.last:  # another stack begins
             self.started = (time.monotonic(), done - 1)
             if self.bar is not None:
                 self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
+        self.last = done
         self.seconds = time.monotonic() - self.started[0]
         self.rate = (done - self.started[1]) / self.seconds if self.seconds > 0 else 0.0
         self.left = (total - done) / self.rate if self.rate > 0 else 0.0
@@ -262,3 +267,67 @@ def failures(found: "ResultTable", classes: int) -> None:
         "The features come from random weights and the numbers are the rendered sample's: they show how the models "
         "work, and say nothing of the paper's data."
     )
+
+
+# --- reproduce -------------------------------------------------------------------------------------------------------
+
+
+def planned(work: Sequence["Work"], todo: Sequence["Part"], in_json: bool) -> None:
+    """The runs that experiments need, and how far each is."""
+    from trainer.parts import state
+
+    if in_json:
+        as_json([{"folder": one.folder.resolve(), "state": state(one)} for one in work])
+        return
+    table = Table(Column("run", overflow="fold"), "state")
+    for one in work:
+        table.add_row(one.folder.name, state(one))
+    out.print(table)
+    missing = sum(len(part.folders) for part in todo)
+    say(f"{len(work)} runs, {len(work) - missing} of them done; {missing} to train, in {len(todo)} stacks")
+
+
+@contextmanager
+def finishing(todo: Sequence["Part"]) -> Iterator[Callable[[int, "Part"], None]]:
+    """Says which stack is done, how many are left, and about how long they take."""
+    began = time.monotonic()
+    total, behind = sum(part.cost for part in todo), 0.0
+    _log.info("%d runs to train, in %d stacks", sum(len(part.folders) for part in todo), len(todo))
+
+    def finished(done: int, part: "Part") -> None:
+        nonlocal behind
+        behind += part.cost
+        left = (time.monotonic() - began) * (total - behind) / behind / 60
+        _log.info("%d of %d stacks: %s; about %.0f min left", done, len(todo), part, left)
+
+    yield finished
+
+
+def outcomes(found: Sequence["Outcome"], paths: Sequence[Path], in_json: bool) -> None:
+    """Tables beside the paper's, and where they were written."""
+    from trainer.tables import legend, text
+
+    if in_json:
+        as_json([outcome.model_dump(mode="json") for outcome in found])
+        return
+    for outcome in found:
+        out.print(f"[bold]{_plain(f'{outcome.name}: {outcome.title}')}[/]", highlight=False, soft_wrap=True)
+        for line in legend(outcome):
+            say(line)
+        for block in outcome.blocks:
+            written = text(block, outcome.comparable)
+            table = Table("", "", "paper", "ours (runs)", "difference", "", title=block.title, title_justify="left")
+            for name, cells in written.rows:
+                shown = [(column, cell) for column, cell in zip(block.columns, cells, strict=True) if cell is not None]
+                for number, (column, cell) in enumerate(shown):
+                    difference = f"[red]{cell.difference} low[/]" if cell.low else cell.difference
+                    first = "" if number else _plain(name)
+                    table.add_row(first, column, cell.paper, cell.ours, difference, cell.mark)
+                if len(block.columns) > 1:
+                    table.add_section()
+            out.print(table)
+            for number, note in enumerate(written.notes, 1):
+                say(f"†{number}: {note}")
+        out.print()
+    for path in paths:
+        say(str(path.resolve()))

@@ -18,12 +18,13 @@ ORDER = {
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
         "memory", "data", "streaming", "regularisers", "objectives", "evaluation", "runs", "step", "training",
-        "rivals.clustering", "rivals.rounds", "rivals.svm", "rivals.deep", "rivals", "runner", "outcomes", "report",
-        "drawing", "generation", "mosaics", "figures", "portraits", "gallery", "page", "rendering",
+        "rivals.clustering", "rivals.rounds", "rivals.svm", "rivals.deep", "rivals", "runner", "parts", "outcomes",
+        "tables", "paper", "experiments", "report", "drawing", "generation", "mosaics", "figures", "reproduction",
+        "portraits", "gallery", "page", "rendering",
     ],
 }  # fmt: skip
 # What the trainer may know of stage 1.
-FROM_PIPELINE = {"errors", "files", "claims", "versions", "interrupts", "state", "shards"}
+FROM_PIPELINE = {"errors", "files", "claims", "versions", "interrupts", "state", "shards", "cluster"}
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:

@@ -63,3 +63,5 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
     assert "hm-digits" in run(installed / "mmssl", "shards", "inspect", "workspace/shards/hm-digits.h5")
     manifest = run(installed / "python", "-c", "from pipeline.manifests import load; print(load('mnist').title)")
     assert "MNIST" in manifest
+    tables = run(installed / "python", "-c", "from trainer.paper import load; print(*load().tables)")
+    assert tables.split() == [f"table{k}" for k in range(1, 7)]

@@ -46,7 +46,7 @@ class Measured(_Record):
 
 
 class Cell(_Record):
-    """One number of a table: the paper's, ours, or both; `note` says why one of them is missing."""
+    """One number of a table: the paper's, ours, or both; `note` says why one is missing, or what to know of them."""
 
     printed: Printed | None = None
     measured: Measured | None = None
@@ -81,9 +81,11 @@ class Outcome(_Record):
         name: `table4`, `figure6`.
         title: one line.
         reduced: in what the runs fell short of the paper's protocol ("20 epochs instead of 500"); empty for none.
+        comparable: whether the runs saw the paper's data; where not, a difference from its numbers means nothing.
         blocks: its numbers.
         figure: file name of its picture beside the JSON file, where there is one.
-        notes: what a reader has to know, such as that the data are the rendered sample.
+        runs: names of the folders of all finished runs that it rests on.
+        notes: what a reader has to know, such as that some runs are missing.
         settings: what all runs have in common.
         provenance: versions, machine, command.
     """
@@ -91,8 +93,10 @@ class Outcome(_Record):
     name: str
     title: str
     reduced: tuple[str, ...] = ()
+    comparable: bool = True
     blocks: tuple[Block, ...] = ()
     figure: str | None = None
+    runs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = {}
     provenance: dict[str, Any] = {}

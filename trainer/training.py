@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 60
 
 
 class Progress(Protocol):
-    """Who watches the training."""
+    """Who watches the training. One that raises Interrupted in `step` asks it to save itself and stop."""
 
     def step(self, done: int, total: int) -> None: ...
 
@@ -62,7 +62,10 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
             epoch_ends = done % per_epoch == 0
             if epoch_ends or device.type == "cpu":  # elsewhere reading the result back would hold up the device
                 step.raise_if_not_finite(runs)
-            progress.step(done, total)
+            try:
+                progress.step(done, total)
+            except Interrupted:  # in a thread no signal comes, so who watches is asked
+                stop.name = "request"
             if epoch_ends:
                 record(runs, rows, step, data, done // per_epoch)
                 progress.epoch(done // per_epoch, settings.epochs, summary(rows))

@@ -1,0 +1,129 @@
+"""Runs trained in parts: here, in processes, on a Dask cluster; stopped, and gone on with."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+
+from pipeline.datasets import shard_paths
+from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.shards import Shard
+from trainer.parts import Part, Work, parts, state, time_limit, train_parts
+from trainer.runner import plan
+from trainer.training import Silent
+
+NETWORKS = {
+    "q(y|X)": "(X-D16BR)-D16BR, DK",
+    "q(z|X,y)": "(y, X-D16BR)-D16BR, D4",
+    "p(x|z,y)": "(z, y)-D16BR, Dx",
+}
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
+    (path,) = shard_paths("hm-digits", (), tmp_path_factory.mktemp("digits"))
+    return Shard.open(path)
+
+
+def work(shard: Shard, folder: Path, *epochs: int) -> list[Work]:
+    """A small run for each number of epochs, in a folder of its own."""
+    values = {"networks": NETWORKS, "precision": "fp32"}
+    jobs = [plan("ssmvae", [shard], values=values | {"epochs": own})[0] for own in epochs]
+    return [Work(job, folder / job.settings.name()) for job in jobs]
+
+
+class StopsAt(Silent):
+    """Asks training to stop after so many steps, as a cluster's client does."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, done: int, total: int) -> None:  # noqa: ARG002
+        if done == self.at:
+            raise Interrupted("stopped at the client's request")
+
+
+def test_who_watches_can_stop_the_training_which_goes_on_to_the_same_end(shard: Shard, tmp_path: Path) -> None:
+    (undisturbed,) = work(shard, tmp_path / "undisturbed", 2)
+    (disturbed,) = work(shard, tmp_path / "disturbed", 2)
+    assert train_parts(parts([undisturbed], 1), "cpu", Silent()) == []
+    assert state(disturbed) == "to do"
+    with pytest.raises(Interrupted):
+        train_parts(parts([disturbed], 1), "cpu", StopsAt(14))
+    assert state(disturbed) == "begun, 1 of 2 epochs"
+    told: list[int] = []
+    assert train_parts(parts([disturbed], 1), "cpu", Silent(), finished=lambda done, _: told.append(done)) == []
+    assert told == [1]
+    assert state(disturbed) == "done"
+    assert parts([disturbed], 1) == []
+    for name in ("weights.safetensors", "metrics.csv", "result.json"):
+        assert (disturbed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
+
+
+def test_a_part_that_fails_stops_no_other(shard: Shard, tmp_path: Path) -> None:
+    first, second = work(shard, tmp_path, 1, 2)
+    first.folder.mkdir(parents=True)
+    (first.folder / "mine.txt").write_text("not a run")
+    (failure,) = train_parts(parts([first, second], 1), "cpu", Silent())
+    assert "holds other files" in failure
+    assert second.done
+
+
+def test_processes_train_side_by_side_and_save_themselves_when_asked_to_stop(shard: Shard, tmp_path: Path) -> None:
+    todo = work(shard, tmp_path, 1, 2, 100_000)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop_after_two(done: int, _: Part) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train_parts(parts(todo, 1), "cpu", Silent(), jobs=2, finished=stop_after_two)
+    assert [one.done for one in todo] == [True, True, False]
+    assert todo[2].begun or not todo[2].folder.exists()  # it was training, and saved itself, or had not come to it
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cluster_trains_the_same(shard: Shard, tmp_path: Path) -> None:
+    (here,) = work(shard, tmp_path / "here", 1)
+    train_parts(parts([here], 1), "cpu", Silent())
+    todo = work(shard, tmp_path / "there", 1, 2)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1}
+    ) as cluster:
+        assert train_parts(parts(todo, 1), "cpu", Silent(), scheduler=cluster.scheduler_address) == []
+    assert all(one.done for one in todo)
+    for name in ("weights.safetensors", "result.json"):
+        assert (todo[0].folder / name).read_bytes() == (here.folder / name).read_bytes()
+
+
+def test_wrong_use_and_a_cluster_that_is_not_there(
+    shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = parts(work(shard, tmp_path, 1), 1)
+    with pytest.raises(UsageError, match="--jobs"):
+        train_parts(todo, "cpu", Silent(), jobs=2, scheduler="tcp://127.0.0.1:1")
+    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 0.5)
+    with pytest.raises(DataError, match="cannot reach a Dask scheduler"):
+        train_parts(todo, "cpu", Silent(), scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_time_limit_saves_what_was_done(shard: Shard, tmp_path: Path) -> None:
+    (endless,) = work(shard, tmp_path, 100_000)
+    todo = parts([endless], 1)
+    before = signal.signal(signal.SIGTERM, _interrupt)  # as the command line does
+    try:
+        with pytest.raises(Interrupted, match=r"stopped after 0\.02 minutes, as asked"), time_limit(0.02):
+            train_parts(todo, "cpu", Silent())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with time_limit(10):
+        pass  # work that ends in time is left alone
+    with time_limit(None):
+        pass
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted("stopped by SIGTERM")

@@ -1,0 +1,77 @@
+"""The numbers that the paper prints (`data_manifests/paper.toml`), as typed records."""
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from trainer.outcomes import Printed
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PaperRow(_Record):
+    """A system's numbers, in the order of the table's columns; `quoted` from another paper or the paper's own."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...] | None = None
+    quoted: bool = False
+
+    @model_validator(mode="after")
+    def _as_many_deviations(self) -> Self:
+        if self.std is not None and len(self.std) != len(self.mean):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations")
+        return self
+
+
+class PaperTable(_Record):
+    """A table as printed: rows by name, in blocks by data set."""
+
+    title: str
+    columns: tuple[str, ...]
+    blocks: dict[str, dict[str, PaperRow]]
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for block in self.blocks.values():
+            for name, row in block.items():
+                if len(row.mean) > len(self.columns):
+                    raise ValueError(f"{name} has more numbers than the table has columns")
+        return self
+
+    def printed(self, block: str, row: str, column: str) -> Printed | None:
+        """A number, or None where the table has none."""
+        found = self.blocks.get(block, {}).get(row)
+        place = self.columns.index(column) if column in self.columns else len(self.columns)
+        if found is None or place >= len(found.mean):
+            return None
+        std = None if found.std is None else found.std[place]
+        return Printed(mean=found.mean[place], std=std, quoted=found.quoted)
+
+
+class Paper(_Record):
+    """All of them."""
+
+    source: str
+    table1: PaperTable
+    table2: PaperTable
+    table3: PaperTable
+    table4: PaperTable
+    table5: PaperTable
+    table6: PaperTable
+
+    @property
+    def tables(self) -> Mapping[str, PaperTable]:
+        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), PaperTable)}
+
+
+@cache
+def load() -> Paper:
+    """The paper's numbers. A file that does not fit is a defect of the project."""
+    text = (resources.files("data_manifests") / "paper.toml").read_text(encoding="utf-8")
+    return Paper.model_validate(tomllib.loads(text))
