@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo test lint audit bench faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml
@@ -27,6 +27,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Without a network pip-audit is not there, and the lock files alone are checked.
+audit: $(VENV)/.dev
+	-$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(PIP) --editable '.[audit]'
+	$(BIN)/python docker/audit.py
 
 faults: $(VENV)/.dev
 	MMSSL_FAULTS=full $(BIN)/python -m pytest tests/faults

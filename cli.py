@@ -49,6 +49,8 @@ def main() -> NoReturn:
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, _interrupt)
     try:
+        # A container's first process hears nothing before it has handlers; its entry point blocks the signal till here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         app()
     except MmsslError as error:
         console.complain(error)
@@ -423,6 +425,9 @@ def train(
         list[str] | None, typer.Option("--set", help="Any setting, NAME=VALUE; may be given several times.")
     ] = None,
     stack: Annotated[int, typer.Option(min=1, help="Most replicas trained in one pass.")] = 16,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="2GB, say: features that take more are streamed from disk within it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings, train nothing.")] = False,
     as_json: Json = False,
     root: Root = WORKSPACE,
@@ -451,6 +456,7 @@ def train(
         "iterations": iterations,
         "samples": samples,
         "precision": precision,
+        "memory_limit": memory_limit,
     }
     values |= {key: value for key, value in given.items() if value is not None}
     data = data or values.pop("data", None)
@@ -469,6 +475,7 @@ def train(
         seeds=numbers(seeds, int, "--seeds"),
         alphas=numbers(alpha, float, "--alpha"),
         betas=numbers(beta, float, "--beta"),
+        stack=stack,
     )
     folders = runner.folders(jobs, folder, root / "runs")
     if dry_run:
@@ -521,17 +528,19 @@ def runs(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Where to look; by default the workspace's runs.")
     ] = None,
-    curves: Annotated[Path | None, typer.Option(help="Draw accuracy against epochs into this PNG file.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against epochs into this .png, .svg or .pdf file.")
+    ] = None,
     as_json: Json = False,
     root: Root = WORKSPACE,
 ) -> None:
     """List the runs that are there."""
-    from trainer import report
+    from trainer import figures
     from trainer.runs import find
 
     found = find(folders or [root / "runs"])
     if curves is not None:
-        report.curves(found, curves)
+        figures.curves(found, curves)
         _log.info("wrote %s", curves)
     if as_json:
         console.as_json([_as_dict(run) for run in found])
@@ -540,6 +549,64 @@ def runs(
         console.say("no runs yet; train one: mmssl train sshmvae-kl")
     else:
         console.runs(found)
+
+
+# --- generate and report ---------------------------------------------------------------------------------------------
+
+
+@app.command()
+def generate(
+    run: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    given: Annotated[str, typer.Option("--from", help="The modality that is seen, or several: x,v.")],
+    target: Annotated[str, typer.Option("--to", help="The modality that is made.")],
+    examples: Annotated[int, typer.Option(min=1, help="How many test examples, of each class in turn.")] = 10,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of iterative sampling.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", help="A picture (.png, .svg, .pdf), or numbers (.npz).", show_default=False)
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Make one modality from another, by every means that the runs' models have, under the true one."""
+    from trainer import runner
+    from trainer.mosaics import write_generated
+    from trainer.runs import Run
+
+    where = runner.choose_device(device)
+    seen = [part.strip() for part in given.split(",")]
+    path = file or Path(f"{target}-from-{'-'.join(seen)}.png")
+    found = [Run.open(folder) for folder in run]
+    write_generated(found, path, where, given=seen, target=target, examples=examples, iterations=iterations)
+    console.say(str(path.resolve()))
+
+
+@app.command()
+def report(
+    what: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Runs, results, or folders of them; by default the workspace's runs.", show_default=False),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="One self-contained page; report.html by default.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="The tables as Markdown.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Numbers, settings, provenance as JSON.")] = None,
+    models: Annotated[
+        bool, typer.Option(help="Draw what needs the models and their data: images, latent spaces, confusions.")
+    ] = True,
+    device: Device = "auto",
+    root: Root = WORKSPACE,
+) -> None:
+    """Put results beside the paper's, and runs with their curves, onto one page."""
+    from trainer import page, rendering, runner
+
+    where = runner.choose_device(device)
+    if html is None and markdown is None and as_json is None:
+        html = Path("report.html")
+    forms = ((html, rendering.html), (markdown, rendering.markdown), (as_json, rendering.as_json))
+    outcomes, found = page.read(what or [root / "runs"])
+    made = page.compose(outcomes, found, where, models)
+    for path, form in forms:
+        if path is not None:
+            rendering.write(made, path, form)
+            console.say(str(path.resolve()))
 
 
 def _as_dict(run: "Run") -> dict[str, Any]:

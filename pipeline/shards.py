@@ -88,6 +88,20 @@ class Part:
             source = hdf5.dataset(self.path, file, f"{self.name}/{modality}")
             return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
 
+    def pieces(self, names: Sequence[str], rows: Iterable[slice]) -> Iterator[dict[str, Features]]:
+        """The features of the modalities named, for each of many slices of rows; the file is opened once for all.
+
+        Raises:
+            DataError: as `features`.
+        """
+        with hdf5.reading(self.path) as file:
+            sources = {name: hdf5.dataset(self.path, file, f"{self.name}/{name}") for name in names}
+            for piece in rows:
+                yield {
+                    name: np.ascontiguousarray(hdf5.read(self.path, source, piece), np.float32)
+                    for name, source in sources.items()
+                }
+
     def blocks(self, modality: str) -> Iterator[Features]:
         """The features of one modality in order, some 8 MiB at a time.
 

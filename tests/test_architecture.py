@@ -17,8 +17,9 @@ ORDER = {
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
-        "data", "regularisers", "objectives", "evaluation", "runs", "step", "memory", "training", "runner", "outcomes",
-        "report",
+        "memory", "data", "streaming", "regularisers", "objectives", "evaluation", "runs", "step", "training", "runner",
+        "outcomes", "report", "drawing", "generation", "mosaics", "figures", "portraits", "gallery", "page",
+        "rendering",
     ],
 }  # fmt: skip
 # What the trainer may know of stage 1.

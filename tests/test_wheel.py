@@ -58,6 +58,8 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
     assert planned["settings"]["networks"]["q(a|x)"] == "x-D512BR-D512BR, D128"  # the presets are in the wheel
     trained = run(installed / "mmssl", "train", "ssmvae", "--epochs", 1)
     assert "accuracy" in trained
+    run(installed / "mmssl", "report", "--no-models", "--html", "report.html", "--markdown", "report.md")
+    assert "Runs on hm-digits" in (tmp_path / "report.html").read_text()  # the templates are in the wheel
     assert "hm-digits" in run(installed / "mmssl", "shards", "inspect", "workspace/shards/hm-digits.h5")
     manifest = run(installed / "python", "-c", "from pipeline.manifests import load; print(load('mnist').title)")
     assert "MNIST" in manifest

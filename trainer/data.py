@@ -1,6 +1,6 @@
 """Shards on the device: flat tensors for all replicas, label subsets, and the order of the batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.errors import DataError, UsageError
 from pipeline.shards import Modality, Shard
 from trainer.labels import one_hot
+from trainer.memory import free_bytes
 from trainer.noise import seed_for
 from trainer.settings import Settings
 
@@ -74,6 +75,37 @@ class Data:
     classes: tuple[str, ...]
     examples: tuple[Examples, ...]
 
+    def streams(self, name: str, seeds: Sequence[int], batch_size: int) -> Sequence[Stream]:
+        """Each replica's endless batches of its `labelled` or `unlabelled` rows."""
+        rows: list[Rows] = [getattr(own, name) for own in self.examples]
+        return [Stream(own, batch_size, seed, name) for own, seed in zip(rows, seeds, strict=True)]
+
+    def first_index(self, streams: Sequence[Stream]) -> Tensor:
+        """`[R, B]` rows of the streams, to have some before any batch is placed."""
+        rows = np.stack([np.resize(stream.rows, stream.batch_size) for stream in streams])
+        return torch.from_numpy(rows).to(self.label.device)
+
+    def place(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
+        """Writes where the examples of batch `number` are into `index`, `[R, B]`."""
+        index.copy_(torch.from_numpy(np.stack([stream.batch(number) for stream in streams])))
+
+    def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
+        """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; how many are each replica's own."""
+        longest = max(len(own.test) for own in self.examples)
+        rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in self.examples])
+        index = torch.from_numpy(rows).to(self.label.device)
+        for start in range(0, longest, size):
+            real = [min(max(len(own.test) - start, 0), size) for own in self.examples]
+            yield index[:, start : start + size], real
+
+    def test_labels(self) -> list[NDArray[np.int64]]:
+        """Each replica's labels of its test set."""
+        label = self.label.cpu().numpy()
+        return [label[own.test] for own in self.examples]
+
+    def close(self) -> None:
+        """Ends what reads ahead, if anything does."""
+
     def x(self, index: Tensor) -> dict[str, Tensor]:
         """`[R, B]` rows -> each modality's `[R, B, D]`."""
         return {name: features[index] for name, features in self.features.items()}
@@ -93,14 +125,47 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     """The data of a stack of replicas, each with its own shard; a shard that several share is loaded once.
 
     Raises:
+        DataError, UsageError: as `lay_out`; or the features do not fit into the device's memory.
+    """
+    modalities, offsets, examples = lay_out(stack, shards)
+    distinct = {offsets[shard.digest]: shard for shard in shards}
+    rows = sum(shard.train.rows + shard.test.rows for shard in distinct.values())
+    needed, free = 4 * rows * sum(m.width for m in modalities), free_bytes(device)
+    if needed > free:
+        raise DataError(
+            f"{', '.join(str(shard.path) for shard in distinct.values())}: the features take {needed / 1e9:.1f} GB, "
+            f"and {'the GPU' if device.type == 'cuda' else 'this machine'} has {free / 1e9:.1f} GB of memory free",
+            f"stream them from disk: --memory-limit {max(1, int(free / 4e6))}MB",
+        )
+    features = {m.name: torch.empty(rows, m.width, device=device) for m in modalities}
+    label = torch.empty(rows, dtype=torch.int64, device=device)
+    row = 0
+    for shard in distinct.values():
+        for part in (shard.train, shard.test):
+            label[row : row + part.rows] = torch.tensor(part.labels)
+            for name, flat in features.items():
+                start = row
+                for block in part.blocks(name):
+                    flat[start : start + len(block)] = torch.from_numpy(block)
+                    start += len(block)
+            row += part.rows
+    return Data(features, label, modalities, shards[0].classes, examples)
+
+
+def lay_out(
+    stack: Sequence[Settings], shards: Sequence[Shard]
+) -> tuple[tuple[Modality, ...], dict[str, int], tuple[Examples, ...]]:
+    """What a stack sees: the modalities, each shard's first row by its digest, and every replica's examples.
+
+    Rows are counted over all shards: a shard's training rows, its test rows, the next shard's.
+
+    Raises:
         DataError, UsageError: shards that do not fit together, a modality that is not there, a class without a label,
             more labels asked for than there are.
     """
     first = shards[0]
     modalities = choose_modalities(first, stack[0].modalities)
     offsets: dict[str, int] = {}
-    features: dict[str, list[Tensor]] = {modality.name: [] for modality in modalities}
-    label: list[Tensor] = []
     examples = []
     rows = 0
     for settings, shard in zip(stack, shards, strict=True):
@@ -108,11 +173,7 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
             raise DataError(f"{shard.path} differs from {first.path} in its modalities or classes: no common stack")
         if shard.digest not in offsets:
             offsets[shard.digest] = rows
-            for part in (shard.train, shard.test):
-                for name, parts in features.items():
-                    parts.append(torch.from_numpy(part.features(name)).to(device))
-                label.append(torch.tensor(part.labels, device=device))
-                rows += part.rows
+            rows += shard.train.rows + shard.test.rows
         examples.append(_examples(settings, shard, offsets[shard.digest]))
     if len({len(own.unlabelled) == 0 for own in examples}) > 1:
         raise DataError(
@@ -120,8 +181,7 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
             "are not: no common stack",
             "train them one by one",
         )
-    flat = {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in features.items()}
-    return Data(flat, torch.cat(label), modalities, first.classes, tuple(examples))
+    return modalities, offsets, tuple(examples)
 
 
 def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...]:

@@ -75,22 +75,33 @@ def evaluate(
     subject = cast(Model, model)
     names = [modality.name for modality in data.modalities]
     with evaluating(model, noise):
-        if subject.has_classifier:
-            classifier = cast(Classifier, model)
-            classify: Classify | None = lambda x: classifier.classify(x, samples)  # noqa: E731
-        else:
-            classify = None
         scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
         for given in subsets(names):
             for means in ("none",) if len(given) == len(names) else subject.completions:
-                if fast and (means == "iterative" or classify is None):
+                if fast and (means == "iterative" or not subject.has_classifier):
                     continue
-                fill = _completion(means, model, noise, data.modalities, iterations)
-                predict = classify or probe(cast(LatentModel, model), noise, data, given, fill)
-                for replica, (log_q, label) in enumerate(_predictions(predict, noise, fill, data, given)):
+                found = predictions(model, noise, data, given, means, iterations=iterations, samples=samples)
+                for replica, (log_q, label) in enumerate(found):
                     scores[replica].append(score("+".join(given), means, log_q, label))
         elbos = _elbo(subject, noise, data) if bound else [math.nan] * noise.replicas
     return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
+
+
+def predictions(
+    model: nn.Module, noise: Noise, data: Data, given: Sequence[str], means: str, *, iterations: int, samples: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set; to be called within `evaluating`.
+
+    Args:
+        given: the modalities that are seen.
+        means: what stands in for the others (`Model.completions`), or `none`.
+        iterations, samples: as for `evaluate`.
+    """
+    fill = completion(means, model, noise, data.modalities, iterations)
+    if not cast(Model, model).has_classifier:
+        return _predictions(probe(cast(LatentModel, model), noise, data, given, fill), noise, fill, data, given)
+    classifier = cast(Classifier, model)
+    return _predictions(lambda x: classifier.classify(x, samples), noise, fill, data, given)
 
 
 @contextmanager
@@ -129,7 +140,7 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
     return float(np.abs(gap).sum() / len(right))
 
 
-def _completion(
+def completion(
     means: str, model: nn.Module, noise: Noise, modalities: Sequence[Modality], iterations: int
 ) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     """What turns the given modalities into the classifier's input."""
@@ -213,29 +224,18 @@ def _predictions(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set."""
     parts = []
-    for index, rows in _test_batches(data):
+    for index, rows in data.test_batches(BATCH):
         x = data.x(index)
         with noise.only(rows):
             parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
     log_q = np.concatenate(parts, axis=1)  # [R, longest N, K]
-    label = data.label.cpu().numpy()
-    return [(log_q[r, : len(own.test)], label[own.test]) for r, own in enumerate(data.examples)]
+    return [(log_q[r, : len(label)], label) for r, label in enumerate(data.test_labels())]
 
 
 def _elbo(model: Model, noise: Noise, data: Data) -> list[float]:
     parts = []
-    for index, rows in _test_batches(data):
+    for index, rows in data.test_batches(BATCH):
         with noise.only(rows):
             parts.append(model.bound(data.x(index)).value.cpu())
     elbo = torch.cat(parts, dim=1).double()
     return [float(elbo[r, : len(own.test)].mean()) for r, own in enumerate(data.examples)]
-
-
-def _test_batches(data: Data) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; and how many are each replica's own."""
-    longest = max(len(own.test) for own in data.examples)
-    rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in data.examples])
-    index = torch.from_numpy(rows).to(data.label.device)
-    for start in range(0, longest, BATCH):
-        real = [min(max(len(own.test) - start, 0), BATCH) for own in data.examples]
-        yield index[:, start : start + BATCH], real

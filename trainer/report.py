@@ -1,16 +1,25 @@
-"""What came of some runs: means over replicas, and curves."""
+"""What came of some runs: means over replicas."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.errors import DataError
-from pipeline.files import atomic_path
 from trainer.runs import Run
 from trainer.settings import Settings
 
 MEANS = {"none": "all given", "zeros": "zeros", "iterative": "iterative sampling", "encoders": "encoders"}
+
+TITLES = {
+    "jmvae": "JMVAE",
+    "jmvae-kl": "JMVAE-kl",
+    "m2": "M2",
+    "sdgm": "SDGM",
+    "ssmvae": "SS-MVAE",
+    "sshmvae": "SS-HMVAE",
+    "sshmvae-kl": "SS-HMVAE-kl",
+    "ct-svm": "CT+SVM",
+    "cotraining": "co-training",
+}
 
 
 @dataclass(frozen=True)
@@ -103,46 +112,3 @@ def table(runs: Sequence[Run]) -> ResultTable:
                 )
             )
     return ResultTable(common, tuple(rows))
-
-
-def curves(runs: Sequence[Run], path: Path) -> None:
-    """Draws accuracy against epochs: a panel for each subset of modalities, a line for each setting's mean.
-
-    Raises:
-        DataError: none of the runs has an epoch behind it.
-        StorageError: the picture cannot be written.
-    """
-    from matplotlib.artist import Artist
-    from matplotlib.figure import Figure
-
-    groups = grouped([run for run in runs if run.metrics()])
-    if not groups:
-        raise DataError("none of these runs has a finished epoch, so there is no curve", "train one: mmssl train")
-    common, labels = names([group[0].settings for group in groups])
-    metrics = [[run.metrics() for run in group] for group in groups]
-    subsets = list(dict.fromkeys(key for group in metrics for key in group[0][0] if key.startswith("accuracy ")))
-    subsets.sort(key=lambda key: key.count("+"))
-    if not subsets:
-        raise DataError("these runs measure no accuracy after an epoch: their models have no classifier")
-    figure = Figure(figsize=(4.2 * len(subsets), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(subsets), sharey=True, squeeze=False)[0]
-    for panel, key in zip(panels, subsets, strict=True):
-        for number, (group, label) in enumerate(zip(metrics, labels, strict=True)):
-            epochs = min(len(rows) for rows in group)
-            if key not in group[0][0]:
-                continue
-            means = [statistics.fmean(100 * float(rows[k][key]) for rows in group) for k in range(epochs)]
-            marker = "o" if epochs == 1 else None
-            panel.plot(range(1, epochs + 1), means, label=label or common, color=f"C{number}", marker=marker)
-        panel.set_title(f"given {key.removeprefix('accuracy ')}")
-        panel.set_xlabel("epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-    figure.suptitle(common)
-    panels[0].set_ylabel("test accuracy (%)")
-    handles: dict[str, Artist] = {}
-    for panel in panels:
-        handles |= {str(line.get_label()): line for line in panel.get_lines()}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

@@ -22,7 +22,7 @@ from pipeline.claims import claim
 from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import Data, choose_modalities, leaves_unlabelled, load
+from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.noise import Noise
@@ -30,6 +30,7 @@ from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
+from trainer.streaming import load, within
 from trainer.training import Progress, train
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def plan(
     seeds: Sequence[int] = (0,),
     alphas: Sequence[float] = (),
     betas: Sequence[float] = (),
+    stack: int = 16,
 ) -> list[Job]:
     """Every combination of shard, seed, alpha and beta, as complete settings.
 
@@ -84,13 +86,15 @@ def plan(
         shards: one, or one a split.
         preset: the one that fits the shard where None, `best` for ours on top of it; where the shard marks labelled
             examples, those are taken.
-        values: settings that replace the preset's.
+        values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
+        stack: how many replicas will be trained in one pass, which share the memory limit.
 
     Raises:
         UsageError: a setting that cannot be.
     """
     model = check_model(model)
     jobs = []
+    limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
     for shard in shards:
         wanted = values.get("modalities", ())  # not yet validated
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
@@ -114,6 +118,9 @@ def plan(
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", "models with beta: jmvae-kl, sshmvae-kl"
         )
+    if limit is not None:
+        bounded = within(limit, [job.settings for job in jobs], [job.shard for job in jobs], stack)
+        jobs = [Job(settings, job.shard) for settings, job in zip(bounded, jobs, strict=True)]
     return jobs
 
 
@@ -212,13 +219,7 @@ def evaluate_run(
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.
     """
-    provenance = run.provenance()
-    if not isinstance(provenance.get("shard"), str):
-        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
-    path = Path(provenance["shard"])
-    shard = Shard.open(path)
-    if shard.digest != run.settings.digest:
-        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    shard = shard_of(run)
     data = load([run.settings], [shard], device)
     model, noise = load_model(run, data, device)
     settings = run.settings
@@ -231,6 +232,22 @@ def evaluate_run(
             samples=settings.samples if samples is None else samples,
         )
     return result
+
+
+def shard_of(run: Run) -> Shard:
+    """The shard that a finished run was trained on.
+
+    Raises:
+        DataError: the run is not done, or its shard is missing, damaged or another one.
+    """
+    provenance = run.provenance()
+    if not isinstance(provenance.get("shard"), str):
+        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+    path = Path(provenance["shard"])
+    shard = Shard.open(path)
+    if shard.digest != run.settings.digest:
+        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    return shard
 
 
 def load_model(run: Run, data: Data, device: torch.device) -> tuple[nn.Module, Noise]:

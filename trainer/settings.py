@@ -37,6 +37,8 @@ class Settings(BaseModel):
         temperature: of the Gumbel-softmax sample.
         epochs: passes over the unlabelled examples (over the labelled ones where there are no others).
         batch_size: unlabelled examples a step.
+        window: rows that are in memory, and shuffled, at a time, where the shard is streamed from disk
+            (`trainer.streaming` derives it from the memory limit); None where all of it is in memory.
         labelled_batch_size: labelled examples a step.
         learning_rate: Adam's.
         precision: of matrix products: float32, TF32 (CUDA; on a CPU it is float32) or bfloat16. Densities and KL terms
@@ -69,6 +71,7 @@ class Settings(BaseModel):
     epochs: Positive
     batch_size: Batch
     labelled_batch_size: Batch = 100
+    window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     precision: Literal["fp32", "tf32", "bf16"] = "tf32"
     iterations: Positive = 100

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingError
-from trainer.data import Data, Stream
+from trainer.data import Data
 from trainer.factory import Factory
 from trainer.labels import LabelRule
 from trainer.models import MODELS, Classifier, Model
@@ -47,21 +47,13 @@ class Step:
         self.beta = torch.tensor([s.beta for s in stack], device=device)
         self.labelled_share = data.labelled_share
         labelled_batch = first.labelled_batch_size if len(data.examples[0].unlabelled) else first.batch_size
-        self.unlabelled = [
-            Stream(own.unlabelled, first.batch_size, s.seed, "unlabelled")
-            for s, own in zip(stack, data.examples, strict=True)
-            if len(own.unlabelled)
-        ]
-        self.labelled = [
-            Stream(own.labelled, labelled_batch, s.seed, "labelled")
-            for s, own in zip(stack, data.examples, strict=True)
-            if first.learns_labels
-        ]
+        seeds, has_unlabelled = [s.seed for s in stack], len(data.examples[0].unlabelled) > 0
+        self.unlabelled = data.streams("unlabelled", seeds, first.batch_size) if has_unlabelled else []
+        self.labelled = data.streams("labelled", seeds, labelled_batch) if first.learns_labels else []
         paced = self.unlabelled or self.labelled
         self.per_epoch = max(math.ceil(len(stream.rows) / stream.batch_size) for stream in paced)
         self.index_l, self.index_u = (
-            torch.zeros(len(streams), streams[0].batch_size, dtype=torch.int64, device=device) if streams else None
-            for streams in (self.labelled, self.unlabelled)
+            data.first_index(streams) if streams else None for streams in (self.labelled, self.unlabelled)
         )
         self.names = self._term_names()
         self.totals = torch.zeros(len(self.names), len(stack), dtype=torch.float64, device=device)
@@ -80,7 +72,7 @@ class Step:
     def load_batches(self, number: int) -> None:
         for index, streams in ((self.index_l, self.labelled), (self.index_u, self.unlabelled)):
             if index is not None:
-                index.copy_(torch.stack([torch.from_numpy(stream.batch(number)) for stream in streams]))
+                self.data.place(index, streams, number)
 
     def set_pace(self, number: int) -> None:
         """The learning rate of a step, and what it weighs in the average; both change nothing by default."""
@@ -178,7 +170,6 @@ class Step:
 
     def _term_names(self) -> list[str]:
         """The names of the objective's terms, from one pass that leaves no trace."""
-        self.load_batches(0)
         with torch.no_grad(), frozen_statistics(self.model), self.noise.apart("names"):
             return list(self.objective().terms)
 

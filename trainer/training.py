@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Protocol
 
 import torch
@@ -53,7 +54,7 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
     done, rows = restore(runs, step)
     per_epoch, total = step.per_epoch, step.per_epoch * settings.epochs
     saved = time.monotonic()
-    with stop_requests() as stop, precision(settings, device):
+    with closing(data), stop_requests() as stop, precision(settings, device):
         step.prepare()
         while done < total:
             step(done)

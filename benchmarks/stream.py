@@ -1,0 +1,171 @@
+"""What training from disk costs, as ratios taken in one run, and the memory it takes.
+
+    python -m benchmarks.stream [--limit 128MB] [--threads 1] [--rounds 5] [--out results/benchmarks/stream.jsonl]
+
+1. The time of sshmvae-kl steps (preset rgbd) whose rows stream from a shard on disk, over the same steps with all rows
+   in memory; by the clock, and in processor time of all threads, which a busy machine disturbs less. A turn takes as
+   many steps as use up one window, so that each turn of the streamed steps also reads one. The cache is warm.
+2. A whole epoch's rows read through the windows, without any training between.
+3. Peak resident memory of a process that streams an epoch, less that of one with a shard of a few rows in memory.
+
+The shard has random nonnegative features in the shape of RGB-D: 35,000 training rows of two modalities of 4,096.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.measure import Rows, spread, wait
+from pipeline.shards import Modality, PartData, Shard, write_shard
+from trainer import data as resident
+from trainer.memory import keep_freed_memory
+from trainer.runner import plan
+from trainer.step import Step, precision
+from trainer.streaming import Streamed, WindowedStream, load, parse_size
+
+ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51
+
+
+def random_shard(path: Path, rows: int) -> Shard:
+    """Random examples in the shape of RGB-D, a twentieth of them labelled."""
+
+    def part(name: str, rows: int) -> PartData:
+        def blocks(seed: int) -> Iterator[NDArray[np.float32]]:
+            rng = np.random.default_rng(seed)
+            for start in range(0, rows, 512):
+                yield rng.random((min(512, rows - start), WIDTH), dtype=np.float32)
+
+        return PartData(
+            {"x": blocks(0), "w": blocks(1)},
+            np.arange(rows) * CLASSES // rows,
+            [f"{name}-{row}" for row in range(rows)],
+            np.arange(rows) % 20 == 0 if name == "train" else None,
+        )
+
+    modalities = [Modality(name, WIDTH, "nonnegative") for name in "xw"]
+    classes = [f"class {k}" for k in range(CLASSES)]
+    return write_shard(path, dataset="random", classes=classes, modalities=modalities,
+                       train=part("train", rows), test=part("test", TEST))  # fmt: skip
+
+
+class Stepper:
+    """Takes one step after the other."""
+
+    def __init__(self, shard: Shard, limit: str | None, device: torch.device) -> None:
+        values = {} if limit is None else {"memory_limit": limit}
+        (job,) = plan("sshmvae-kl", [shard], preset="rgbd", values=values | {"precision": "fp32"})
+        self.settings = job.settings
+        self.data = load([job.settings], [shard], device) if limit else resident.load([job.settings], [shard], device)
+        self.step = Step([job.settings], self.data, device)
+        self.step.prepare()
+        self.number = 0
+
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step(self.number)
+            self.number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit", default="128MB")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
+    parser.add_argument("--in-memory", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    device = torch.device(options.device)
+    if options.peak_of is not None:
+        print(json.dumps(peak(Shard.open(options.peak_of), None if options.in_memory else options.limit, device)))
+        return
+    rows = Rows("stream", device)
+    with tempfile.TemporaryDirectory(prefix="mmssl-stream-") as folder:
+        shard = random_shard(Path(folder) / "rgbd-sized.h5", ROWS)
+        few = random_shard(Path(folder) / "few.h5", FEW)
+        memory(rows, shard, few, options.limit)
+        speed(rows, shard, options.limit, device, options.rounds)
+    rows.write(options.out)
+
+
+def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: int) -> None:
+    steppers = {"memory": Stepper(shard, None, device), "disk": Stepper(shard, limit, device)}
+    data = steppers["disk"].data
+    assert isinstance(data, Streamed), "the shard is larger than the limit"
+    layout, per_epoch = data.feeds[0].layout, steppers["disk"].step.per_epoch
+    steps = -(-per_epoch // layout.per_pass)
+    clock: dict[str, list[float]] = {name: [] for name in steppers}
+    processor: dict[str, list[float]] = {name: [] for name in steppers}
+    with precision(steppers["disk"].settings, device):
+        for turn in range(rounds + 1):  # the first one warms up
+            for name, stepper in steppers.items():
+                wait(device)
+                start = time.perf_counter(), time.process_time()
+                stepper(steps)
+                wait(device)
+                if turn:
+                    clock[name].append(time.perf_counter() - start[0])
+                    processor[name].append(time.process_time() - start[1])
+    begun = time.perf_counter()
+    for number in range(per_epoch):
+        steppers["disk"].step.load_batches(per_epoch + number)
+    reading = time.perf_counter() - begun
+    data.close()
+    middle = {name: statistics.median(values) for name, values in clock.items()}
+    busy = {name: statistics.median(values) for name, values in processor.items()}
+    rows.add("a step from disk / a step in memory, by the clock", middle["disk"] / middle["memory"], "<= 1.15",
+             seconds={name: round(value / steps, 3) for name, value in middle.items()},
+             spreads={name: f"{100 * spread(values):.1f} %" for name, values in clock.items()},
+             limit=limit, window=layout.size, windows_an_epoch=layout.per_pass, steps_a_turn=steps,
+             rounds=rounds)  # fmt: skip
+    rows.add("a step from disk / a step in memory, in processor time", busy["disk"] / busy["memory"], "<= 1.15",
+             seconds={name: round(value / steps, 3) for name, value in busy.items()},
+             spreads={name: f"{100 * spread(values):.1f} %" for name, values in processor.items()})  # fmt: skip
+    size = 8 * WIDTH * ROWS
+    rows.add("seconds to read an epoch's rows, nothing learned", reading, gigabytes=round(size / 1e9, 2),
+             share_of_an_epoch_in_memory=round(reading / (middle["memory"] / steps * per_epoch), 4))  # fmt: skip
+
+
+def peak(shard: Shard, limit: str | None, device: torch.device) -> dict[str, int]:
+    """Peak resident memory of three steps, and of an epoch's rows where they are streamed; and the features kept."""
+    stepper = Stepper(shard, limit, device)
+    stepper(3)
+    if isinstance(stepper.step.unlabelled[0], WindowedStream):
+        for number in range(3, stepper.step.per_epoch):
+            stepper.step.load_batches(number)
+    for _ in stepper.data.test_batches(1000):
+        pass
+    stepper.data.close()
+    kept = sum(4 * feature.numel() for feature in stepper.data.features.values())
+    return {"peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "kept": kept}
+
+
+def memory(rows: Rows, shard: Shard, few: Shard, limit: str) -> None:
+    def child(path: Path, *more: str) -> dict[str, int]:
+        command = [sys.executable, "-m", "benchmarks.stream", "--peak-of", str(path), "--limit", limit, *more]
+        found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return found
+
+    streamed, small = child(shard.path), child(few.path, "--in-memory")
+    own = small["peak"] - small["kept"]
+    rows.add("memory beside the model's own / the limit", (streamed["peak"] - own) / parse_size(limit), "<= 1",
+             megabytes={"peak": streamed["peak"] // 10**6, "model": own // 10**6,
+                        "shard": 8 * WIDTH * (ROWS + TEST) // 10**6})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

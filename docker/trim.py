@@ -1,0 +1,64 @@
+"""Removes from an environment what no run of mmssl reads. To be run by the environment's own Python, as it is built.
+
+`trim.py` takes away headers, static libraries and the packages' own tests. `trim.py cpu` also takes away what CUDA
+needs and a CPU does not. Where torch's CUDA build is the one installed, it cannot be imported without most of NVIDIA's
+libraries (its own are linked against them): those that a VGG16's forward and backward pass loads stay, and the others
+go. torch's CPU build has none of them.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+PACKAGES = Path(sysconfig.get_path("purelib"))
+# What the packages' users need to compile against them, and their own tests.
+FOLDERS = ("torch/include", "torch/share", "torch/test", "nvidia/**/include", "**/tests")
+FILES = ("**/*.a", "**/*.pxd", "**/*.pyx", "torch/bin/protoc*")
+CUDA_ALONE = ("triton", "cuda", "torch/lib/libtorch_cuda_linalg.so")
+USED = """
+import torch, torchvision
+torchvision.models.vgg16(weights=None)(torch.zeros(1, 3, 32, 32)).sum().backward()
+torch.linalg.cholesky(torch.eye(2))
+print(*(line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if "/nvidia/" in line), sep="\\n")
+"""
+
+
+def size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def used() -> set[Path]:
+    """NVIDIA's libraries that a process without a GPU loads."""
+    run = subprocess.run([sys.executable, "-c", USED], check=True, stdout=subprocess.PIPE, text=True)
+    return {Path(line).resolve() for line in run.stdout.splitlines()}
+
+
+def main() -> None:
+    if sys.argv[1:] not in ([], ["cpu"]):
+        sys.exit("usage: trim.py [cpu]")
+    before = size(PACKAGES)
+    for pattern in (*FOLDERS, *FILES):
+        for path in list(PACKAGES.glob(pattern)):
+            remove(path)
+    if sys.argv[1:]:
+        for name in CUDA_ALONE:
+            remove(PACKAGES / name)
+        needed = used()
+        for path in list((PACKAGES / "nvidia").rglob("*")):
+            if path.is_file() and path.resolve() not in needed:
+                remove(path)
+        used()  # it still runs
+    print(f"trimmed {PACKAGES}: {before / 1e6:,.0f} MB -> {size(PACKAGES) / 1e6:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A page's forms: one HTML file that needs no other and no network, Markdown, or JSON."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_atomically
+from trainer.gallery import runs_in_words
+from trainer.outcomes import Block
+from trainer.page import NEAR, Page
+from trainer.report import ResultTable
+from trainer.runs import Run
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def replicas(block: Block) -> str:
+    """Over how many runs a block's means are: `5 runs`, `1 to 5 runs`; empty where nothing was measured."""
+    counts = {len(cell.measured.values) for row in block.rows for cell in row.cells if cell.measured is not None}
+    if not counts:
+        return ""
+    return runs_in_words(min(counts)) if len(counts) == 1 else f"{min(counts)} to {runs_in_words(max(counts))}"
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file."""
+    return _template("report.html.jinja", escape=True, page=page)
+
+
+def markdown(page: Page) -> str:
+    """Its tables and what is said about them as Markdown; pictures stay out."""
+    text = _template("report.md.jinja", escape=False, page=page)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def as_json(page: Page) -> str:
+    """Its numbers, settings and provenance as JSON."""
+    runs = [
+        {
+            "folder": str(run.folder.resolve()),
+            "settings": run.settings.model_dump(),
+            "epochs": len(run.metrics()),
+            "result": asdict(run.result()) if run.done else None,
+            "provenance": run.provenance() if run.done else None,
+        }
+        for data_set in page.data_sets
+        for run in data_set.runs
+    ]
+    content = {
+        "made": page.made,
+        "mmssl": page.version,
+        "summary": None if page.summary is None else asdict(page.summary),
+        "outcomes": [result.outcome.model_dump(mode="json") for result in page.results],
+        "runs": runs,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def write(page: Page, path: Path, form: Callable[[Page], str]) -> None:
+    """Writes the page to a file in one of its forms (`html`, `markdown`, `as_json`), whole or not at all."""
+    write_atomically(path, form(page))
+
+
+def _template(name: str, *, escape: bool, **content: object) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md}
+    environment.globals |= {"replicas": replicas, "pivot": pivot, "NEAR": NEAR, "provenance": _provenance}
+    return environment.get_template(name).render(**content)
+
+
+def signed(difference: float) -> str:
+    """`+0.31`, `−1.20`, `0.00`: with a sign of its own width."""
+    rounded = f"{difference:+.2f}"
+    return "0.00" if float(rounded) == 0 else rounded.replace("-", "\N{MINUS SIGN}")
+
+
+def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:
+    """The given modalities, and the table's rows by setting and means with one entry for each of them.
+
+    What needs no means, because all is given, stands in every row of its setting.
+    """
+    given = list(dict.fromkeys(row.given for row in results.rows))
+    whole = {(row.setting, row.given): row for row in results.rows if row.means == "all given"}
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in results.rows:
+        if row.means != "all given":
+            lines.setdefault((row.setting, row.means), {})[row.given] = row
+        elif not any(setting == row.setting for setting, _ in lines):  # the whole comes last: there is nothing else
+            lines[row.setting, row.means] = {}
+    return given, [
+        (
+            setting,
+            means,
+            max(row.replicas for row in results.rows if row.setting == setting),
+            [own.get(one) or whole.get((setting, one)) for one in given],
+        )
+        for (setting, means), own in lines.items()
+    ]
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    own = {"seed": run.settings.seed, "split": run.settings.split, "digest of the shard": run.settings.digest}
+    return own | (run.provenance() if run.done else {"done": False})
+
+
+def _pretty(value: object) -> str:
+    """A setting's value as a person writes it."""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_pretty(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_pretty, value)) or "-"
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _md(text: object) -> str:
+    """Text that Markdown takes as it is, in a table too."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(str(text).split()))
