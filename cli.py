@@ -1,5 +1,6 @@
 """The `mmssl` command: every command parses, calls one function and prints. Heavy imports live inside the commands."""
 
+import errno
 import logging
 import os
 import signal
@@ -57,6 +58,11 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        console.complain(UsageError(f"{str(error.filename)[:80]}...: a name is longer than the system allows"))
+        sys.exit(UsageError.exit_code)
     sys.exit(0)
 
 

@@ -291,7 +291,7 @@ def _open(path: Path) -> Image.Image:
             return image
     except FileNotFoundError as error:
         raise DataError(f"{path}: the file is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image: {error}", "fetch or unpack the archive again") from error
 
 
