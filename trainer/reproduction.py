@@ -264,7 +264,7 @@ def draw(plan: Plan, experiment: Experiment, outcome: Outcome, folder: Path, dev
     else:
         figure = figures.splits_figure(runs)
     if outcome.reduced:
-        said = textwrap.fill(f"REDUCED: {'; '.join(outcome.reduced)}", 90)
+        said = textwrap.fill(f"REDUCED: {'; '.join(outcome.reduced)}", int(12 * figure.get_figwidth()))
         figure.suptitle(said, fontsize="small")
     save(figure, folder / name)
     return outcome.model_copy(update={"figure": name})
