@@ -702,6 +702,7 @@ def reproduce(
             for experiment, outcome in zip(wanted, outcomes, strict=True)
         ]
         paths = [path for outcome in outcomes for path in reproduction.write(outcome, folder)]
+        paths += [folder / outcome.figure for outcome in outcomes if outcome.figure is not None]
         console.outcomes(outcomes, paths, as_json)
     reproduction.raise_if_failed(failures)
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,7 +16,9 @@ from pipeline.errors import TrainingError, UsageError
 from pipeline.files import write_atomically
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
+from trainer.drawing import save
 from trainer.experiments import CO_TRAINED, EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
+from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
 from trainer.parts import Work, state
 from trainer.presets import PRESETS
@@ -255,11 +258,15 @@ def draw(plan: Plan, experiment: Experiment, outcome: Outcome, folder: Path, dev
         return outcome
     name, runs = f"{experiment.name}.svg", [Run(one.folder, one.job.settings) for one in work]
     if experiment.name == "figure4":
-        figures.figure4(runs, folder / name)
+        figure = figures.alpha_figure(runs)
     elif experiment.name == "figure5":
-        figures.figure5(runs, folder / name, device)
+        figure = generation_figure(runs, device)
     else:
-        figures.figure6(runs, folder / name)
+        figure = figures.splits_figure(runs)
+    if outcome.reduced:
+        said = textwrap.fill(f"REDUCED: {'; '.join(outcome.reduced)}", int(12 * figure.get_figwidth()))
+        figure.suptitle(said, fontsize="small")
+    save(figure, folder / name)
     return outcome.model_copy(update={"figure": name})
 
 
