@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 from rgbd_frames import ROOT, contents, python, write_frames
+from safetensors.torch import save_file
 from tiny_vgg import WIDTH, TinyVgg
 
 from pipeline import extract as stage
@@ -250,6 +252,54 @@ def test_a_class_without_a_label_is_told(root, caplog):
     assert "among its 1 labelled images there is none of" in caplog.text
 
 
+def test_a_read_only_disk_is_one_sentence(small_disk, prepared):
+    subprocess.run(["cp", "-r", prepared / "images", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StorageError, match=r"cannot write .*[Rr]ead-only"):
+        extract(small_disk)
+    assert {path.name for path in small_disk.iterdir()} == {"images"}
+
+
+def test_wrong_weights_are_one_sentence(root, tmp_path):
+    save_file({name: tensor for name, tensor in TinyVgg().state_dict().items() if name != "features.0.bias"},
+              tmp_path / "less.safetensors")  # fmt: skip
+    with pytest.raises(DataError, match=r"less\.safetensors: is not of a VGG16: features\.0\.bias is missing"):
+        extract(root, weights=str(tmp_path / "less.safetensors"))
+    wrong = TinyVgg().state_dict() | {"classifier.0.weight": torch.zeros(WIDTH, 7)}
+    save_file(wrong, tmp_path / "wrong.safetensors")
+    with pytest.raises(DataError, match=r"wrong\.safetensors: .*classifier\.0\.weight has the shape \(12, 7\)"):
+        extract(root, weights=str(tmp_path / "wrong.safetensors"))
+    place = root / "raw" / "vgg16" / "vgg16-397923af.pth"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"other bytes than the manifest's")
+    with pytest.raises(DataError, match=r"vgg16-397923af\.pth"):
+        extract(root, weights="imagenet")
+    assert not list(root.glob("features/*/*.h5"))
+
+
+def test_a_category_or_a_trial_that_is_missing_is_one_sentence(prepared, tmp_path):
+    def store_of(change):
+        root = tmp_path / change.__name__
+        root.mkdir()
+        subprocess.run(["cp", "-r", prepared / "raw", root / "raw"], check=True)
+        change(root / "raw" / "rgbd-dataset")
+        preprocess("rgbd", root, IMAGES, workers=1)
+        return root
+
+    def without_a_category(folder):
+        shutil.rmtree(folder / "cup")
+
+    def without_trials(folder):
+        text = (folder / "testinstance_ids.txt").read_text()
+        (folder / "testinstance_ids.txt").write_text(text[: text.index("****** trial 4")])
+
+    with pytest.raises(DataError, match="trial 1 has categories that the data lacks: cup") as caught:
+        extract(store_of(without_a_category))
+    assert "mmssl data fetch" in str(caught.value.hint)
+    with pytest.raises(UsageError, match=r"there is no split 3: they are 0\.\.2"):
+        extract(store_of(without_trials), (0, 3))
+
+
 def test_a_full_disk_leaves_nothing_half_written(small_disk, prepared):
     subprocess.run(["cp", "-r", prepared / "images", small_disk], check=True)
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8000))
@@ -303,7 +353,8 @@ print("begun", flush=True)
 settings = features.FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)
 try:
     extract.extract(
-        "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu"
+        "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu",
+        scheduler=(sys.argv[2:] or [None])[0],
     )
 except MmsslError as error:
     print(error)
@@ -403,6 +454,102 @@ def test_a_request_to_stop_reaches_the_cluster(root, cluster, monkeypatch):
     while not ended and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ended
+
+
+# A cluster as a user starts it, and kill -9 of anything in it.
+
+TINY = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from tiny_vgg import TinyVgg
+from pipeline import features, vgg
+
+vgg.vgg16 = TinyVgg
+features._CHECKPOINT_SECONDS = 0.0  # one at every step
+seed_of = features.seed_of
+features.seed_of = lambda *purpose: (time.sleep(0.05), seed_of(*purpose))[1]  # a step takes its time
+"""
+
+
+class Processes:
+    """A scheduler, two workers and a client, each a process of its own."""
+
+    def __init__(self, root, folder):
+        self.root = root
+        self.preload = folder / "tiny.py"
+        self.preload.write_text(TINY)
+        self.workers = []
+        self.started = []
+
+    def _start(self, *arguments, **pipes):
+        self.started.append(
+            subprocess.Popen(
+                [str(one) for one in arguments],
+                cwd=ROOT,
+                text=True,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                **pipes,
+            )
+        )
+        return self.started[-1]
+
+    def cluster(self):
+        dask = Path(sys.executable).with_name("dask")
+        own = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        scheduler = self._start(dask, "scheduler", *own, stderr=subprocess.PIPE)
+        self.address = next(m[0] for line in scheduler.stderr if (m := re.search(r"tcp://[\d.:]+", line)))
+        self.workers = [self.worker(), self.worker()]
+
+    def worker(self):
+        dask = Path(sys.executable).with_name("dask")
+        own = ("--nthreads", "1", "--dashboard-address", "127.0.0.1:0", "--no-nanny", "--preload", str(self.preload))
+        return self._start(dask, "worker", self.address, *own, stderr=subprocess.DEVNULL)
+
+    def client(self):
+        return self._start(
+            sys.executable, "-c", RUN, self.root, self.address, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def kill(self, *processes):
+        for process in processes or self.started:
+            process.kill()
+        for process in processes or self.started:
+            process.communicate()
+
+    def wait_for_work(self, done):
+        """Until one more unit is under way than have ended."""
+        deadline = time.monotonic() + 200  # on a busy machine processes are slow to begin
+        while time.monotonic() < deadline:
+            if len(list(self.root.glob("features/*/*.h5"))) > done:
+                return
+            if list(self.root.glob("features/*/*.checkpoint.safetensors")):
+                return
+            time.sleep(0.02)
+        raise AssertionError("no unit is under way")
+
+
+@pytest.mark.slow
+def test_kill_9_of_workers_of_the_client_and_of_all_changes_no_byte(root, undisturbed, tmp_path_factory):
+    chance = random.Random(2)
+    run = Processes(root, tmp_path_factory.mktemp("processes"))
+    try:
+        run.cluster()
+        client = run.client()
+        for k in range(2):  # a worker, and then the one that took its place or the other one
+            run.wait_for_work(0)
+            time.sleep(chance.uniform(0, 0.3))
+            run.kill(run.workers[k])
+            run.workers.append(run.worker())
+        run.kill(client)
+        client = run.client()  # while the workers may still be at what the first one asked for
+        time.sleep(chance.uniform(0.5, 2))
+        run.kill()
+        run.cluster()
+        said, _ = run.client().communicate(timeout=200)
+        assert run.started[-1].returncode == 0, said
+        assert contents(root) == undisturbed
+    finally:
+        run.kill()
 
 
 # The real network, through the real commands.
