@@ -1,6 +1,6 @@
 """Speed of preprocessing, as ratios taken in one run; the frames are rendered, or those of --data.
 
-    python -m benchmarks.preprocess [--data FOLDER] [--frames 1400] [--rounds 3] [--sizes 500,5000] [--out FILE.jsonl]
+    python -m benchmarks.preprocess [--data FOLDER] [--frames 1400] [--rounds 3] [--sizes 500,5000] [--out F]
 
 1. Time per frame of `preprocess` in one process over merely decoding the frame's two PNG files with the same library
    (Pillow), in turns. Processor time of the one thread at work, which a busy machine hardly changes; wall time apart.
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="500,5000", help="for 3, in frames")
+    parser.add_argument("--parts", default="1,2,3", help="which of the three")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # that the frames are few is no news here
@@ -45,9 +46,12 @@ def main() -> None:
         source = raw_frames(options.data, scratch)
         frames = link(source, scratch / "work", options.frames)
         rows.base |= {"frames": str(options.data or "rendered"), "pixels of a crop": mean_size(frames)}
-        against_decoding(rows, scratch / "work", frames, options.rounds)
-        two_workers(rows, scratch / "work", source, options.rounds)
-        growing(rows, scratch, source, [int(size) for size in options.sizes.split(",")])
+        if "1" in options.parts:
+            against_decoding(rows, scratch / "work", frames, options.rounds)
+        if "2" in options.parts:
+            two_workers(rows, scratch / "work", source, options.rounds)
+        if "3" in options.parts:
+            growing(rows, scratch, source, [int(size) for size in options.sizes.split(",")])
     rows.write(options.out)
 
 
@@ -114,14 +118,17 @@ def two_workers(rows: Rows, root: Path, source: Path, rounds: int) -> None:
 
 # Nothing is imported that preprocessing itself does not need: the memory is that of the command.
 ALONE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from pipeline.image_store import ImageSettings
 from pipeline.preprocess import preprocess
 start = time.perf_counter()
 preprocess("rgbd", Path(sys.argv[1]), ImageSettings(), workers=1)
 wall = time.perf_counter() - start
-print(json.dumps([wall, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+own = time.process_time()
+with open("/proc/self/status") as status:  # getrusage's peak would count what the parent held when it started us
+    peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+print(json.dumps([wall, own, peak]))
 """
 
 
