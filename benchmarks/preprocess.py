@@ -122,10 +122,9 @@ import json, sys, time
 from pathlib import Path
 from pipeline.image_store import ImageSettings
 from pipeline.preprocess import preprocess
-start = time.perf_counter()
+wall, own = time.perf_counter(), time.process_time()
 preprocess("rgbd", Path(sys.argv[1]), ImageSettings(), workers=1)
-wall = time.perf_counter() - start
-own = time.process_time()
+wall, own = time.perf_counter() - wall, time.process_time() - own
 with open("/proc/self/status") as status:  # getrusage's peak would count what the parent held when it started us
     peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
 print(json.dumps([wall, own, peak]))

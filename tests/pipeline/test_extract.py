@@ -467,7 +467,7 @@ from pipeline import features, vgg
 vgg.vgg16 = TinyVgg
 features._CHECKPOINT_SECONDS = 0.0  # one at every step
 seed_of = features.seed_of
-features.seed_of = lambda *purpose: (time.sleep(0.05), seed_of(*purpose))[1]  # a step takes its time
+features.seed_of = lambda *purpose: (time.sleep(0.02), seed_of(*purpose))[1]  # a step takes its time
 """
 
 
@@ -518,7 +518,7 @@ class Processes:
 
     def wait_for_work(self, done):
         """Until one more unit is under way than have ended."""
-        deadline = time.monotonic() + 200  # on a busy machine processes are slow to begin
+        deadline = time.monotonic() + 300  # on a busy machine processes are slow to begin
         while time.monotonic() < deadline:
             if len(list(self.root.glob("features/*/*.h5"))) > done:
                 return
