@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -353,8 +352,7 @@ print("begun", flush=True)
 settings = features.FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)
 try:
     extract.extract(
-        "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu",
-        scheduler=(sys.argv[2:] or [None])[0],
+        "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu"
     )
 except MmsslError as error:
     print(error)
@@ -454,102 +452,6 @@ def test_a_request_to_stop_reaches_the_cluster(root, cluster, monkeypatch):
     while not ended and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ended
-
-
-# A cluster as a user starts it, and kill -9 of anything in it.
-
-TINY = f"""
-import sys, time
-sys.path.insert(0, {str(ROOT / "tests")!r})
-from tiny_vgg import TinyVgg
-from pipeline import features, vgg
-
-vgg.vgg16 = TinyVgg
-features._CHECKPOINT_SECONDS = 0.0  # one at every step
-seed_of = features.seed_of
-features.seed_of = lambda *purpose: (time.sleep(0.02), seed_of(*purpose))[1]  # a step takes its time
-"""
-
-
-class Processes:
-    """A scheduler, two workers and a client, each a process of its own."""
-
-    def __init__(self, root, folder):
-        self.root = root
-        self.preload = folder / "tiny.py"
-        self.preload.write_text(TINY)
-        self.workers = []
-        self.started = []
-
-    def _start(self, *arguments, **pipes):
-        self.started.append(
-            subprocess.Popen(
-                [str(one) for one in arguments],
-                cwd=ROOT,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                **pipes,
-            )
-        )
-        return self.started[-1]
-
-    def cluster(self):
-        dask = Path(sys.executable).with_name("dask")
-        own = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        scheduler = self._start(dask, "scheduler", *own, stderr=subprocess.PIPE)
-        self.address = next(m[0] for line in scheduler.stderr if (m := re.search(r"tcp://[\d.:]+", line)))
-        self.workers = [self.worker(), self.worker()]
-
-    def worker(self):
-        dask = Path(sys.executable).with_name("dask")
-        own = ("--nthreads", "1", "--dashboard-address", "127.0.0.1:0", "--no-nanny", "--preload", str(self.preload))
-        return self._start(dask, "worker", self.address, *own, stderr=subprocess.DEVNULL)
-
-    def client(self):
-        return self._start(
-            sys.executable, "-c", RUN, self.root, self.address, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def kill(self, *processes):
-        for process in processes or self.started:
-            process.kill()
-        for process in processes or self.started:
-            process.communicate()
-
-    def wait_for_work(self, done):
-        """Until one more unit is under way than have ended."""
-        deadline = time.monotonic() + 300  # on a busy machine processes are slow to begin
-        while time.monotonic() < deadline:
-            if len(list(self.root.glob("features/*/*.h5"))) > done:
-                return
-            if list(self.root.glob("features/*/*.checkpoint.safetensors")):
-                return
-            time.sleep(0.02)
-        raise AssertionError("no unit is under way")
-
-
-@pytest.mark.slow
-def test_kill_9_of_workers_of_the_client_and_of_all_changes_no_byte(root, undisturbed, tmp_path_factory):
-    chance = random.Random(2)
-    run = Processes(root, tmp_path_factory.mktemp("processes"))
-    try:
-        run.cluster()
-        client = run.client()
-        for k in range(2):  # a worker, and then the one that took its place or the other one
-            run.wait_for_work(0)
-            time.sleep(chance.uniform(0, 0.3))
-            run.kill(run.workers[k])
-            run.workers.append(run.worker())
-        run.kill(client)
-        client = run.client()  # while the workers may still be at what the first one asked for
-        time.sleep(chance.uniform(0.5, 2))
-        run.kill()
-        run.cluster()
-        said, _ = run.client().communicate(timeout=200)
-        assert run.started[-1].returncode == 0, said
-        assert contents(root) == undisturbed
-    finally:
-        run.kill()
 
 
 # The real network, through the real commands.
