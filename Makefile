@@ -40,6 +40,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.preprocess
 	$(BIN)/python -m benchmarks.extract
+	$(BIN)/python -m benchmarks.stream
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
