@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 demo: $(VENV)/.run
-	$(BIN)/mmssl train sshmvae-kl
+	$(BIN)/mmssl demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -38,6 +38,9 @@ faults: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.extract
+	$(BIN)/python -m benchmarks.stream
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

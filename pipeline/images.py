@@ -71,18 +71,17 @@ def resize_rgb(rgb: Bytes, size: int = SIZE) -> Bytes:
 
 
 @lru_cache(maxsize=256)
-def _sources(height: int, width: int, size: int) -> npt.NDArray[np.intp]:
-    """[size * size] flat index of the source pixel under each target pixel's centre; the border repeats."""
+def _sources(height: int, width: int, size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The source row of every target row, and the source column of every target column; the border repeats."""
     fit = _fit(height, width, size)
 
     def along(length: int, scaled: int, start: int) -> npt.NDArray[np.intp]:
         target = np.clip(np.arange(size, dtype=np.intp) - start, 0, scaled - 1)
-        return (2 * target + 1) * length // (2 * scaled)
+        source: npt.NDArray[np.intp] = (2 * target + 1) * length // (2 * scaled)
+        source.flags.writeable = False
+        return source
 
-    rows, columns = along(height, fit.height, fit.top), along(width, fit.width, fit.left)
-    flat: npt.NDArray[np.intp] = (rows[:, None] * width + columns).ravel()
-    flat.flags.writeable = False
-    return flat
+    return along(height, fit.height, fit.top), along(width, fit.width, fit.left)
 
 
 def resize_depth(depth: npt.NDArray[T], size: int = SIZE) -> npt.NDArray[T]:
@@ -90,9 +89,8 @@ def resize_depth(depth: npt.NDArray[T], size: int = SIZE) -> npt.NDArray[T]:
 
     No value is invented: nothing comes to lie between an object and its background, and a hole stays a hole.
     """
-    height, width, *channels = depth.shape
-    flat = depth.reshape(height * width, *channels)
-    return flat.take(_sources(height, width, size), axis=0).reshape(size, size, *channels)
+    rows, columns = _sources(*depth.shape[:2], size)
+    return depth.take(columns, axis=1).take(rows, axis=0)
 
 
 def _fill(values: npt.NDArray[T], valid: npt.NDArray[np.bool_]) -> npt.NDArray[T]:
@@ -103,8 +101,10 @@ def _fill(values: npt.NDArray[T], valid: npt.NDArray[np.bool_]) -> npt.NDArray[T
     # The holes' bounding box and one pixel around it: a pixel nearest to a hole borders on one, so it lies in there.
     rows, columns = (np.flatnonzero((~valid).any(axis=axis)) for axis in (1, 0))
     box = (slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2))
-    nearest = ndimage.distance_transform_edt(~valid[box], return_distances=False, return_indices=True)
-    filled[box] = filled[box][nearest[0], nearest[1]]
+    holes = ~valid[box]
+    nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
+    rows, columns = nearest.reshape(2, -1)[:, np.flatnonzero(holes)]
+    filled[box][holes] = filled[box][rows, columns]
     return filled
 
 
@@ -161,8 +161,8 @@ JET = _jet_table()
 
 def jet(levels: Bytes) -> Bytes:
     """[H, W] levels of `scale_depth` to [H, W, 3] colours: near (0) is red, far (255) is blue."""
-    colours: Bytes = JET.take(levels, axis=0)
-    return colours
+    colours = np.empty((*levels.shape, 3), np.uint8)
+    return JET.take(levels, axis=0, out=colours, mode="clip")  # a byte is never out of range: nothing is checked
 
 
 def surface_normals(depth: Depth, corner: tuple[int, int]) -> Floats:
@@ -246,8 +246,11 @@ def encode_depth(
         return resize_depth(encode_normals(surface_normals(depth, corner)), size)
     if encoding not in DEPTH_ENCODINGS:
         raise UsageError(f"unknown depth encoding {encoding!r}: one of {', '.join(DEPTH_ENCODINGS)}")
-    levels = resize_depth(scale_depth(fill_holes(depth)), size)
-    return jet(levels) if encoding == "jet" else np.repeat(levels[..., None], 3, axis=2)
+    rows, columns = _sources(*depth.shape, size)
+    # As `resize_depth`, with the colours in between: what repeats a row need not be coloured again.
+    levels = scale_depth(fill_holes(depth)).take(columns, axis=1)
+    colours = jet(levels) if encoding == "jet" else np.repeat(levels[..., None], 3, axis=2)
+    return colours.take(rows, axis=0)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
     flawed: dict[str, str] = {}
     for frame in frames:
         try:
-            crop = washington.read_frame(frame)
+            crop = washington.read_frame(frame, corner=settings.depth_encoding == "normals")
         except DataError as error:
             if strict:
                 raise

@@ -295,8 +295,8 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path}: not a readable image: {error}", "fetch or unpack the archive again") from error
 
 
-def read_frame(frame: Frame, *, mask: bool = False) -> Crop:
-    """Decodes a frame's files; the mask only where asked for.
+def read_frame(frame: Frame, *, mask: bool = False, corner: bool = True) -> Crop:
+    """Decodes a frame's files; the mask only where asked for, the corner unless it is of no use.
 
     Raises:
         DataError: a file is missing or damaged, the depth is not 16-bit, or the sizes differ.
@@ -320,7 +320,7 @@ def read_frame(frame: Frame, *, mask: bool = False) -> Crop:
                 f"{rgb.shape[1]} x {rgb.shape[0]}",
                 "fetch or unpack the archive again",
             )
-    return Crop(rgb, depth, silhouette, None if frame.loc is None else _read_loc(frame.loc))
+    return Crop(rgb, depth, silhouette, _read_loc(frame.loc) if corner and frame.loc is not None else None)
 
 
 def _read_loc(path: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from distributed import LocalCluster
 from rgbd_frames import ROOT, contents, python, write_frames
+from safetensors.torch import save_file
 from tiny_vgg import WIDTH, TinyVgg
 
 from pipeline import extract as stage
@@ -248,6 +249,54 @@ def test_no_store_and_a_damaged_one(root):
 def test_a_class_without_a_label_is_told(root, caplog):
     extract(root, settings=SETTINGS.model_copy(update={"labelled": 0.05}))
     assert "among its 1 labelled images there is none of" in caplog.text
+
+
+def test_a_read_only_disk_is_one_sentence(small_disk, prepared):
+    subprocess.run(["cp", "-r", prepared / "images", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StorageError, match=r"cannot write .*[Rr]ead-only"):
+        extract(small_disk)
+    assert {path.name for path in small_disk.iterdir()} == {"images"}
+
+
+def test_wrong_weights_are_one_sentence(root, tmp_path):
+    save_file({name: tensor for name, tensor in TinyVgg().state_dict().items() if name != "features.0.bias"},
+              tmp_path / "less.safetensors")  # fmt: skip
+    with pytest.raises(DataError, match=r"less\.safetensors: is not of a VGG16: features\.0\.bias is missing"):
+        extract(root, weights=str(tmp_path / "less.safetensors"))
+    wrong = TinyVgg().state_dict() | {"classifier.0.weight": torch.zeros(WIDTH, 7)}
+    save_file(wrong, tmp_path / "wrong.safetensors")
+    with pytest.raises(DataError, match=r"wrong\.safetensors: .*classifier\.0\.weight has the shape \(12, 7\)"):
+        extract(root, weights=str(tmp_path / "wrong.safetensors"))
+    place = root / "raw" / "vgg16" / "vgg16-397923af.pth"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"other bytes than the manifest's")
+    with pytest.raises(DataError, match=r"vgg16-397923af\.pth"):
+        extract(root, weights="imagenet")
+    assert not list(root.glob("features/*/*.h5"))
+
+
+def test_a_category_or_a_trial_that_is_missing_is_one_sentence(prepared, tmp_path):
+    def store_of(change):
+        root = tmp_path / change.__name__
+        root.mkdir()
+        subprocess.run(["cp", "-r", prepared / "raw", root / "raw"], check=True)
+        change(root / "raw" / "rgbd-dataset")
+        preprocess("rgbd", root, IMAGES, workers=1)
+        return root
+
+    def without_a_category(folder):
+        shutil.rmtree(folder / "cup")
+
+    def without_trials(folder):
+        text = (folder / "testinstance_ids.txt").read_text()
+        (folder / "testinstance_ids.txt").write_text(text[: text.index("****** trial 4")])
+
+    with pytest.raises(DataError, match="trial 1 has categories that the data lacks: cup") as caught:
+        extract(store_of(without_a_category))
+    assert "mmssl data fetch" in str(caught.value.hint)
+    with pytest.raises(UsageError, match=r"there is no split 3: they are 0\.\.2"):
+        extract(store_of(without_trials), (0, 3))
 
 
 def test_a_full_disk_leaves_nothing_half_written(small_disk, prepared):

@@ -158,6 +158,26 @@ def test_a_truncated_png_is_listed_and_left_out(root, caplog):
         preprocess(root, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda shape: np.zeros(shape, np.uint8), "depth must be one channel of 16 bits"),
+        (lambda shape: np.zeros((*shape, 3), np.uint8), "depth must be one channel of 16 bits"),
+        (lambda shape: np.full((shape[0] + 1, shape[1]), 700, np.uint16), "but its RGB image has"),
+    ],
+)
+def test_depth_of_8_bits_and_sizes_that_differ_are_listed_and_left_out(root, caplog, spoil, words):
+    frame = index_dataset(root / "raw").objects["cup", 4][2]
+    Image.fromarray(spoil(read_frame(frame).depth.shape)).save(frame.depth)
+    store = preprocess(root)
+    assert frame.id not in store.ids
+    assert len(store.ids) == sum(OBJECTS.values()) - 1
+    assert words in store.index.skipped[frame.id]
+    assert f"left out: {frame.id}" in caplog.text
+    with pytest.raises(DataError, match=rf"{frame.id}.*{words}"):
+        preprocess(root, strict=True)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_strict_makes_an_unreadable_frame_an_error(root, workers):
     truncate(index_dataset(root / "raw").objects["cup", 4][1].rgb)
@@ -228,6 +248,19 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(small_disk,
     folder = small_disk / "images" / "rgbd-200"
     assert all(verify_object(path) for path in folder.iterdir())  # whole files alone, under their final names
     assert not (folder / "index.json").exists()
+
+
+def test_a_read_only_disk_is_one_sentence_and_a_complete_store_on_it_is_used(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMSSL_DATA", str(tmp_path))
+    write_frames(tmp_path)
+    (tmp_path / "raw").rename(tmp_path / "rgbd")
+    smallest = ImageSettings(size=32)
+    digest = preprocess(small_disk, smallest).digest
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert preprocess(small_disk, smallest).digest == digest
+    with pytest.raises(StorageError, match=r"cannot write .*rgbd-40.*[Rr]ead-only"):
+        preprocess(small_disk)
+    assert {path.name for path in (small_disk / "images").iterdir()} == {"rgbd-32"}
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(root):

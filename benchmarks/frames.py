@@ -1,0 +1,38 @@
+"""RGB-D frames for the benchmarks: some real or rendered ones, linked under as many names as are asked for."""
+
+import os
+from itertools import cycle, islice
+from pathlib import Path
+
+from pipeline import washington
+from pipeline.sample import render
+
+PER_OBJECT = 140  # as in the evaluation archive
+
+
+def raw_frames(given: Path | None, scratch: Path) -> Path:
+    """The folder of a data set in the official layout: the one given, or one rendered now."""
+    return given or render(scratch / "rendered", categories=4, objects_per_category=2, views=6)
+
+
+def link(source: Path, root: Path, count: int) -> tuple[washington.Frame, ...]:
+    """`count` frames in `root/raw/rgbd-dataset`, each a link to one of the source's, in turn.
+
+    Every object gets frames of every object of the source, so objects are alike, however many there are.
+    """
+    frames = washington.index_dataset(source).frames
+    by_turns = islice(cycle(frames[k] for k in _strided(len(frames))), count)
+    for k, frame in enumerate(by_turns):
+        name, place = f"cup_{k // PER_OBJECT + 1}", k % PER_OBJECT
+        folder = root / "raw" / "rgbd-dataset" / "cup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{name}_{washington.VIDEOS[place % 3]}_{1 + washington.EVERY * (place // 3)}"
+        for kind in ("crop.png", "depthcrop.png", "loc.txt"):
+            os.symlink((frame.folder / f"{frame.id}_{kind}").resolve(), folder / f"{stem}_{kind}")
+    return washington.index_dataset(root / "raw").frames
+
+
+def _strided(count: int) -> list[int]:
+    """0..count-1, neighbours far apart."""
+    step = next(step for step in range(max(2, int(count**0.5)), count + 2) if count % step or step > count)
+    return [k for first in range(step) for k in range(first, count, step)]
