@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -24,7 +24,6 @@ from trainer.parts import Work, state
 from trainer.presets import PRESETS
 from trainer.runner import check_model
 from trainer.runs import Run
-from trainer.settings import ModelName, Settings
 from trainer.tables import markdown
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -153,9 +152,6 @@ def plan(
     work: dict[Spec, tuple[Work, ...]] = {}
     opened: dict[str, Sequence[Shard]] = {}
     for spec in dict.fromkeys(spec for experiment in experiments for spec in experiment.specs()):
-        if not known(spec):
-            work[spec] = ()
-            continue
         name = protocol.data_of(spec)
         if name not in opened:
             opened[name] = shards(spec.source, name)
@@ -167,11 +163,6 @@ def plan(
         folders = [runs / job.settings.name() for job in jobs]
         work[spec] = tuple(Work(job, folder, k) for k, (job, folder) in enumerate(zip(jobs, folders, strict=True)))
     return Plan(tuple(experiments), protocol, work)
-
-
-def known(spec: Spec) -> bool:
-    """Whether this version has the spec's model, and can train it so."""
-    return spec.model in get_args(ModelName) and (spec.objective is None or "objective" in Settings.model_fields)
 
 
 def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
@@ -335,8 +326,6 @@ def _measured(plan: Plan, number: Number) -> tuple[Measured | None, str]:
         work = tuple(one for one in work if one.job.settings.split == number.split)
         if not work:
             return None, "this split was not asked for"
-    if not work:
-        return None, "this version does not train this system"
     done = [one for one in work if one.done]
     if not done:
         return None, "no run of it is done" + (f" ({state(work[0])})" if work[0].begun else "")
