@@ -1,6 +1,9 @@
 """What all tests share: small shards, the real data where it is at hand, and a disk that is soon full."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tensors are tiny, and on a busy machine threads wait
+
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
