@@ -83,7 +83,8 @@ class Settings(BaseModel):
     Beyond the paper, whose own values are the defaults (docs/beyond.md):
         partial_alpha: weight of log q(y|x_m) of the labelled examples, for each modality m alone.
         consistency: weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, for each modality m alone.
-        smoothness: weight of the virtual adversarial term of q(y|X); `radius` is its reach.
+        smoothness: weight of the virtual adversarial term of q(y|X).
+        radius: its reach, as a share of an example's length.
         averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
         schedule: of the learning rate: constant, or from its value down to 0 along half a cosine.
     """
@@ -113,7 +114,7 @@ class Settings(BaseModel):
     partial_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     consistency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     networks: dict[str, str]

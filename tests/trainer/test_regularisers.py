@@ -75,8 +75,9 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
 
     p = torch.sigmoid(x["x"] @ slope)
     worst = torch.zeros(2, 5)
+    reach = 0.5 * torch.cat([x["x"], x["w"]], -1).norm(dim=-1).mean(-1)[:, None, None]
     for sign in (1, -1):
-        q = torch.sigmoid((x["x"] + sign * 0.5 * torch.tensor([1.0, 0, 0])) @ slope)
+        q = torch.sigmoid((x["x"] + sign * reach * torch.tensor([1.0, 0, 0])) @ slope)
         worst = torch.maximum(worst, p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
     found = smoothness(classify, noise, x, 0.5)  # type: ignore[arg-type]
     assert (found <= worst.mean(-1) + 1e-5).all()
@@ -174,7 +175,7 @@ def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_ca
     best = runner.plan("sshmvae-kl", [shard], preset="best")[0].settings
     assert own.beyond() == {}
     assert best.beyond()
-    assert best.model_dump() == own.model_dump() | best.beyond()
+    assert best.model_dump() == own.model_dump() | best.beyond() | {"alpha": best.alpha}
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
         assert runner.plan(model, [shard], preset="best")[0].settings.beyond()
     (single,) = runner.plan("m2", [shard], preset="best", values={"modalities": ("x",)})
