@@ -203,6 +203,14 @@ def _dead(other: Holder) -> bool:
     return gone
 
 
+def forget_dead(folder: Path) -> None:
+    """Removes the claims in a folder whose processes ran here and have ended: also of outputs that are done."""
+    for path in folder.glob(".*.claim"):
+        holder = _read(path)
+        if holder is not None and holder.process is not None and holder.process.place == this_process().place:
+            _dead(holder)
+
+
 def _claims(place: Path, name: str) -> Sequence[Holder]:
     found = []
     for entry in sorted(os.listdir(place)):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import hdf5, vgg
-from pipeline.claims import claim
+from pipeline.claims import claim, forget_dead
 from pipeline.cluster import check, distant_stop, run_tasks
 from pipeline.errors import DataError, UsageError
 from pipeline.features import FeatureSettings
@@ -163,6 +163,7 @@ def extract(
 
     for place in (folder, root / "shards"):
         sweep(place)
+        forget_dead(place)
     with stop_requests() as stop, ExitStack() as stack:
         for task in tasks.values():
             check(stop)

@@ -334,6 +334,17 @@ def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(root, und
     assert contents(root) == undisturbed
 
 
+def test_a_dead_process_leaves_no_claim_behind_where_all_was_done(root, undisturbed):
+    extract(root, (0, 3))
+    unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
+    die = f"import os; from pathlib import Path; from pipeline.claims import Claim; Claim().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.claim')); os._exit(9)"  # noqa: E501
+    assert subprocess.run([sys.executable, "-c", die], cwd=ROOT, check=False).returncode == 9
+    assert list(root.rglob(".*.claim"))
+    extract(root, (0, 3))
+    assert not list(root.rglob(".*.claim"))
+    assert contents(root) == undisturbed
+
+
 RUN = f"""
 import logging, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
