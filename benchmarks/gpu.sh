@@ -16,12 +16,11 @@ for precision in fp32 tf32 bf16; do
   $PYTHON -m benchmarks.step --device cuda --precision $precision --out "$OUT/step-$precision.jsonl"
 done
 
-echo "== long: five seeds of every model at the paper's 500 epochs; a stopped run goes on when called again"
-for data in hm-mnist nm-mnist; do
-  for model in "sshmvae-kl --beta 0.1,1,10" sshmvae ssmvae m2 "sdgm --modality x" "sdgm --modality w" jmvae jmvae-kl; do
-    # shellcheck disable=SC2086  # a model's options are words of their own
-    $PYTHON -m cli train $model --data $data --seeds 0..4 --device cuda
-  done
+for benchmark in extract stream; do
+  $PYTHON -m benchmarks.$benchmark --device cuda --out "$OUT/$benchmark.jsonl"
 done
-$PYTHON -m cli runs --json > "$OUT/runs.json"
-$PYTHON -m cli runs --curves "$OUT/curves.png" > "$OUT/runs.txt"
+
+echo "== long: the paper's tables 1 to 4 and figures 4 and 5, five seeds, 500 epochs; it goes on when called again (75)"
+$PYTHON -m cli reproduce all --data-only mnist --seeds 0..4 --device cuda --out "$OUT/paper" --time-limit "${MINUTES:-9}"
+$PYTHON -m cli reproduce table4 --preset best --seeds 0..4 --device cuda --out "$OUT/best" --time-limit "${MINUTES:-9}"
+$PYTHON -m cli report "$OUT/paper" "$OUT/best" --html "$OUT/report.html"
