@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def serve() -> None:
                     cli.main()
                 except SystemExit as end:
                     code = int(end.code or 0)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os.write(2, f"exit {code}\n".encode())
                     sys.stdout.flush()
@@ -115,7 +118,7 @@ def serve() -> None:
 
 def slow_down(owner: Any, name: str, seconds: float) -> None:
     function = getattr(owner, name)
-    setattr(owner, name, lambda *given: (time.sleep(seconds), function(*given))[1])
+    setattr(owner, name, lambda *given, **named: (time.sleep(seconds), function(*given, **named))[1])
 
 
 def reap(process: int, seconds: float) -> int | None:
