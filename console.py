@@ -121,21 +121,23 @@ class Watch:
 
     def step(self, done: int, total: int) -> None:
         if self.started is None or done <= self.last:  # another stack begins
-            self.started = (time.monotonic(), done - 1)
+            self.started = (time.monotonic(), done)  # its first step is behind it: the clock begins with the second
             if self.bar is not None:
                 self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
         self.last = done
         self.seconds = time.monotonic() - self.started[0]
-        self.rate = (done - self.started[1]) / self.seconds if self.seconds > 0 else 0.0
+        steps = done - self.started[1]
+        self.rate = steps / self.seconds if steps and self.seconds > 0 else 0.0
         self.left = (total - done) / self.rate if self.rate > 0 else 0.0
-        if self.bar is not None:
+        if self.bar is not None and self.rate > 0:
             self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s")
 
     def epoch(self, epoch: int, epochs: int, summary: str) -> None:
         if self.bar is not None:
             self.bar.update(self.task, summary=f"epoch {epoch}/{epochs}: {summary}")
         else:
-            _log.info("epoch %d/%d: %s (%.1f steps/s, %d s left)", epoch, epochs, summary, self.rate, self.left)
+            pace = f" ({self.rate:.1f} steps/s, {self.left:.0f} s left)" if self.rate > 0 else ""
+            _log.info("epoch %d/%d: %s%s", epoch, epochs, summary, pace)
 
 
 @contextmanager

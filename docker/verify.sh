@@ -186,7 +186,7 @@ $(tail -5 "$STAGE/logs/$name-$index")"
     say "$name: ten jobs, exit code $code each, $((SECONDS - began)) s"
 }
 extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.9) # so that each category has one
-train=(train sshmvae-kl --data rgbd-sample-64 --epochs 2)
+train=(train sshmvae-kl --data rgbd-sample-64 --epochs 12)
 
 stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
 container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"
@@ -196,7 +196,7 @@ say "ten shards verify"
 container_run JOB_COMPLETION_INDEX=0 -- array "${train[@]}" >"$STAGE/logs/stopped" 2>&1 &
 stopped=$!
 for _ in {1..600}; do
-    if grep -q "epoch 1/2" "$STAGE/logs/stopped" || ! kill -0 $stopped 2>/dev/null; then break; fi
+    if grep -q "epoch 1/12" "$STAGE/logs/stopped" || ! kill -0 $stopped 2>/dev/null; then break; fi
     sleep 0.2
 done
 inside=$(pgrep -P "$(pgrep -P $stopped)" 2>/dev/null) || die "no job to stop: $(cat "$STAGE/logs/stopped")" # below unshare
