@@ -423,6 +423,7 @@ def train(
     iterations: Annotated[int | None, typer.Option(help="Of iterative sampling, at evaluation.")] = None,
     samples: Annotated[int | None, typer.Option(help="Of latent variables at evaluation; 0 takes their mean.")] = None,
     device: Device = "auto",
+    scheduler: Scheduler = None,
     precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="The run's folder, or the folder of several runs.")
@@ -445,12 +446,13 @@ def train(
     """
     from pipeline.datasets import BUNDLED, shard_paths
     from pipeline.shards import Shard
-    from trainer import runner
+    from trainer import parts, runner
     from trainer.report import table
+    from trainer.runs import Run
     from trainer.settings import read_assignments, read_toml
 
     runner.check_model(model)
-    where = runner.choose_device(device)
+    where = runner.choose_device(device if scheduler is None else "auto")  # workers have devices of their own
     values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
     given = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
@@ -494,8 +496,14 @@ def train(
             ]
         )
         return
-    with console.watching() as progress:
-        done = runner.train_all(jobs, folders, where, progress, stack)
+    if scheduler is None:
+        with console.watching() as progress:
+            done = runner.train_all(jobs, folders, where, progress, stack)
+    else:
+        todo = parts.parts([parts.Work(job, path) for job, path in zip(jobs, folders, strict=True)], stack)
+        with console.watching() as progress, console.finishing(todo) as finished:
+            parts.raise_if_failed(parts.train_parts(todo, device, progress, scheduler=scheduler, finished=finished))
+        done = [Run.prepare(path, job.settings) for job, path in zip(jobs, folders, strict=True)]
     if as_json:
         console.as_json([_as_dict(run) for run in done])
     else:
@@ -704,7 +712,7 @@ def reproduce(
         paths = [path for outcome in outcomes for path in reproduction.write(outcome, folder)]
         paths += [folder / outcome.figure for outcome in outcomes if outcome.figure is not None]
         console.outcomes(outcomes, paths, as_json)
-    reproduction.raise_if_failed(failures)
+    parts.raise_if_failed(failures)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pipeline.cluster import check, distant_stop, run_tasks
-from pipeline.errors import DataError, Interrupted, MmsslError, UsageError
+from pipeline.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.shards import Shard
 from trainer import runner
@@ -149,6 +149,18 @@ def train_parts(
             if finished is not None:
                 finished(done, part)
     return failures
+
+
+def raise_if_failed(failures: Sequence[str]) -> None:
+    """
+    Raises:
+        TrainingError: some part of the work failed; the rest is done.
+    """
+    if failures:
+        raise TrainingError(
+            f"{len(failures)} stack{'s' * (len(failures) > 1)} failed, the others are done; the first: {failures[0]}",
+            "the same command tries them again",
+        )
 
 
 def check_jobs(jobs: int, scheduler: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import TrainingError, UsageError
+from pipeline.errors import UsageError
 from pipeline.files import write_atomically
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
@@ -267,18 +267,6 @@ def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
     write_outcome(paths[0], outcome)
     write_atomically(paths[1], markdown(outcome))
     return paths
-
-
-def raise_if_failed(failures: Sequence[str]) -> None:
-    """
-    Raises:
-        TrainingError: some part of the work failed; the rest is done.
-    """
-    if failures:
-        raise TrainingError(
-            f"{_count(len(failures), 'stack')} failed, the others are done; the first: {failures[0]}",
-            "the same command tries them again",
-        )
 
 
 def check_folder(plan: Plan, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands.conftest import Command, start
+from distributed import LocalCluster
 
 SMALL = (
     '[networks]\n"q(y|X)" = "(X-D16BR)-D16BR, DK"\n"q(z|X,y)" = "(y, X-D16BR)-D16BR, D4"\n'
@@ -200,3 +201,15 @@ def test_the_nll_of_the_table_is_the_results(mmssl: Command, small: Path) -> Non
     (run,) = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json").json  # type: ignore[misc]
     stored = json.loads((Path(run["folder"]) / "result.json").read_text())
     assert stored["scores"] == run["result"]["scores"]
+
+
+def test_a_cluster_trains_what_the_command_asks_for(mmssl: Command, small: Path) -> None:
+    given = ("train", "ssmvae", "--config", small, "--epochs", 1, "--seeds", "0..1", "--json")
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        there = mmssl(*given, "--stack", 1, "--out", "there", "--scheduler", cluster.scheduler_address)
+        assert "2 runs to train, in 2 stacks" in there.err
+    assert len(there.json) == 2  # type: ignore[arg-type]
+    here = mmssl(*given, "--stack", 1, "--out", "here")
+    for ours, theirs in zip(there.json, here.json, strict=True):  # type: ignore[call-overload]
+        assert ours["result"] == theirs["result"]
+    assert "cannot reach a Dask scheduler" in mmssl(*given, "--out", "nowhere", "--scheduler", "nonsense").sentence
