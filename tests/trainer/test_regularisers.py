@@ -175,7 +175,7 @@ def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_ca
     best = runner.plan("sshmvae-kl", [shard], preset="best")[0].settings
     assert own.beyond() == {}
     assert best.beyond()
-    assert best.model_dump() == own.model_dump() | best.beyond() | {"alpha": best.alpha}
+    assert best.model_dump() == own.model_dump() | best.beyond()
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
         assert runner.plan(model, [shard], preset="best")[0].settings.beyond()
     (single,) = runner.plan("m2", [shard], preset="best", values={"modalities": ("x",)})
