@@ -4,8 +4,9 @@
 
 1. The step's arithmetic rate (operations counted by torch's FlopCounterMode / time) over the machine's own rate for a
    large float32 matrix product: how much of the machine the MNIST preset of sshmvae-kl uses.
-2. A step at R = 1 over the same step written without a replica axis (`benchmarks.plain`).
-3. Time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10, 20, plain and captured).
+2. The same for a plain step that joins the labelled and the unlabelled pass: what the machine allows a step this size.
+3. A step at R = 1 over the same step written without a replica axis (`benchmarks.plain`).
+4. Time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10, 20, plain and captured).
 
 Data are random values in the shape of hmMNIST: arithmetic does not depend on them.
 """
@@ -19,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
-from benchmarks.plain import PlainStep
+from benchmarks.plain import JoinedStep, PlainStep
 from pipeline.shards import Modality
 from trainer.data import Data, Examples
 from trainer.memory import keep_freed_memory
@@ -82,16 +83,20 @@ def main() -> None:
 
 def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
     one, four = (Stepper(replicas, device, True, precision_) for replicas in (1, 4))
-    plain = plain_stepper(one, device)
+    plain, joined = plain_stepper(one, device), plain_stepper(one, device, JoinedStep)
     with FlopCounterMode(display=False) as counter:
         one()
     operations = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
         plain()
     assert counter.get_total_flops() == operations, "the plain step does the same arithmetic"
+    with FlopCounterMode(display=False) as counter:
+        joined()
+    assert counter.get_total_flops() == operations, "so does the joined one"
     candidates: dict[str, Callable[[], object]] = {
         "R = 1": one,
         "plain": plain,
+        "joined": joined,
         "R = 4": four,
         "matrix product": matrix_product(device, SIZE),
     }
@@ -101,6 +106,8 @@ def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> No
     rate, best = operations / own["R = 1"], 2 * SIZE**3 / own["matrix product"]
     rows.add("rate of a step / rate of a large matrix product", rate / best, ">= 0.75",
              gflops=round(rate / 1e9, 1), best_gflops=round(best / 1e9, 1), operations=operations)  # fmt: skip
+    rows.add("rate of a plain step in one joined pass / the same", operations / own["joined"] / best,
+             seconds=round(own["joined"], 4))  # fmt: skip
     rows.add("step at R = 1 / the same step without a replica axis", own["R = 1"] / own["plain"], "<= 1.05",
              seconds=round(own["R = 1"], 4), plain_seconds=round(own["plain"], 4), spreads=spreads)  # fmt: skip
     rows.add("time per replica at R = 4 / at R = 1", own["R = 4"] / 4 / own["R = 1"], "<= 1.1",
@@ -127,19 +134,19 @@ def on_cuda(rows: Rows, device: torch.device, rounds: int, precision_: str) -> N
     rows.add("milliseconds a step without a replica axis, eager", 1e3 * middle(seconds))
 
 
-def plain_stepper(like: Stepper, device: torch.device) -> "PlainStepper":
-    return PlainStepper(like.step, like.data, device)
+def plain_stepper(like: Stepper, device: torch.device, kind: type[PlainStep] = PlainStep) -> "PlainStepper":
+    return PlainStepper(like.step, like.data, device, kind)
 
 
 class PlainStepper:
     """The plain step over the same streams of batches."""
 
-    def __init__(self, step: Step, data: Data, device: torch.device) -> None:
+    def __init__(self, step: Step, data: Data, device: torch.device, kind: type[PlainStep]) -> None:
         self.streams = step.labelled[0], step.unlabelled[0]
         self.device = device
         self.settings = step.settings
         rate = step.settings.learning_rate
-        self.step = PlainStep(data.features["x"], data.features["w"], data.label, CLASSES, rate)
+        self.step = kind(data.features["x"], data.features["w"], data.label, CLASSES, rate)
         self.number = 0
 
     def __call__(self) -> None:
