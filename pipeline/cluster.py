@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from multiprocessing import resource_tracker
 from queue import Empty, Queue
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ _POLL = 0.2  # seconds between two looks at a request to stop
 _DISTANT_POLL = 2.0
 # Those with a level of their own, and those that Dask's event loop writes to.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
+# Dask has its workers give small pieces of memory back at once, and ask for them page by page in the next moment.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
 _AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
 
 
@@ -72,7 +75,7 @@ def run_tasks(
             yield name, function(*arguments)
         return
     with ExitStack() as stack:
-        client = stack.enter_context(_client(count, scheduler, memory))
+        client = stack.enter_context(_client(count, scheduler, memory, stop))
         yield from _through(client, function, tasks, stop, resource, scheduler, announce)
 
 
@@ -86,22 +89,31 @@ def check(stop: Stop) -> None:
 
 
 @contextmanager
-def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
+def _client(count: int, scheduler: str | None, memory: str, stop: Stop) -> Iterator[Any]:
+    import dask
     from distributed import Client, LocalCluster  # a second to import, and not needed for one process
 
     with ExitStack() as stack:
         stack.enter_context(_hushed())
         if scheduler is None:
             stack.enter_context(_same_environment())
-            cluster = stack.enter_context(
-                LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=count,
-                    threads_per_worker=1,
-                    memory_limit=memory,
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+            stack.enter_context(dask.config.set(_local_workers()))
+            try:
+                with _deaf_to_interrupts():
+                    local = LocalCluster(  # type: ignore[no-untyped-call]
+                        n_workers=count,
+                        threads_per_worker=1,
+                        memory_limit=memory,
+                        dashboard_address="127.0.0.1:0",
+                        silence_logs=logging.CRITICAL,
+                    )
+            except RuntimeError as error:
+                check(stop)  # SIGTERM may have reached the processes that were starting, too
+                raise DataError(
+                    f"worker processes could not be started: {error.__cause__ or error}",
+                    "--workers 1 does without them",
+                ) from error
+            cluster = stack.enter_context(local)
             client = stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
             client.register_plugin(_in_a_worker())
         else:
@@ -117,6 +129,19 @@ def _client(count: int, scheduler: str | None, memory: str) -> Iterator[Any]:
         yield client
 
 
+def _local_workers() -> dict[str, Any]:
+    """Dask's configuration for workers of this machine.
+
+    One near its limit of memory goes on, and is replaced beyond it: Dask would have it pause until it has less, which
+    may be never.
+    """
+    import dask
+
+    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **_MALLOC}
+    never = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+    return {"distributed.nanny.pre-spawn-environ": environment, **never}
+
+
 @contextmanager
 def _same_environment() -> Iterator[None]:
     """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where every child would read it."""
@@ -129,13 +154,27 @@ def _same_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads started within it, and the processes that these start, do not receive Ctrl-C.
+
+    A terminal sends it to all of its processes, and only the parent is to act. Python's handlers run in the main
+    thread, whichever receives the signal.
+    """
+    resource_tracker.ensure_running()  # it would unblock what is blocked here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _in_a_worker() -> Any:
-    """A plugin for local workers, who share our terminal: Ctrl-C reaches them too, and only the parent is to act."""
+    """A plugin for local workers: they share our terminal, and Dask's own lines are not for it."""
     from distributed import WorkerPlugin
 
     class InAWorker(WorkerPlugin):
         def setup(self, worker: Any) -> None:  # noqa: ARG002
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             _hush()
 
     return InAWorker()

@@ -1,4 +1,5 @@
 import os
+import time
 
 from pipeline.cluster import run_tasks
 from pipeline.interrupts import stop_requests
@@ -12,3 +13,25 @@ def test_local_processes_leave_our_own_environment_alone(monkeypatch):
         found = dict(run_tasks(os.getenv, {"a": ("OMP_NUM_THREADS",), "b": ("OMP_NUM_THREADS",)}, stop, workers=2))
     assert found == {"a": "1", "b": "1"}
     assert dict(os.environ) == before
+
+
+_held: list[bytearray] = []
+
+
+def hold(limit: int, share: float) -> int:
+    """Takes memory up to a share of the limit, and keeps it."""
+    if not _held:
+        with open("/proc/self/statm") as statm:
+            resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        _held.append(bytearray(b"x") * int(share * limit - resident))
+    time.sleep(0.5)  # Dask looks every tenth of a second
+    return os.getpid()
+
+
+def test_a_worker_near_its_limit_of_memory_goes_on():
+    """Dask's own workers pause at 80 %, and where the memory stays taken the caller would wait for ever."""
+    limit = 400 << 20
+    with stop_requests() as stop:
+        found = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
+    assert len(found) == 6
+    assert len(set(found.values())) == 2
