@@ -348,6 +348,24 @@ def test_asked_to_stop_it_keeps_what_is_done(tmp_path, workers, which):
     assert all(verify_object(path) for path in folder.iterdir())
 
 
+def test_ctrl_c_while_the_workers_start(tmp_path):
+    """A terminal sends it to processes that are still importing, too: they must not tell of it."""
+    write_frames(tmp_path)
+    process = python(RUN, tmp_path, 2)
+    own = psutil.Process(process.pid)
+    deadline = time.monotonic() + 60
+    while not (started := [c for c in own.children() if "spawn_main" in " ".join(c.cmdline())]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    for one in (own, *started):
+        one.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == Interrupted.exit_code, said
+    assert "KeyboardInterrupt" not in said
+    assert "Traceback" not in said
+
+
 @pytest.fixture
 def cluster():
     """A scheduler and two workers as a user starts them: processes of their own. Its address."""
