@@ -17,7 +17,8 @@ ORDER = {
     ],
     "trainer": [
         "noise", "networks", "distributions", "labels", "factory", "models.bound", "models", "settings", "presets",
-        "memory", "data", "streaming", "regularisers", "objectives", "evaluation", "runs", "step", "training",
+        "memory", "data", "limits", "windows", "streaming", "regularisers", "objectives", "evaluation", "runs", "step",
+        "training",
         "rivals.clustering", "rivals.rounds", "rivals.svm", "rivals.deep", "rivals", "runner", "parts", "outcomes",
         "tables", "paper", "experiments", "report", "drawing", "generation", "mosaics", "figures", "reproduction",
         "portraits", "gallery", "page", "rendering",

@@ -24,6 +24,7 @@ from pipeline.shards import Shard
 from pipeline.versions import versions
 from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
+from trainer.limits import within
 from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import BEST, PRESETS, best, preset_for
@@ -31,7 +32,7 @@ from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, tr
 from trainer.runs import Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
-from trainer.streaming import load, within
+from trainer.streaming import load
 from trainer.training import Progress, train
 
 _log = logging.getLogger(__name__)

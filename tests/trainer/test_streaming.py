@@ -35,9 +35,11 @@ from pipeline.shards import Modality, PartData, Shard, write_shard
 from trainer import data as resident
 from trainer import memory, runner
 from trainer.evaluation import evaluate
+from trainer.limits import parse_size, within
 from trainer.settings import Settings
 from trainer.step import Step
-from trainer.streaming import SLOTS, Layout, Streamed, WindowedStream, load, parse_size, within
+from trainer.streaming import Streamed, load
+from trainer.windows import SLOTS, Layout, WindowedStream
 
 ROWS = 1200
 
