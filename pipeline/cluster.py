@@ -216,7 +216,7 @@ def _through(
     while not client.nthreads():
         check(stop)
         time.sleep(_POLL)
-    known = client.scheduler_info()["workers"].values()
+    known = _workers(client).values()
     demand = {resource: 1} if resource and any(resource in worker["resources"] for worker in known) else None
     run = uuid.uuid4().hex[:8]  # keys of another client must not answer ours
     waiting = iter(tasks.items())
@@ -225,6 +225,7 @@ def _through(
     extra = (event,) if announce else ()
     ready: Queue[Any] = Queue()
     under_way: dict[Any, str] = {}
+    told: set[str] = set()
 
     def fill() -> None:
         room = _AHEAD * max(1, sum(client.nthreads().values())) - len(under_way)
@@ -247,6 +248,7 @@ def _through(
                     looked = time.monotonic()
                     with suppress(OSError):  # a scheduler that is lost: the client will know in a moment
                         fill()  # workers that joined since are to have work, however long the others take
+                        _tell_paused(client, told)
                 continue
             raise _lost(scheduler) from None
         name = under_way.pop(future)
@@ -263,6 +265,25 @@ def _through(
         fill()
         yield name, result
         del result
+
+
+def _workers(client: Any) -> dict[str, dict[str, Any]]:
+    """Address -> what the scheduler knows of a worker, of all workers."""
+    found: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    return found
+
+
+def _tell_paused(client: Any, told: set[str]) -> None:
+    """Warns once of each worker that takes no work because its memory is nearly full, for this may last for ever."""
+    for address, worker in _workers(client).items():
+        if worker["status"] == "paused" and address not in told:
+            told.add(address)
+            _log.warning(
+                "the worker %s is paused: it takes more than Dask's share (80 %%) of its limit, %.1f GB; "
+                "if it stays so, start it anew with a larger --memory-limit, or with 0 for none",
+                address,
+                worker["memory_limit"] / 1e9,
+            )
 
 
 def distant_stop(event: str) -> Callable[[], None]:

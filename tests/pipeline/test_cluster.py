@@ -1,7 +1,7 @@
 import os
 import time
 
-from pipeline.cluster import run_tasks
+from pipeline.cluster import _tell_paused, run_tasks
 from pipeline.interrupts import stop_requests
 
 
@@ -35,3 +35,26 @@ def test_a_worker_near_its_limit_of_memory_goes_on():
         found = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
     assert len(found) == 6
     assert len(set(found.values())) == 2
+
+
+class PausedCluster:
+    """What a client says of a cluster with one worker that is paused and one that is not."""
+
+    def scheduler_info(self, n_workers: int) -> dict[str, dict[str, dict[str, object]]]:
+        assert n_workers == -1
+        return {
+            "workers": {
+                "tcp://a:1": {"status": "paused", "memory_limit": 4_000_000_000},
+                "tcp://b:2": {"status": "running", "memory_limit": 4_000_000_000},
+            }
+        }
+
+
+def test_a_paused_worker_is_told_of_once(caplog):
+    told: set[str] = set()
+    for _ in range(2):
+        _tell_paused(PausedCluster(), told)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the worker tcp://a:1 is paused: it takes more than Dask's share (80 %) of its limit, 4.0 GB; if it stays so, "
+        "start it anew with a larger --memory-limit, or with 0 for none"
+    ]
