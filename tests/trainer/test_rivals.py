@@ -36,7 +36,7 @@ from pipeline.state import State, read_state, write_state
 from trainer.data import Rows
 from trainer.rivals import check_values
 from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, merge
-from trainer.rivals.svm import SupportVectorMachines
+from trainer.rivals.svm import SupportVectorMachines, _in_own_span
 from trainer.runner import evaluate_run, load_model, plan
 from trainer.runs import Run
 from trainer.settings import Settings
@@ -145,6 +145,19 @@ def test_modalities_given_together_are_the_product_of_their_views() -> None:
 
 
 # --- support vector machines -----------------------------------------------------------------------------------------
+
+
+def test_machines_of_more_features_than_examples_are_those_of_the_features():
+    """They are fitted in the space of the examples; the library, on the features themselves, is the judge."""
+    generator = np.random.default_rng(0)
+    x, labels = generator.normal(size=(12, 40)), np.arange(12) % 3
+    own, back = _in_own_span(x)
+    assert own.shape == (12, 12)
+    np.testing.assert_allclose(own @ own.T, x @ x.T, atol=1e-10)
+    fitted, expected = (LinearSVC(dual=False, tol=1e-8, max_iter=1000).fit(given, labels) for given in (own, x))
+    np.testing.assert_allclose(back(fitted.coef_), expected.coef_, atol=1e-5)
+    np.testing.assert_allclose(fitted.intercept_, expected.intercept_, atol=1e-5)
+    assert _in_own_span(x.T)[0].shape == (40, 12)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

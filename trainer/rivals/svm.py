@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +59,17 @@ class SupportVectorMachines:
         check()
         mean, deviation = self.scaling[name]
         seed = int(seed_for(self.settings.seed, f"svm of {name}").generate_state(1)[0])
+        x, basis = _in_own_span((self.features[name][lesson.rows] - mean) / deviation)
         machine = LinearSVC(C=group(self.settings).cost, random_state=seed, max_iter=MOST_ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # it is reported below, in words that say where
-            machine.fit((self.features[name][lesson.rows] - mean) / deviation, lesson.labels)
+            machine.fit(x, lesson.labels)
         if machine.n_iter_ >= MOST_ITERATIONS:
             _log.warning("the support vector machine of %s has not converged after %d passes", name, MOST_ITERATIONS)
         weights, bias = machine.coef_.astype(np.float64), machine.intercept_.astype(np.float64)
         if self.classes == 2:  # the library keeps the second class's alone
             weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
-        coefficients = weights.T / deviation[:, None]
+        coefficients = basis(weights).T / deviation[:, None]
         return LinearView(self.features[name], coefficients, bias - mean @ coefficients)
 
     def choose(self, _view: LinearView, rows: Rows, count: int) -> Rows:
@@ -92,6 +93,21 @@ class SupportVectorMachines:
                 raise KeyError(f"the shape of the coefficients of {name}")
             views[name] = LinearView(own, coefficients, intercept)
         return CoTrained(views, None)
+
+
+def _in_own_span(
+    x: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+    """Examples fewer than features span a space of their own, in which a machine's weights lie: `[N, N]` for `[N, D]`.
+
+    Returns:
+        The examples in coordinates of that space, whose inner products are the same, and what turns weights `[K, N]`
+        back into those of the features, `[K, D]`.
+    """
+    if x.shape[0] >= x.shape[1]:
+        return x, lambda weights: weights
+    left, size, right = np.linalg.svd(x, full_matrices=False)
+    return left * size, lambda weights: weights @ right
 
 
 def _scaling(
