@@ -329,12 +329,13 @@ def choose_device(name: str) -> torch.device:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a result may depend on besides its settings."""
+    name = os.path.basename(sys.argv[0])
     return {
         **versions("numpy", "torch"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "host": platform.node(),
-        "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(["mmssl" if name == "cli.py" else name, *sys.argv[1:]]),  # `python -m cli` is the same
     }
 
 
