@@ -59,7 +59,7 @@ def test_a_worker_is_killed_in_the_midst_of_a_unit(
         )  # fmt: skip
 
     worker("stays")
-    for number in range(count(1, 5)):
+    for number in range(count(1, 3)):
         lost = worker(f"lost-{number}")
         root = stage.workspace(tmp_path / "root")
         command = start(f"command-{number}", ON_A_HOST, *stage.arguments(root), "--scheduler", address)
