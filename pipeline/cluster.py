@@ -234,7 +234,7 @@ def _through(
             future.add_done_callback(ready.put)
 
     fill()
-    looked, told = time.monotonic(), False
+    looked = time.monotonic()
     while under_way:
         if stop.requested and announce:
             asked.set()
@@ -247,14 +247,6 @@ def _through(
                     looked = time.monotonic()
                     with suppress(OSError):  # a scheduler that is lost: the client will know in a moment
                         fill()  # workers that joined since are to have work, however long the others take
-                        paused = _all_paused(client)
-                        if paused and not told:
-                            _log.warning(
-                                "all workers of %s have paused: they hold so much memory that Dask gives them no task; "
-                                "`dask worker ADDRESS --memory-limit 0` starts some that go on",
-                                scheduler or "this machine",
-                            )
-                        told = paused
                 continue
             raise _lost(scheduler) from None
         name = under_way.pop(future)
@@ -271,11 +263,6 @@ def _through(
         fill()
         yield name, result
         del result
-
-
-def _all_paused(client: Any) -> bool:
-    """Whether no worker takes a task for lack of memory, which may stay so for ever."""
-    return {worker.get("status") for worker in client.scheduler_info()["workers"].values()} == {"paused"}
 
 
 def distant_stop(event: str) -> Callable[[], None]:

@@ -1,12 +1,7 @@
-import logging
 import os
 import time
 
-import pytest
-from distributed import LocalCluster
-
 from pipeline.cluster import run_tasks
-from pipeline.errors import Interrupted
 from pipeline.interrupts import stop_requests
 
 
@@ -40,28 +35,3 @@ def test_a_worker_near_its_limit_of_memory_goes_on():
         found = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
     assert len(found) == 6
     assert len(set(found.values())) == 2
-
-
-@pytest.mark.slow
-def test_workers_of_a_cluster_that_have_all_paused_are_told_of(caplog):
-    """How much memory they may take is for who started them to say."""
-    limit = 400 << 20
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=limit, dashboard_address=None) as cluster,
-        stop_requests() as stop,
-    ):
-
-        class Stops(logging.Handler):
-            def emit(self, record):
-                if "have paused" in record.getMessage():
-                    stop.name = "the test"
-
-        logging.getLogger("pipeline.cluster").addHandler(handler := Stops())
-        tasks = {f"{k}": (limit, 0.85) for k in range(6)}
-        try:
-            with pytest.raises(Interrupted):
-                list(run_tasks(hold, tasks, stop, scheduler=cluster.scheduler_address))
-        finally:
-            logging.getLogger("pipeline.cluster").removeHandler(handler)
-    assert "all workers of tcp://" in caplog.text
-    assert "--memory-limit 0" in caplog.text
