@@ -502,6 +502,7 @@ def train(
     else:
         todo = parts.parts([parts.Work(job, path) for job, path in zip(jobs, folders, strict=True)], stack)
         with console.watching() as progress, console.finishing(todo) as finished:
+            runner.tidy(folders)
             parts.raise_if_failed(parts.train_parts(todo, device, progress, scheduler=scheduler, finished=finished))
         done = [Run.prepare(path, job.settings) for job, path in zip(jobs, folders, strict=True)]
     if as_json:
@@ -673,7 +674,9 @@ def reproduce(
 
     Finished runs are used again. The same command goes on where it was stopped.
     """
+    from pipeline.claims import claim
     from pipeline.datasets import shard_paths
+    from pipeline.files import sweep
     from pipeline.shards import Shard
     from trainer import parts, reproduction, runner
     from trainer.settings import read_assignments
@@ -700,18 +703,21 @@ def reproduce(
         return
     folder = folder or root / "results" / protocol.name()
     reproduction.check_folder(plan, folder)
-    try:
-        with console.watching() as progress, console.finishing(todo) as finished, parts.time_limit(time_limit):
-            failures = parts.train_parts(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)
-    finally:  # what there is, also where it stopped
-        outcomes = [reproduction.measure(plan, experiment, where) for experiment in wanted]
-        outcomes = [
-            reproduction.draw(plan, experiment, outcome, folder, where)
-            for experiment, outcome in zip(wanted, outcomes, strict=True)
-        ]
-        paths = [path for outcome in outcomes for path in reproduction.write(outcome, folder)]
-        paths += [folder / outcome.figure for outcome in outcomes if outcome.figure is not None]
-        console.outcomes(outcomes, paths, as_json)
+    with claim(*reproduction.outputs(wanted, folder)):
+        sweep(folder)
+        runner.tidy(one.folder for one in plan.all())
+        try:
+            with console.watching() as progress, console.finishing(todo) as finished, parts.time_limit(time_limit):
+                failures = parts.train_parts(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)
+        finally:  # what there is, also where it stopped
+            outcomes = [reproduction.measure(plan, experiment, where) for experiment in wanted]
+            outcomes = [
+                reproduction.draw(plan, experiment, outcome, folder, where)
+                for experiment, outcome in zip(wanted, outcomes, strict=True)
+            ]
+            paths = [path for outcome in outcomes for path in reproduction.write(outcome, folder)]
+            paths += [folder / outcome.figure for outcome in outcomes if outcome.figure is not None]
+            console.outcomes(outcomes, paths, as_json)
     parts.raise_if_failed(failures)
 
 

@@ -58,6 +58,7 @@ class Claim:
     def __init__(self) -> None:
         self.files: dict[Path, int] = {}
         self.lost: Path | None = None
+        self.silent: set[Process] = set()  # of other places, found dead while asking: no need to wait for each claim
         self._over = Event()
         self._lock = Lock()  # a descriptor is not closed, and given to another file, while the heartbeat writes to it
         self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -156,7 +157,9 @@ def _ask(held: Claim, output: Path, place: Path, name: str, wait: Wait | None) -
         mine = place / f".{name}{'.' * bool(name)}{uuid.uuid4().hex}.claim"
         held.add(mine)
         try:
-            live = next((other for other in _claims(place, name) if other.path != mine and not _dead(other)), None)
+            live = next(
+                (other for other in _claims(place, name) if other.path != mine and not _dead(other, held.silent)), None
+            )
         except BaseException:
             held.remove(mine)
             raise
@@ -172,15 +175,21 @@ def _ask(held: Claim, output: Path, place: Path, name: str, wait: Wait | None) -
             )
         if holds and wait is not None:
             _log.info("waiting for %s, which is writing %s", live, output)
-            while any(not _dead(other) for other in _claims(place, name)):
+            while any(not _dead(other, held.silent) for other in _claims(place, name)):
                 wait()
                 time.sleep(_POLL)
         time.sleep(random.SystemRandom().uniform(0.1, 0.3))
 
 
-def _dead(other: Holder) -> bool:
-    """Whether the holder of a claim has ended; then its claim is removed. Waits for a heartbeat where that decides."""
-    if other.process is not None and other.process.place == this_process().place:
+def _dead(other: Holder, silent: set[Process]) -> bool:
+    """Whether the holder of a claim has ended; then its claim is removed. Waits for a heartbeat where that decides.
+
+    Args:
+        silent: processes for whose heartbeat someone has waited in vain; added to.
+    """
+    if other.process in silent:
+        gone = True
+    elif other.process is not None and other.process.place == this_process().place:
         gone = other.process.gone
     else:
         begun, told = time.monotonic(), False
@@ -189,11 +198,14 @@ def _dead(other: Holder) -> bool:
             if now is None:
                 return True  # released
             if now != other:
-                return False if now.process is None or now.process.place != this_process().place else _dead(now)
+                here = now.process is not None and now.process.place == this_process().place
+                return _dead(now, silent) if here else False
             if not told and time.monotonic() - begun > BEAT_SECONDS:
                 told = True
                 _log.info("%s claims %s; waiting up to %.0f s for a sign of life", other, other.path, LEASE_SECONDS)
             time.sleep(min(_POLL, BEAT_SECONDS / 4))
+        if other.process is not None:
+            silent.add(other.process)
     if gone:
         _log.info("%s has ended; its claim is removed", other)
         try:
@@ -208,7 +220,7 @@ def forget_dead(folder: Path) -> None:
     for path in folder.glob(".*.claim"):
         holder = _read(path)
         if holder is not None and holder.process is not None and holder.process.place == this_process().place:
-            _dead(holder)
+            _dead(holder, set())
 
 
 def _claims(place: Path, name: str) -> Sequence[Holder]:

@@ -187,7 +187,10 @@ def extract(
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
         for key in _run(dict(todo), stop, scheduler, progress):
-            split = todo.pop(key).split
+            unit = todo.pop(key)
+            for path in (unit.path, unit.checkpoint):  # of workers that died of it; a checkpoint is large
+                sweep(folder, f".{path.name}.*.partial", others=True)
+            split = unit.split
             if split not in {unit.split for unit in todo.values()}:
                 finish(tasks[split])
     return [shards[split] for split in splits if split in shards]

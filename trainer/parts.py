@@ -70,19 +70,21 @@ class Part:
 def parts(work: Sequence[Work], stack: int) -> list[Part]:
     """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
 
-    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes; a group
-    is cut into equal stacks, along the ranks.
+    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
+    is cut into equal stacks, along the ranks, before those that are done are left out: whatever was done when a command
+    was stopped, those who were together stay so, for apart they would end in other last digits.
     """
     groups: dict[object, list[Work]] = {}
-    for one in sorted((one for one in work if not one.done), key=lambda one: one.rank):
+    for one in sorted(work, key=lambda one: one.rank):
         settings, shard = one.job.settings, one.job.shard
         kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind, one.begun), []).append(one)
-    found = []
+        groups.setdefault((settings.stack_key(), kind), []).append(one)
+    cut = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / stack))
-        found += [group[start : start + size] for start in range(0, len(group), size)]
-    found.sort(key=lambda own: (not own[0].begun, own[0].rank, cost(own)))
+        cut += [group[start : start + size] for start in range(0, len(group), size)]
+    found = [own for own in ([one for one in whole if not one.done] for whole in cut) if own]
+    found.sort(key=lambda own: (not any(one.begun for one in own), own[0].rank, cost(own)))
     return [
         Part(
             tuple(one.job.settings for one in own),

@@ -269,6 +269,11 @@ def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
+def outputs(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
+    """Of each experiment the file that stands for all that is written of it."""
+    return [folder / f"{one.name}.json" for one in experiments]
+
+
 def check_folder(plan: Plan, folder: Path) -> None:
     """Refuses to put a reduced outcome in the place of a full one.
 
@@ -276,8 +281,7 @@ def check_folder(plan: Plan, folder: Path) -> None:
         UsageError: the folder holds a full one.
         DataError: it holds a file of that name that is no outcome.
     """
-    for experiment in plan.experiments:
-        path = folder / f"{experiment.name}.json"
+    for experiment, path in zip(plan.experiments, outputs(plan.experiments, folder), strict=True):
         if path.exists() and reduced(plan, experiment) and not read_outcome(path).reduced:
             raise UsageError(
                 f"{path} holds the outcome of full runs, and this would be a reduced one", "choose another --out FOLDER"

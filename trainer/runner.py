@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.claims import claim
+from pipeline.claims import claim, forget_dead
 from pipeline.errors import DataError, TrainingError, UsageError
+from pipeline.files import sweep
 from pipeline.shards import Shard
 from pipeline.versions import versions
 from trainer.data import Data, choose_modalities, leaves_unlabelled
@@ -29,7 +30,7 @@ from trainer.models import MODELS
 from trainer.noise import Noise
 from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
-from trainer.runs import Run
+from trainer.runs import PROPOSED, Checkpoint, Run
 from trainer.settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
 from trainer.streaming import load
@@ -171,13 +172,53 @@ def train_all(
     runs = [Run.prepare(folder, job.settings) for folder, job in zip(folders, jobs, strict=True)]
     shards = {id(run): job.shard for run, job in zip(runs, jobs, strict=True)}
     open_runs = [run for run in runs if not run.done]
+    tidy(folders)
     if len(open_runs) < len(runs):
         _log.info("%d of %d runs are done already", len(runs) - len(open_runs), len(runs))
     with claim(*(run.folder for run in open_runs), folders=True) as held:
         for run in open_runs:
             run.claim = held
+        settle([run for run in open_runs if not run.done])
         _train_open([run for run in open_runs if not run.done], shards, device, progress, stack)
     return runs
+
+
+def tidy(folders: Iterable[Path]) -> None:
+    """Removes what killed processes of this machine left in runs' folders, also where all is done."""
+    for folder in folders:
+        forget_dead(folder)
+        sweep(folder)
+
+
+def settle(runs: Sequence[Run]) -> None:
+    """Ends what stacks were at when their process was killed: all of a stack get their new checkpoint, or none does,
+    and all are done where all are evaluated.
+
+    Args:
+        runs: claimed, and not done.
+    """
+    by_name = {run.settings.fingerprint(): run for run in runs}
+
+    def stack(checkpoint: Checkpoint | None) -> list[Run]:
+        names = checkpoint.values.get("stack", []) if checkpoint else []
+        return [by_name[name] for name in names if name in by_name]
+
+    evaluated = [run for run in runs if run.evaluated]
+    for run in [one for one in evaluated if all(mate.evaluated for mate in stack(one.read_checkpoint()))]:
+        run.conclude()
+
+    proposals = {run: own for run in runs if (own := run.read_checkpoint(PROPOSED)) is not None}
+
+    def came_to(run: Run, step: int) -> bool:
+        found = (proposals.get(run), run.read_checkpoint())
+        return any(own is not None and own.values["step"] == step for own in found)
+
+    agreed = {run for run, own in proposals.items() if all(came_to(mate, own.values["step"]) for mate in stack(own))}
+    for run in proposals:
+        if run in agreed:
+            run.accept_checkpoint()
+        else:
+            run.discard_proposal()
 
 
 def _train_open(
@@ -220,7 +261,9 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     for r, (run, shard) in enumerate(zip(runs, shards, strict=True)):
         mine = {name: tensor[r] for name, tensor in weights.items()}
         how = {"stacked with": len(runs) - 1, "steps an epoch": step.per_epoch}
-        _finish(run, mine, results[r], environment(device) | {"shard": str(shard.path.resolve())} | how, begun, clock)
+        _keep(run, mine, results[r], environment(device) | {"shard": str(shard.path.resolve())} | how, begun, clock)
+    for run in runs:
+        run.conclude()
 
 
 def _train_rival(run: Run, shard: Shard, device: torch.device, progress: Progress) -> None:
@@ -232,7 +275,8 @@ def _train_rival(run: Run, shard: Shard, device: torch.device, progress: Progres
         weights, result = train_rival(run, data, device, progress)
     _raise_if_not_finite(run, result)
     how = environment(device) | versions("scikit-learn") | {"shard": str(shard.path.resolve())}
-    _finish(run, weights, result, how, begun, clock)
+    _keep(run, weights, result, how, begun, clock)
+    run.conclude()
 
 
 def _raise_if_not_finite(run: Run, result: Evaluation) -> None:
@@ -240,13 +284,13 @@ def _raise_if_not_finite(run: Run, result: Evaluation) -> None:
         raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
 
 
-def _finish(
+def _keep(
     run: Run, weights: dict[str, Tensor], result: Evaluation, how: Mapping[str, Any], begun: datetime, clock: float
 ) -> None:
     run.write_weights(weights)
     seconds = round(time.monotonic() - clock, 1)
     run.write_provenance({**how, "begun": begun.isoformat(timespec="seconds"), "seconds of the last sitting": seconds})
-    run.finish(result)
+    run.write_evaluation(result)
 
 
 def evaluate_run(

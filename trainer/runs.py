@@ -7,11 +7,17 @@ checkpoint.safetensors   everything that resuming needs, taken at one instant; g
 weights.safetensors      the trained model
 result.json              scores on the test set; its presence says that the run is done
 provenance.json          where, when, with what: the only file that differs between equal runs
+
+Replicas that are trained in one pass are saved, and finished, all or none: each first has a file
+`checkpoint-next.safetensors`, or `evaluation.json`, and only when all have theirs do these take the places of
+checkpoint and result. A process that is killed at any moment thus leaves a stack that goes on as one; apart, its
+replicas would end in other last digits.
 """
 
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,12 +27,14 @@ from torch import Tensor
 
 from pipeline.claims import Claim
 from pipeline.errors import DataError, UsageError
-from pipeline.files import write_atomically
+from pipeline.files import flush, remove, storage_error, write_atomically
 from pipeline.state import MEND, State, read_state, write_state
 from trainer.evaluation import Evaluation, Score
 from trainer.settings import Settings, build, differences
 
 Checkpoint = State  # of one replica
+CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
+RESULT, EVALUATION = "result.json", "evaluation.json"
 
 
 class Run:
@@ -81,11 +89,21 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "result.json").exists()
+        return (self.folder / RESULT).exists()
 
     @property
     def begun(self) -> bool:
-        return (self.folder / "checkpoint.safetensors").exists()
+        return (self.folder / CHECKPOINT).exists()
+
+    @property
+    def proposed(self) -> bool:
+        """Whether there is a checkpoint that the others of its stack may not have yet."""
+        return (self.folder / PROPOSED).exists()
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether all is there but for the others of its stack."""
+        return (self.folder / EVALUATION).exists()
 
     def begin(self, labelled: Sequence[str]) -> None:
         """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
@@ -120,20 +138,36 @@ class Run:
         writer.writerows(rows)
         write_atomically(self.folder / "metrics.csv", text.getvalue())
 
-    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def write_checkpoint(self, checkpoint: Checkpoint, name: str = CHECKPOINT) -> None:
+        """Writes the checkpoint, or, as PROPOSED, beside it the one that is to replace it."""
         self._check()
         values = {**checkpoint.values, "settings": self.settings.fingerprint()}
-        write_state(self.folder / "checkpoint.safetensors", Checkpoint(checkpoint.tensors, values))
+        write_state(self.folder / name, Checkpoint(checkpoint.tensors, values))
 
-    def read_checkpoint(self) -> Checkpoint | None:
+    def accept_checkpoint(self) -> None:
+        """The proposed checkpoint becomes the checkpoint."""
+        self._rename(PROPOSED, CHECKPOINT)
+
+    def discard_proposal(self) -> None:
+        remove(self.folder / PROPOSED)
+
+    def _rename(self, name: str, new: str) -> None:
+        self._check()
+        try:
+            os.replace(self.folder / name, self.folder / new)
+            flush(self.folder)
+        except OSError as error:
+            raise storage_error(self.folder / new, error) from error
+
+    def read_checkpoint(self, name: str = CHECKPOINT) -> Checkpoint | None:
         """The checkpoint, or None where none was written yet.
 
         Raises:
             DataError: it is damaged, or another run's.
         """
-        if not self.begun:
+        path = self.folder / name
+        if not path.exists():
             return None
-        path = self.folder / "checkpoint.safetensors"
         checkpoint = read_state(path)
         if checkpoint.values.get("settings") != self.settings.fingerprint():
             raise DataError(f"{path} belongs to a run of other settings", MEND)
@@ -156,11 +190,24 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         return _read_json(self.folder / "provenance.json")
 
-    def finish(self, evaluation: Evaluation) -> None:
-        """Writes the result; with it the run is done, and its checkpoint is not needed any more."""
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Writes what is to be the result once all of the stack have theirs."""
+        self._check()
         values = {"elbo": evaluation.elbo, "scores": [asdict(score) for score in evaluation.scores]}
-        write_atomically(self.folder / "result.json", json.dumps(values, indent=2) + "\n")
-        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        write_atomically(self.folder / EVALUATION, json.dumps(values, indent=2) + "\n")
+
+    def conclude(self) -> None:
+        """The evaluation becomes the result; with it the run is done. Its checkpoint, not needed any more, goes first:
+        nobody would look for it later.
+        """
+        remove(self.folder / PROPOSED)
+        remove(self.folder / CHECKPOINT)
+        self._rename(EVALUATION, RESULT)
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Writes the result of a run that is trained by itself."""
+        self.write_evaluation(evaluation)
+        self.conclude()
 
     def result(self) -> Evaluation:
         """The scores of a run that is done.
@@ -168,7 +215,7 @@ class Run:
         Raises:
             DataError: it is not done, or its result cannot be read.
         """
-        path = self.folder / "result.json"
+        path = self.folder / RESULT
         values = _read_json(path)
         try:
             return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])

@@ -13,7 +13,7 @@ from pipeline.interrupts import stop_requests
 from trainer.data import Data
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
-from trainer.runs import Checkpoint, Run
+from trainer.runs import CHECKPOINT, PROPOSED, Checkpoint, Run
 from trainer.step import Step, precision
 
 CHECKPOINT_SECONDS = 60
@@ -112,6 +112,8 @@ def summary(rows: list[list[dict[str, object]]]) -> str:
 def save(runs: Sequence[Run], step: Step, done: int) -> None:
     """Writes every replica's checkpoint: model, Adam, average, noise and the epoch's running sums, at this instant.
 
+    A stack's replace the ones before when all of them are written.
+
     Raises:
         TrainingError: a term of the objective or a weight is not finite; no checkpoint is replaced.
     """
@@ -119,6 +121,7 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
     names = dict(step.model.named_parameters())
     adam = step.optimizer.state
     step.raise_if_weights_not_finite(runs)
+    stack = [run.settings.fingerprint() for run in runs]
     for r, run in enumerate(runs):
         tensors = {f"model.{name}": tensor[r] for name, tensor in step.model.state_dict().items()}
         for name, parameter in names.items():
@@ -130,7 +133,10 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
         tensors["noise"] = step.noise.state(r)
         tensors["totals"] = step.totals[:, r]
         values = {"step": done, "per_epoch": step.per_epoch, "terms": step.names, "device": step.device.type}
-        run.write_checkpoint(Checkpoint(tensors, values))
+        run.write_checkpoint(Checkpoint(tensors, values | {"stack": stack}), PROPOSED if len(runs) > 1 else CHECKPOINT)
+    if len(runs) > 1:
+        for run in runs:
+            run.accept_checkpoint()
 
 
 def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, object]]]]:

@@ -61,6 +61,13 @@ NETWORKS = """
 """
 
 
+SSMVAE = {
+    "q(y|X)": "(X-D16BR)-D16BR, DK",
+    "q(z|X,y)": "(y, X-D16BR)-D16BR, D4",
+    "p(x|z,y)": "(z, y)-D16BR, Dx",
+}
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command, what it starts from, and what it makes.
@@ -96,10 +103,16 @@ class Stage:
 
 
 def result_of(root: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
+    """All files but `provenance.json`, which tells the time; `{root}` stands where a table says where runs lie."""
     found = {}
     for folder in folders:
         found |= {f"{folder}/{name}": content for name, content in contents(root / folder).items()}
-    return {name: content for name, content in found.items() if not name.endswith("provenance.json")}
+    place = str(root.resolve()).encode()
+    return {
+        name: content.replace(place, b"{root}")
+        for name, content in found.items()
+        if not name.endswith("provenance.json")
+    }
 
 
 # A stage that makes something of its own belongs here: its name, its command, where its result lies, and how slow.
@@ -113,6 +126,12 @@ COMMANDS = {
         ("train", "sshmvae-kl", "--data", "{root}/shards/rgbd-64-split-0.h5", "--seeds", "0,1", "--epochs", "4",
          "--batch-size", "4", "--config", "{root}/small.toml", "--iterations", "2", "--device", "cpu",
          "--root", "{root}"), ("runs",), 0.01,
+    ),
+    "reproduce": (
+        ("reproduce", "figure4", "--data", "digits", "--seeds", "0", "--epochs", "2", "--stack", "2",
+         "--set", "networks={" + ", ".join(f'"{name}" = "{value}"' for name, value in SSMVAE.items()) + "}",
+         "--set", "batch_size=512", "--set", "iterations=2", "--device", "cpu",
+         "--out", "{root}/tables", "--root", "{root}"), ("runs", "tables"), 0.01,
     ),
 }  # fmt: skip
 

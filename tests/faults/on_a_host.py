@@ -1,6 +1,7 @@
 """Runs in a network namespace that stands for a host: a command, or what a Dask worker loads when it starts.
 
-The tiny network is in place. A worker writes down that it was used, and where it is told to, it never ends a frame.
+The tiny network is in place. A worker writes down that it was used, is slowed down so that it can be met in the midst
+of its work, and where it is told to, it never ends a frame.
 """
 
 import os
@@ -14,23 +15,43 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def prepare() -> None:
+    """The variables of the environment: MMSSL_TEST_USED is a file that is made when a frame or a step begins,
+    MMSSL_TEST_STICKS says after how many frames no other one ends, MMSSL_TEST_SLOW how many seconds a step takes more.
+    """
+    from faults.zygote import slow_down
     from tiny_vgg import TinyVgg
 
-    from pipeline import vgg, washington
-    from pipeline.washington import read_frame
+    from pipeline import features, vgg, washington
+    from trainer import training
 
     used = os.environ.get("MMSSL_TEST_USED")
     left = iter(range(int(os.environ.get("MMSSL_TEST_STICKS", "1000000"))))
 
-    def slow(*given: Any, **named: Any) -> Any:
-        if used:
-            Path(used).touch()
+    def marked(function: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            if used:
+                Path(used).touch()
+            return function(*given, **named)
+
+        return call
+
+    read_frame = washington.read_frame
+
+    def sticks(*given: Any, **named: Any) -> Any:
         if next(left, None) is None:
             time.sleep(600)
         return read_frame(*given, **named)
 
     vgg.vgg16 = TinyVgg
-    washington.read_frame = slow
+    washington.read_frame = marked(sticks)
+    features.seed_of = marked(features.seed_of)
+    training.Step.__call__ = marked(training.Step.__call__)  # type: ignore[method-assign]
+    slow = float(os.environ.get("MMSSL_TEST_SLOW", "0"))
+    if slow:
+        features._CHECKPOINT_SECONDS = 0.0
+        training.CHECKPOINT_SECONDS = 0
+        slow_down(features, "seed_of", slow)
+        slow_down(training.Step, "__call__", slow)
 
 
 def dask_setup(worker: object) -> None:  # noqa: ARG001

@@ -1,6 +1,7 @@
 """Three hosts, which are network namespaces on a bridge with processes of their own: one joins late, one is lost."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -54,14 +55,14 @@ class Host:
         command = [sys.executable, "-m", "dask", role, *options]
         return self.start(*command, log=self.folder / f"{role}-{self.number}.log", **environment)
 
-    def worker(self, sticks: int = 10**6) -> None:
-        """Joins the cluster; after so many frames it never ends another one."""
+    def worker(self, sticks: int = 10**6, slow: float = 0.0) -> None:
+        """Joins the cluster; after so many frames it never ends another one, and a step takes so many seconds more."""
         (self.folder / f"local-{self.number}").mkdir(exist_ok=True)
         self.dask(
             "worker", SCHEDULER, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", self.address,
             "--name", f"host{self.number}", "--local-directory", str(self.folder / f"local-{self.number}"),
             "--resources", "GPU=1", "--preload", str(ROOT / "tests" / "faults" / "on_a_host.py"),
-            MMSSL_TEST_USED=str(self.used), MMSSL_TEST_STICKS=str(sticks),
+            MMSSL_TEST_USED=str(self.used), MMSSL_TEST_STICKS=str(sticks), MMSSL_TEST_SLOW=str(slow),
         )  # fmt: skip
 
     @property
@@ -112,22 +113,44 @@ def until(condition: Callable[[], object], what: str, folder: Path, seconds: flo
         time.sleep(0.05)
 
 
+def command(host: Host, stage: Stage, root: Path) -> "subprocess.Popen[bytes]":
+    """The stage's command, on the cluster; its output goes to `command.log`."""
+    words = stage.arguments(root)
+    if "--workers" in words:
+        at = words.index("--workers")
+        del words[at : at + 2]
+    driver = str(ROOT / "tests" / "faults" / "on_a_host.py")
+    return host.start(sys.executable, driver, *words, "--scheduler", SCHEDULER, log=host.folder / "command.log")
+
+
+def registered(host: Host) -> None:
+    log = host.folder / f"worker-{host.number}.log"
+    until(lambda: "Registered to" in log.read_text(), f"no worker on {host.name}", host.folder)
+
+
+def scheduler(host: Host) -> None:
+    host.dask("scheduler", "--host", host.address, "--port", "8786", "--dashboard-address", ":8787")
+
+
+def without_places(made: dict[str, bytes]) -> dict[str, bytes]:
+    """Tables say by which command and on which host they were made: as if without a cluster, and here."""
+    here = f'"host": "{platform.node()}"'.encode()
+    return {
+        name: content.replace(f" --scheduler {SCHEDULER}".encode(), b"").replace(b'"host": "host1"', here)
+        for name, content in made.items()
+    }
+
+
 def test_a_host_joins_late_and_one_is_lost(
     hosts: list[Host], stages: dict[str, Stage], tmp_path: Path, tally: Callable[..., None]
 ) -> None:
     one, two, three = hosts
     root = stages["preprocess"].workspace(tmp_path / "root")
-    one.dask("scheduler", "--host", one.address, "--port", "8786", "--dashboard-address", ":8787")
+    scheduler(one)
     two.worker(sticks=5)  # in its second object
-    until(lambda: "Registered to" in (tmp_path / "worker-2.log").read_text(), "no worker", tmp_path)
+    registered(two)
     log = tmp_path / "command.log"
-
-    def command(stage: Stage) -> "subprocess.Popen[bytes]":
-        words = [word for word in stage.arguments(root) if word not in ("--workers", "1")]
-        driver = str(ROOT / "tests" / "faults" / "on_a_host.py")
-        return one.start(sys.executable, driver, *words, "--scheduler", SCHEDULER, log=log)
-
-    preprocess = command(stages["preprocess"])
+    preprocess = command(one, stages["preprocess"], root)
     until(lambda: list(root.glob("images/*/*.h5")), "no object", tmp_path)
     three.worker()  # joins while the work is under way
     until(three.used.exists, "the late worker was not used", tmp_path)
@@ -137,9 +160,35 @@ def test_a_host_joins_late_and_one_is_lost(
     said = log.read_text()
     assert "Traceback" not in said
     assert f"http://{one.address}:8787/status" in said
-    tally("clusters of three hosts, one late and one lost: byte for byte as one process's")
-    extract = command(stages["extract"])
+    tally("preprocess on three hosts, one late and one lost: byte for byte as one process's")
+    extract = command(one, stages["extract"], root)
     assert extract.wait(timeout=180) == 0, log.read_text()
     made = {name: content for name, content in contents(root).items() if name.startswith(("features/", "shards/"))}
     assert made == stages["extract"].end
     assert "Traceback" not in log.read_text()
+
+
+def test_a_host_is_lost_in_extract_and_another_in_reproduce(
+    hosts: list[Host], stages: dict[str, Stage], tmp_path: Path, tally: Callable[..., None]
+) -> None:
+    """In the midst of what they do: a worker that goes on with a lost one's run waits for its claim to run out."""
+    one, two, three = hosts
+    scheduler(one)
+    for host in hosts:
+        host.worker(slow=0.3)
+    for host in hosts:
+        registered(host)
+    log = tmp_path / "command.log"
+    for name, lost in (("extract", two), ("reproduce", three)):
+        stage = stages[name]
+        root = stage.workspace(tmp_path / name)
+        lost.used.unlink(missing_ok=True)
+        process = command(one, stage, root)
+        until(lost.used.exists, f"host {lost.number} was not used", tmp_path)
+        time.sleep(0.5)
+        lost.lose()
+        assert process.wait(timeout=400) == 0, log.read_text()
+        assert without_places(stage.made(root)) == stage.end
+        assert not list(root.rglob(".*.claim"))
+        assert "Traceback" not in log.read_text()
+        tally(f"{name} on three hosts, one lost in the midst of it: byte for byte as one process's")

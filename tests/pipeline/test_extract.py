@@ -27,7 +27,7 @@ from pipeline.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.features import FeatureSettings, fc1, fine_tune
 from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
-from pipeline.processes import this_process
+from pipeline.processes import Process, this_process
 from pipeline.shards import Shard
 from pipeline.vgg import Weights, make_network
 from pipeline.washington import index_dataset, labelled_ids, split_frames, trials_of
@@ -331,6 +331,22 @@ def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(root, und
     extract(root, (0, 3))
     assert mine.exists()
     mine.unlink()
+    assert contents(root) == undisturbed
+
+
+def test_what_a_worker_leaves_that_died_of_a_unit_is_cleared_away(root, undisturbed):
+    """While the command lives: another worker does the unit again, and nobody would look for the rest."""
+    extract(root, (3,))
+    folder = root / "features" / "rgbd-32"
+    worker = Process("0123456789ab", 42, 7)  # of another host
+    left = [folder / f".split-0-rgb.{kind}.{worker}.partial" for kind in ("h5", "checkpoint.safetensors")]
+
+    def die(what, done, total):  # noqa: ARG001
+        if what.startswith("split 0, rgb: "):
+            for path in left:
+                path.write_bytes(b"half")
+
+    extract(root, (0, 3), progress=die)
     assert contents(root) == undisturbed
 
 

@@ -134,7 +134,7 @@ def test_stacks_hold_what_can_be_stacked_low_seeds_and_cheap_ones_first(digits: 
     begun = planned.all()[-1].folder
     begun.mkdir(parents=True)
     (begun / "checkpoint.safetensors").touch()
-    assert parts(planned.all(), 16)[0].folders == (begun.resolve(),)
+    assert begun.resolve() in parts(planned.all(), 16)[0].folders
     (begun / "result.json").touch()
     assert begun.resolve() not in {folder for part in parts(planned.all(), 16) for folder in part.folders}
 

@@ -415,6 +415,41 @@ def test_a_process_that_is_told_to_stop_or_killed_goes_on_to_the_same_end(tmp_pa
     assert outcome(disturbed) == outcome(undisturbed)
 
 
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches kill -9."""
+
+
+@pytest.mark.slow
+def test_a_stack_that_is_killed_at_any_write_goes_on_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained apart its replicas would end in other last digits."""
+    shard = make_shard(tmp_path / "shard.h5")
+    stack = [make_settings("sshmvae-kl", shard, seed=seed, batch_size=17, iterations=1) for seed in range(2)]
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    undisturbed = [outcome(run) for run in run_stack(tmp_path / "undisturbed", stack, [shard] * 2)]
+    replace, left = os.replace, 10**6
+
+    def killed_after(source: object, target: object) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        replace(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", killed_after)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nearly all of the time, and nobody cuts the power
+    run_stack(tmp_path / "counted", stack, [shard] * 2)
+    writes = 10**6 - left
+    assert writes == 2 * (2 + 2 + 2 * 2 + 4)  # begun; metrics and checkpoints of two epochs; ended
+    for moment in range(1, writes, 2):  # one of the two is ahead of the other
+        left = moment
+        with pytest.raises(Killed):
+            run_stack(tmp_path / str(moment), stack, [shard] * 2)
+        left = 10**6
+        assert [outcome(run) for run in run_stack(tmp_path / str(moment), stack, [shard] * 2)] == undisturbed
+        assert not list((tmp_path / str(moment)).rglob("*next*"))
+        assert not list((tmp_path / str(moment)).rglob("evaluation.json"))
+
+
 def test_a_checkpoint_of_another_run_or_device(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     stack = [make_settings("ssmvae", shard, seed=seed) for seed in range(2)]

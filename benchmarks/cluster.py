@@ -1,0 +1,88 @@
+"""Preprocessing on a Dask cluster of one, two and three workers, against one process: what this machine's cores give.
+
+    python -m benchmarks.cluster [--data FOLDER] [--frames 1400] [--rounds 3] [--workers 1,2,3] [--out F]
+
+The frames are rendered, or those of --data. The workers are processes of this machine with one thread each, up before
+the clock starts; the workspace is a folder that all see. In every round each number of workers has its turn.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import Client, LocalCluster
+
+from benchmarks.frames import link, raw_frames
+from benchmarks.measure import Rows, middle
+from pipeline.cluster import cores
+from pipeline.image_store import ImageSettings
+from pipeline.preprocess import preprocess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder in the official layout")
+    parser.add_argument("--frames", type=int, default=1400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", default="1,2,3")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # that the frames are few is no news here
+    rows = Rows("cluster", torch.device("cpu"))
+    numbers = [int(number) for number in options.workers.split(",")]
+    with tempfile.TemporaryDirectory(prefix="mmssl-") as name, ExitStack() as stack:
+        root, few = Path(name) / "work", Path(name) / "few"
+        source = raw_frames(options.data, Path(name))
+        count = len(link(source, root, options.frames))
+        link(source, few, 2)
+        rows.base |= {"frames": str(options.data or "rendered"), "count": count, "cores": cores()}
+        clusters = {number: stack.enter_context(cluster(number)) for number in numbers}
+        for number in numbers:
+            with Client(clusters[number]) as client:  # type: ignore[no-untyped-call]
+                client.run(warm, few)  # imports, on every worker
+        alone: list[float] = []
+        taken: dict[int, list[float]] = {number: [] for number in numbers}
+        for _ in range(options.rounds):
+            alone.append(timed(root, None))
+            for number in numbers:
+                taken[number].append(timed(root, clusters[number].scheduler_address))
+        load = round(os.getloadavg()[0], 1)
+        rows.add("one process, seconds", middle(alone), "", rounds=[round(value, 2) for value in alone], load=load)
+        for number, seconds in taken.items():
+            gain = middle([own / value for own, value in zip(alone, seconds, strict=True)])
+            rows.add(f"a cluster of {number}, seconds", middle(seconds), "", load=load,
+                     rounds=[round(value, 2) for value in seconds], times_one_process=round(gain, 2))  # fmt: skip
+    rows.write(options.out)
+
+
+def cluster(number: int) -> Any:
+    return LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=number, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=logging.CRITICAL
+    )
+
+
+def warm(root: Path) -> None:
+    from pipeline.preprocess import process_object
+    from pipeline.washington import index_dataset
+
+    for (name, number), frames in index_dataset(root / "raw").objects.items():
+        process_object(f"{name}_{number}", frames, ImageSettings(), False)
+
+
+def timed(root: Path, scheduler: str | None) -> float:
+    """Seconds that the store takes from nothing."""
+    shutil.rmtree(root / "images", ignore_errors=True)
+    begun = time.perf_counter()
+    preprocess("rgbd", root, ImageSettings(), workers=None if scheduler else 1, scheduler=scheduler)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
