@@ -21,6 +21,7 @@ P = ParamSpec("P")
 
 COLOURS = ("#2f7ed8", "#d9730d", "#1a9850", "#b0579f", "#8a7a00", "#d9485f", "#0d9488", "#7c6fd6", "#a0623a", "#7d8590")
 MARKERS = "osD^vPX*<>"
+LINES = ("-", "--", ":")
 FORMATS = {".svg": "image/svg+xml", ".png": "image/png", ".pdf": "application/pdf"}
 _INK = "#1c2128"
 _DARK_INK = "#e6e8eb"
@@ -70,6 +71,11 @@ def colour(number: int) -> str:
 
 def marker(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
+
+
+def line(number: int) -> str:
+    """Solid for as many as there are colours, then dashed."""
+    return LINES[number // len(COLOURS) % len(LINES)]
 
 
 def check_format(path: Path) -> str:

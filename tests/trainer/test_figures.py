@@ -35,7 +35,7 @@ def test_curves_are_means_over_seeds_in_a_panel_for_each_subset(tmp_path: Path) 
     ]
     drawn = lines(curves_figure(runs))
     assert list(drawn) == ["given x", "given w", "given x+w"]
-    assert drawn["given x+w"] == {"ssmvae": pytest.approx([50, 90]), "sshmvae": pytest.approx([20, 30])}
+    assert drawn["given x+w"] == {"SS-MVAE": pytest.approx([50, 90]), "SS-HMVAE": pytest.approx([20, 30])}
     assert drawn["given w"]["ssmvae"] == pytest.approx([12.5, 22.5])
     bands = curves_figure(runs).axes[2].collections
     assert len(bands) == 1  # one run has no spread
