@@ -6,6 +6,7 @@ points have a contrast of 3:1 or more against both, and markers differ too: no p
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -63,6 +64,22 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
             return draw(*arguments, **options)
 
     return in_style
+
+
+def announce(figure: "Figure", text: str) -> None:
+    """Writes a text above everything that is drawn, in room of its own."""
+    lines = textwrap.wrap(text, int(12 * figure.get_figwidth()))
+    height = figure.get_figheight()
+    room = 0.2 * len(lines) + 0.1  # inches
+    figure.set_figheight(height + room)
+    if figure.get_layout_engine() is not None:
+        figure.suptitle("\n".join(lines), size=9, color=_INK)
+        return
+    share = height / (height + room)
+    for axis in figure.axes:  # as large as before, further down
+        left, bottom, width, high = axis.get_position().bounds
+        axis.set_position((left, bottom * share, width, high * share))
+    figure.text(0.5, 1 - 0.1 / (height + room), "\n".join(lines), va="top", ha="center", size=9, color=_INK)
 
 
 def colour(number: int) -> str:
