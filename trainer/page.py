@@ -147,10 +147,13 @@ def compose(
 
 
 def summarise(outcomes: Sequence[tuple[Path, Outcome]]) -> Summary | None:
-    """How our numbers compare with the paper's, over all cells that have both; None where there are none."""
+    """How our numbers compare with the paper's, over all cells that have both; None where there are none.
+
+    Outcomes on other data than the paper's are left out.
+    """
     differences = []
     for _, outcome in outcomes:
-        for block in outcome.blocks:
+        for block in outcome.blocks if outcome.comparable else ():
             for row in block.rows:
                 for column, cell in zip(block.columns, row.cells, strict=True):
                     if cell.difference is not None:

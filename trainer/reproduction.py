@@ -253,6 +253,8 @@ def draw(plan: Plan, experiment: Experiment, outcome: Outcome, folder: Path, dev
         figure = generation_figure(runs, device)
     else:
         figure = figures.splits_figure(runs)
+        for panel, grid in zip(figure.axes, experiment.grids, strict=True):
+            panel.set_title(grid.title)
     if outcome.reduced:
         announce(figure, f"REDUCED: {'; '.join(outcome.reduced)}.")
     save(figure, folder / name)
