@@ -6,6 +6,7 @@ points have a contrast of 3:1 or more against both, and markers differ too: no p
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -21,6 +22,7 @@ P = ParamSpec("P")
 
 COLOURS = ("#2f7ed8", "#d9730d", "#1a9850", "#b0579f", "#8a7a00", "#d9485f", "#0d9488", "#7c6fd6", "#a0623a", "#7d8590")
 MARKERS = "osD^vPX*<>"
+LINES = ("-", "--", ":")
 FORMATS = {".svg": "image/svg+xml", ".png": "image/png", ".pdf": "application/pdf"}
 _INK = "#1c2128"
 _DARK_INK = "#e6e8eb"
@@ -64,12 +66,33 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
     return in_style
 
 
+def announce(figure: "Figure", text: str) -> None:
+    """Writes a text above everything that is drawn, in room of its own."""
+    lines = textwrap.wrap(text, int(12 * figure.get_figwidth()))
+    height = figure.get_figheight()
+    room = 0.2 * len(lines) + 0.1  # inches
+    figure.set_figheight(height + room)
+    if figure.get_layout_engine() is not None:
+        figure.suptitle("\n".join(lines), size=9, color=_INK)
+        return
+    share = height / (height + room)
+    for axis in figure.axes:  # as large as before, further down
+        left, bottom, width, high = axis.get_position().bounds
+        axis.set_position((left, bottom * share, width, high * share))
+    figure.text(0.5, 1 - 0.1 / (height + room), "\n".join(lines), va="top", ha="center", size=9, color=_INK)
+
+
 def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
+
+
+def line(number: int) -> str:
+    """Solid for as many as there are colours, then dashed."""
+    return LINES[number // len(COLOURS) % len(LINES)]
 
 
 def check_format(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
-from trainer.drawing import colour, marker, save, styled
+from trainer.drawing import colour, line, marker, save, styled
 from trainer.generation import CPU
 from trainer.mosaics import generation_figure
 from trainer.report import TITLES, grouped, names
@@ -60,18 +60,20 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
         DataError: none of the runs has an epoch behind it, or they measure no accuracy.
     """
     groups = _trained(runs)
-    common, labels = names([group[0].settings for group in groups])
+    common, labels = names([group[0].settings for group in groups], titled=True)
+    turns = " or ".join(sorted({group[0].settings.turns.removesuffix("s") for group in groups}))
     measured = [curves_of(group) for group in groups]
     subsets = sorted(dict.fromkeys(key for own in measured for key in own), key=lambda key: key.count("+"))
     figure, panels = _panels(len(subsets), share_y=True)
     for panel, subset in zip(panels, subsets, strict=True):
         for number, (own, label) in enumerate(zip(measured, labels, strict=True)):
             if subset in own:
-                _line(panel, own[subset], label or common, number)
-        _epochs(panel, f"given {subset}")
+                _line(panel, own[subset], label, number)
+        _epochs(panel, f"given {subset}", turns)
     panels[0].set_ylabel("test accuracy (%)")
     figure.suptitle(common)
-    _legend(figure, panels)
+    if len(groups) > 1:
+        _legend(figure, panels)
     return figure
 
 
@@ -88,14 +90,14 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
     figure, panels = _panels(len(set(titles)), share_y=False)
     for panel, title in zip(panels, dict.fromkeys(titles), strict=True):
         own = [group for group, its in zip(groups, titles, strict=True) if its == title]
-        _, besides = names([group[0].settings for group in own])
+        _, besides = names([group[0].settings for group in own], titled=True)
         by_alpha = len({group[0].settings.alpha for group in own}) == len(own)
         for group, beside in sorted(zip(own, besides, strict=True), key=lambda pair: pair[0][0].settings.alpha):
             alpha = group[0].settings.alpha
             label = f"alpha {alpha:g}" if by_alpha else beside or f"alpha {alpha:g}"
             measured = curves_of(group)
             _line(panel, measured[max(measured, key=lambda subset: subset.count("+"))], label, alphas.index(alpha))
-        _epochs(panel, title)
+        _epochs(panel, title, "epoch")
         panel.set_ylabel("test accuracy (%)")
     _legend(figure, panels)
     return figure
@@ -258,7 +260,7 @@ def _models(groups: Sequence[Sequence[Run]]) -> list[str]:
     titles = [TITLES[group[0].settings.model] for group in groups]
     if len(set(titles)) == len(titles):
         return titles
-    common, besides = names([group[0].settings for group in groups])
+    common, besides = names([group[0].settings for group in groups], titled=True)
     return [beside or common for beside in besides]
 
 
@@ -275,16 +277,25 @@ def _line(panel: "Axes", curve: Curve, label: str, number: int) -> None:
     mean, low, high = curve
     epochs = range(1, len(mean) + 1)
     every = max(1, len(mean) // 8)
-    panel.plot(epochs, mean, label=label, color=colour(number), marker=marker(number), markevery=every, markersize=4)
+    panel.plot(
+        epochs,
+        mean,
+        label=label,
+        color=colour(number),
+        marker=marker(number),
+        linestyle=line(number),
+        markevery=every,
+        markersize=4,
+    )
     if low != high:
         panel.fill_between(epochs, low, high, color=colour(number), alpha=0.18, linewidth=0)
 
 
-def _epochs(panel: "Axes", title: str) -> None:
+def _epochs(panel: "Axes", title: str, turns: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     panel.set_title(title)
-    panel.set_xlabel("epoch")
+    panel.set_xlabel(turns)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(True)
 

@@ -13,14 +13,23 @@ from trainer.figures import alpha_figure, curves_figure, labels_figure, splits_f
 from trainer.generation import Subject, load_subjects
 from trainer.models import Model
 from trainer.mosaics import draw_panels, image_shape, panels
-from trainer.portraits import confusion_figure, latent_figure, predict, reliability_figure
-from trainer.report import MEANS, TITLES
+from trainer.portraits import (
+    Predictions,
+    confusion_figure,
+    latent_figure,
+    predict,
+    predict_rival,
+    reliability_figure,
+)
+from trainer.report import MEANS, TITLES, grouped
+from trainer.rivals import RIVALS
 from trainer.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _log = logging.getLogger(__name__)
+MOST_LINES = 8  # in one picture of curves; of more, each model has its own
 
 
 @dataclass(frozen=True)
@@ -34,23 +43,41 @@ class Picture:
 
 @dataclass(frozen=True)
 class Closer:
-    """What one run's model does, in pictures; `means` is what stands in for a missing modality."""
+    """What one run's model does, in pictures; `about` says what it makes of a missing modality, what is not shown."""
 
     run: str
     title: str
-    means: str
+    about: str
     pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the models of some runs do.
+
+    Attributes:
+        closer: the first run of each model, in pictures.
+        generated: one modality made from the other.
+        apart: what is not among the generated images and cannot be, a sentence each.
+        missing: what could not be drawn, and why.
+    """
+
+    closer: tuple[Closer, ...] = ()
+    generated: tuple[Picture, ...] = ()
+    apart: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def pictures(name: str, runs: Sequence[Run], done: Sequence[Run]) -> Iterator[Picture]:
     """What needs no model."""
     trained = [run for run in runs if (rows := run.metrics()) and any(key.startswith("accuracy ") for key in rows[0])]
-    if trained:
-        yield _picture(
-            f"Training on {name}",
-            f"Test accuracy per epoch of {runs_in_words(len(trained))} on {name}, for every subset of modalities",
-            curves_figure(trained),
-        )
+    for turns, title in (("epochs", "Training"), ("rounds", "Co-training")):
+        for model, own in _parts([run for run in trained if run.settings.turns == turns]):
+            yield _picture(
+                f"{title}{f' of {model}' if model else ''} on {name}",
+                f"Test accuracy per {turns[:-1]}, {runs_in_words(len(own))} on {name}, for every subset of modalities",
+                curves_figure(own),
+            )
     if _vary(trained, "alpha"):
         own = [run for run in trained if run.settings.model in _vary(trained, "alpha")]
         yield _picture(
@@ -74,6 +101,16 @@ def pictures(name: str, runs: Sequence[Run], done: Sequence[Run]) -> Iterator[Pi
         )
 
 
+def _parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """All runs together, or those of each model, named, where their lines would be too many for one picture."""
+    models: dict[str, list[Run]] = {}
+    for run in runs:
+        models.setdefault(TITLES[run.settings.model], []).append(run)
+    if len(grouped(runs)) > MOST_LINES and len(models) > 1:
+        return list(models.items())
+    return [("", list(runs))] if runs else []
+
+
 def _vary(runs: Sequence[Run], setting: str) -> set[str]:
     """The models that were trained with more than one value of a setting, all else being equal."""
     values: dict[tuple[str, str], set[object]] = {}
@@ -83,62 +120,105 @@ def _vary(runs: Sequence[Run], setting: str) -> set[str]:
     return {model for (model, _), own in values.items() if len(own) > 1}
 
 
-def closer_look(
-    done: Sequence[Run], device: torch.device
-) -> tuple[tuple[Closer, ...], tuple[str, ...], tuple[Picture, ...]]:
-    """What the models do, in pictures: of the first run of each model; what could not be drawn; generated images."""
-    first: dict[str, Run] = {}
-    for run in done:
-        first.setdefault(run.settings.model, run)
-    closer, missing, able = [], [], []
-    for run in first.values():
+def closer_look(done: Sequence[Run], device: torch.device) -> Look:
+    """What the models of finished runs do, in pictures: of one run for each model, on whichever modalities it sees.
+
+    It is the first of those whose alpha and beta are 1, where there are any.
+    """
+    first: dict[tuple[str, tuple[str, ...]], Run] = {}
+    for run in sorted(done, key=lambda run: (run.settings.alpha != 1, run.settings.beta != 1)):
+        first.setdefault((run.settings.model, run.settings.modalities), run)
+    order = {run.folder: number for number, run in enumerate(done)}
+    closer, missing = [], []
+    rivals, alone = [], []
+    able: list[Run] = []
+    shapeless: list[Run] = []
+    for run in sorted(first.values(), key=lambda run: order[run.folder]):
+        title = " on ".join(filter(None, (TITLES[run.settings.model], "+".join(run.settings.modalities))))
         try:
+            if run.settings.model in RIVALS:
+                closer.append(_rival(run, title, device))
+                rivals.append(title)
+                continue
             (subject,) = load_subjects([run], device)
+            modalities = [modality.name for modality in subject.data.modalities]
+            if len(modalities) == 1:
+                about = "It sees one modality alone."
+                alone.append(title)
+            else:
+                means = MEANS[cast(Model, subject.model).completions[0]]
+                about = f"In the place of a missing modality: {means}."
+                images = all(image_shape(subject.shard, modality) is not None for modality in modalities)
+                (able if images else shapeless).append(run)
+            closer.append(Closer(run.folder.name, title, about, tuple(_portraits(subject, title))))
         except MmsslError as error:
             _log.warning("%s", error.message)
             missing.append(error.message)
-            continue
-        modalities = [modality.name for modality in subject.data.modalities]
-        means = (
-            MEANS[cast(Model, subject.model).completions[0]] if len(modalities) > 1 else "nothing, it sees one alone"
+    apart = []
+    if rivals:
+        apart.append(
+            f"{_listed(rivals)}: classifiers alone, without a generative model; so there is no latent space to show, "
+            "and nothing that they generate."
         )
-        closer.append(Closer(run.folder.name, TITLES[run.settings.model], means, tuple(_portraits(subject))))
-        images = all(image_shape(subject.shard, modality) is not None for modality in modalities)
-        if len(modalities) > 1 and images:
-            able.append(run)
-    generated = []
-    if able:
-        generated.append(
-            _picture(
-                "One modality made from the other",
-                "Rows of images: the true modality on top, under it what each model makes of it from the other; "
-                "one test example of each class a column",
-                draw_panels(panels(able, device)),
-            )
+    if alone:
+        apart.append(f"{_listed(alone)}: trained on one modality alone, from which no other can be made.")
+    if shapeless:
+        apart.append(
+            "The values of these modalities are no images, so what a model makes of one from the other is not shown; "
+            "mmssl generate --out made.npz writes it as numbers."
         )
-    return tuple(closer), tuple(missing), tuple(generated)
+    generated, failed = _generated(able, device)
+    return Look(tuple(closer), generated, tuple(apart), (*missing, *failed))
 
 
-def _portraits(subject: Subject) -> Iterator[Picture]:
-    found = predict(subject)
+def _rival(run: Run, title: str, device: torch.device) -> Closer:
+    found, classes = predict_rival(run, device)
+    about = "Each modality has a classifier of its own. There is no latent space to show, and nothing is generated."
+    return Closer(run.folder.name, title, about, tuple(_predicted(found, classes, title)))
+
+
+def _generated(runs: Sequence[Run], device: torch.device) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    if not runs:
+        return (), ()
+    try:
+        figure = draw_panels(panels(runs, device))
+    except MmsslError as error:
+        _log.warning("%s", error.message)
+        return (), (error.message,)
+    said = (
+        "Rows of images: the true modality on top, under it what each model makes of it from the other; one test "
+        "example of each class a column"
+    )
+    return (_picture("One modality made from the other", said, figure),), ()
+
+
+def _portraits(subject: Subject, title: str) -> Iterator[Picture]:
+    yield _picture(
+        "Latent space", f"Two principal components of {title}'s latent space, by class", latent_figure(subject)
+    )
+    yield from _predicted(predict(subject), subject.data.classes, title)
+
+
+def _predicted(found: Predictions, classes: Sequence[str], title: str) -> Iterator[Picture]:
     accuracy = ", ".join(
         f"{100 * float((log_q.argmax(-1) == label).mean()):.1f} % given {given}"
         for given, (log_q, label) in found.items()
     )
-    title = TITLES[subject.run.settings.model]
-    yield _picture(
-        "Latent space", f"Two principal components of {title}'s latent space, by class", latent_figure(subject)
-    )
     yield _picture(
         "Confusions (% of the true class)",
         f"Confusion matrices of {title}; right are {accuracy}",
-        confusion_figure(found, subject.data.classes),
+        confusion_figure(found, classes),
     )
     yield _picture("Reliability", f"Accuracy against confidence of {title}", reliability_figure(found))
 
 
 def _picture(title: str, alt: str, figure: "Figure") -> Picture:
     return Picture(title, alt, data_uri(render(figure, "svg"), ".svg"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def runs_in_words(count: int) -> str:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.shards import Shard
-from trainer.data import Data, load
+from pipeline.shards import Features, Part, Shard
+from trainer.data import Data
 from trainer.evaluation import completion, evaluating
 from trainer.labels import one_hot
 from trainer.models import LatentModel, Model
@@ -29,6 +29,7 @@ from trainer.noise import Noise
 from trainer.runner import load_model, shard_of
 from trainer.runs import Run
 from trainer.step import precision
+from trainer.streaming import load
 
 CPU = torch.device("cpu")
 
@@ -64,7 +65,7 @@ class Made:
 
 
 def load_subjects(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[Subject]:
-    """The runs, loaded one at a time, in an order that reads data as rarely as may be.
+    """The runs, loaded one at a time, in an order that reads data as rarely as may be; streamed as in their training.
 
     Raises:
         DataError: a run is not done, or its shard is missing or another one.
@@ -83,7 +84,7 @@ def load_subjects(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[S
 def _data_key(run: Run) -> str:
     """Equal for runs that see the same examples."""
     settings = run.settings
-    seen = (settings.modalities, settings.labels, settings.seed, settings.learns_labels)
+    seen = (settings.modalities, settings.labels, settings.seed, settings.learns_labels, settings.window)
     return f"{settings.data} {settings.digest} {seen}"
 
 
@@ -114,7 +115,7 @@ def generate(
     if target in given or not given or len(set(given)) < len(given):
         raise UsageError(f"{target} from {', '.join(given) or 'nothing'}: choose another modality to make it from")
     rows = choose_examples(subject.shard.test.labels, examples)
-    features = {name: subject.shard.test.features(name)[rows] for name in (*given, target)}
+    features = features_of(subject.shard.test, (*given, target), rows)
     device = subject.data.label.device
     seen = {name: torch.from_numpy(features[name])[None].to(device) for name in given}  # [1, N, D]
     made = {}
@@ -125,6 +126,18 @@ def generate(
             )
             made[means] = reconstruct(subject.model, fill(dict(seen)), target)[0].float().cpu().numpy()
     return Made({name: features[name] for name in given}, target, features[target], made, rows)
+
+
+def features_of(part: Part, names: Sequence[str], rows: NDArray[np.int64]) -> dict[str, Features]:
+    """The features `[N, D]` of some rows; no others are in memory.
+
+    Raises:
+        DataError: the file was damaged since it was opened.
+    """
+    order = np.argsort(rows)
+    pieces = list(part.pieces(names, [slice(row, row + 1) for row in map(int, rows[order])]))
+    back = np.argsort(order)
+    return {name: np.concatenate([piece[name] for piece in pieces])[back] for name in names}
 
 
 def choose_examples(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:

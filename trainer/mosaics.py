@@ -21,7 +21,7 @@ from trainer.runs import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FAINT = 0.4  # how bright the given half is shown beside the one that is made
+FAINT = np.array([0.18, 0.36, 0.6], np.float32)  # the given half beside the one that is made: dark, and bluish
 
 
 def image_shape(shard: Shard, modality: str) -> tuple[int, ...] | None:
@@ -78,7 +78,7 @@ def _images(shard: Shard, made: Made, values: NDArray[np.float32]) -> NDArray[np
             parts.append(image)
         elif m.name in made.given:
             own = made.given[m.name]
-            parts.append(FAINT * _coloured(own, own, (shape[0], m.width // shape[0])))
+            parts.append(FAINT * _coloured(own, own, (shape[0], m.width // shape[0])).mean(-1, keepdims=True))
     return np.concatenate(parts, axis=2)
 
 

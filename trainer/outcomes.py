@@ -101,6 +101,11 @@ class Outcome(_Record):
     settings: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
+    @property
+    def printed(self) -> bool:
+        """Whether the paper prints any of its numbers."""
+        return any(one.printed is not None for block in self.blocks for row in block.rows for one in row.cells)
+
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
     write_atomically(path, outcome.model_dump_json(indent=2) + "\n")

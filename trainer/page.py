@@ -17,10 +17,10 @@ import torch
 from pipeline.errors import DataError
 from pipeline.versions import versions
 from trainer.drawing import data_uri
-from trainer.gallery import Closer, Picture, closer_look, pictures
+from trainer.gallery import Closer, Look, Picture, closer_look, pictures
 from trainer.outcomes import Outcome, read_outcome
 from trainer.presets import PRESETS
-from trainer.report import ResultTable, grouped, names, table
+from trainer.report import TITLES, ResultTable, grouped, names, table
 from trainer.runs import Run, find
 from trainer.settings import Settings
 
@@ -55,7 +55,8 @@ class DataSet:
         caveats: what a reader has to know before comparing numbers.
         results: of those that are done; None for none.
         unfinished: one line a run.
-        missing: why pictures that need a model are not there.
+        apart: which models have no such pictures, a sentence each.
+        missing: why pictures that need a model are not there although they should be.
     """
 
     anchor: str
@@ -67,6 +68,7 @@ class DataSet:
     unfinished: tuple[str, ...]
     pictures: tuple[Picture, ...]
     closer: tuple[Closer, ...]
+    apart: tuple[str, ...]
     missing: tuple[str, ...]
 
 
@@ -135,7 +137,7 @@ def compose(
     """
     results = tuple(_result(number, path, outcome) for number, (path, outcome) in enumerate(outcomes, 1))
     by_data: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=_as_in_the_paper):
         by_data.setdefault(run.settings.data, []).append(run)
     data_sets = tuple(
         _data_set(f"data-{number}", name, own, device, models) for number, (name, own) in enumerate(by_data.items(), 1)
@@ -145,10 +147,13 @@ def compose(
 
 
 def summarise(outcomes: Sequence[tuple[Path, Outcome]]) -> Summary | None:
-    """How our numbers compare with the paper's, over all cells that have both; None where there are none."""
+    """How our numbers compare with the paper's, over all cells that have both; None where there are none.
+
+    Outcomes on other data than the paper's are left out.
+    """
     differences = []
     for _, outcome in outcomes:
-        for block in outcome.blocks:
+        for block in outcome.blocks if outcome.comparable else ():
             for row in block.rows:
                 for column, cell in zip(block.columns, row.cells, strict=True):
                     if cell.difference is not None:
@@ -213,27 +218,37 @@ def _data_set(anchor: str, name: str, runs: Sequence[Run], device: torch.device,
     unfinished = [
         f"{run.folder.name}: {len(run.metrics())} of {run.settings.epochs} epochs" for run in runs if not run.done
     ]
-    closer, missing, generated = closer_look(done, device) if models and done else ((), (), ())
+    look = closer_look(done, device) if models and done else Look()
     return DataSet(
         anchor=anchor,
         name=name,
         caveats=tuple(_caveats(runs)),
-        results=table(done) if done else None,
+        results=table(done, titled=True) if done else None,
         runs=tuple(runs),
         settings=tuple(_settings(runs)),
         unfinished=tuple(unfinished),
-        pictures=(*pictures(name, runs, done), *generated),
-        closer=closer,
-        missing=missing,
+        pictures=(*pictures(name, runs, done), *look.generated),
+        closer=look.closer,
+        apart=look.apart,
+        missing=look.missing,
     )
 
 
 def _settings(runs: Sequence[Run]) -> Iterator[Setting]:
     groups = grouped(runs)
-    common, titles = names([group[0].settings for group in groups])
+    common, titles = names([group[0].settings for group in groups], titled=True)
     for group, title in zip(groups, titles, strict=True):
         values = group[0].settings.model_dump(exclude={"seed", "split", "digest"})
         yield Setting(title or common, values, tuple(group))
+
+
+def _as_in_the_paper(run: Run) -> tuple[str, int, tuple[str, ...], float, str, float, float, int, int]:
+    """Orders runs by data, model, modalities, number of labels (many first), alpha, beta, split and seed."""
+    own = run.settings
+    few = -own.labels if isinstance(own.labels, int) else float("-inf")
+    place = list(TITLES).index(own.model)
+    settings = (few, own.objective, own.alpha, own.beta, -1 if own.split is None else own.split, own.seed)
+    return own.data, place, own.modalities, *settings
 
 
 def _caveats(runs: Sequence[Run]) -> Iterator[str]:
@@ -242,7 +257,8 @@ def _caveats(runs: Sequence[Run]) -> Iterator[str]:
     epochs = _epochs_of_the_paper(first)
     if epochs is None:
         yield "These data are not the paper's: no number here compares with its tables."
-    few = sorted({run.settings.epochs for run in runs if epochs is not None and run.settings.epochs < epochs})
+    trained = {run.settings.epochs for run in runs if run.settings.cotraining is None}
+    few = sorted(own for own in trained if epochs is not None and own < epochs)
     if few:
         counts = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
         yield f"Reduced: {counts} epoch{'s' if few[-1] > 1 else ''} instead of the paper's {epochs}."

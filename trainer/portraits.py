@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from trainer.drawing import colour, marker, styled
-from trainer.evaluation import BINS, calibration_error, completion, evaluating, predictions, subsets
+from trainer.evaluation import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
 from trainer.generation import Subject, infer
 from trainer.models import Model
+from trainer.rivals import load_rival
+from trainer.runner import shard_of
+from trainer.runs import Run
 from trainer.step import precision
+from trainer.streaming import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +47,22 @@ def predict(subject: Subject) -> Predictions:
                 samples=settings.samples,
             )
     return found
+
+
+def predict_rival(run: Run, device: torch.device) -> tuple[Predictions, tuple[str, ...]]:
+    """What `predict` gives, of a finished run of a co-trained system; and the classes' names.
+
+    Raises:
+        DataError: the run is not done, its weights are damaged, or its shard is missing or another one.
+    """
+    data = load([run.settings], [shard_of(run)], device)
+    test, (label,) = data.examples[0].test, data.test_labels()
+    with precision(run.settings, device):
+        trained = load_rival(run, data, device)
+        found = {
+            "+".join(given): (trained.log_q(given, test), label) for given in subsets([m.name for m in data.modalities])
+        }
+    return found, data.classes
 
 
 def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -125,21 +146,23 @@ def reliability_figure(found: Predictions) -> "Figure":
 
 def latents(subject: Subject, points: int = POINTS) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
     """By given modalities, the latent variable's mean `[N, Z]` for the first test examples; and their labels `[N]`."""
-    import torch
-
     model, settings, data = cast(Model, subject.model), subject.run.settings, subject.data
     modalities = [modality.name for modality in data.modalities]
-    rows = data.examples[0].test[:points]
-    x = data.x(torch.from_numpy(rows)[None].to(data.label.device))
-    found = {}
+    found: dict[str, list[NDArray[np.float32]]] = {"+".join(given): [] for given in subsets(modalities)}
+    seen = 0
     with precision(settings, data.label.device), evaluating(subject.model, subject.noise):
-        for given in subsets(modalities):
-            fill = completion(
-                _means(model, given, modalities), subject.model, subject.noise, data.modalities, settings.iterations
-            )
-            latent, _ = infer(subject.model, fill({name: x[name] for name in given}))
-            found["+".join(given)] = latent[0].float().cpu().numpy()
-    return found, data.label.cpu().numpy()[rows]
+        for index, (rows,) in data.test_batches(min(BATCH, points)):
+            x = data.x(index)
+            for given in subsets(modalities):
+                fill = completion(
+                    _means(model, given, modalities), subject.model, subject.noise, data.modalities, settings.iterations
+                )
+                latent, _ = infer(subject.model, fill({name: x[name] for name in given}))
+                found["+".join(given)].append(latent[0].float().cpu().numpy())
+            seen += rows
+            if seen >= points:
+                break
+    return {given: np.concatenate(own)[:points] for given, own in found.items()}, data.test_labels()[0][:points]
 
 
 def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:

@@ -1,8 +1,9 @@
 """A page's forms: one HTML file that needs no other and no network, Markdown, or JSON."""
 
+import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,18 @@ def _template(name: str, *, escape: bool, **content: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md}
+    environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
     environment.globals |= {"replicas": replicas, "pivot": pivot, "NEAR": NEAR, "provenance": _provenance}
     return environment.get_template(name).render(**content)
+
+
+def _consecutive(values: Iterable[Any], key: str | int) -> list[tuple[Any, list[Any]]]:
+    """Neighbours with an equal attribute or entry, together; Jinja's own `groupby` would sort them."""
+
+    def of(value: Any) -> Any:
+        return value[key] if isinstance(key, int) else getattr(value, key)
+
+    return [(own, list(group)) for own, group in itertools.groupby(values, of)]
 
 
 def signed(difference: float) -> str:

@@ -60,9 +60,14 @@ class ResultTable:
     rows: tuple[Row, ...]
 
 
-def description(settings: Settings) -> list[str]:
-    """What one says of a run to tell it from others, whatever its seed and split."""
-    parts = [settings.model, settings.data, f"{settings.labels} labels", f"{settings.epochs} {settings.turns}"]
+def description(settings: Settings, titled: bool = False) -> list[str]:
+    """What one says of a run to tell it from others, whatever its seed and split.
+
+    Args:
+        titled: whether the model goes by its name in the paper, not by that on the command line.
+    """
+    model = TITLES[settings.model] if titled else settings.model
+    parts = [model, settings.data, f"{settings.labels} labels", f"{settings.epochs} {settings.turns}"]
     if settings.modalities:
         parts.insert(1, f"on {'+'.join(settings.modalities)}")
     if settings.objective != "bound":
@@ -75,15 +80,36 @@ def description(settings: Settings) -> list[str]:
     return parts
 
 
-def names(settings: Sequence[Settings]) -> tuple[str, list[str]]:
-    """What is common to some settings, and what each is called besides; settings that still look alike get a number."""
-    parts = [description(own) for own in settings]
+def names(settings: Sequence[Settings], titled: bool = False) -> tuple[str, list[str]]:
+    """What is common to some settings, and what each is called besides.
+
+    Settings that would look alike are told apart by what differs, or by a number.
+    """
+    parts = [description(own, titled) for own in settings]
     common = [part for part in parts[0] if all(part in own for own in parts)]
     rest = [", ".join(part for part in own if part not in common) for own in parts]
+    for name in {name for name in rest if rest.count(name) > 1}:
+        alike = [k for k, own in enumerate(rest) if own == name]
+        for k, beside in zip(alike, _apart([settings[k] for k in alike]), strict=True):
+            rest[k] = ", ".join(filter(None, (name, beside)))
     for k, name in enumerate(rest):
         if rest.count(name) > 1:
             rest[k] = f"{name} #{k + 1}".strip()
     return ", ".join(common), rest
+
+
+def _apart(settings: Sequence[Settings]) -> list[str]:
+    """In which of their plain values some settings differ, those of each; nothing of seed, split and shard."""
+    values = [own.model_dump(exclude={"seed", "split", "digest"}) for own in settings]
+    differing = [
+        key
+        for key, first in values[0].items()
+        if isinstance(first, int | float | str | None) and any(own[key] != first for own in values)
+    ]
+    return [
+        ", ".join(f"{key.replace('_', ' ')} {'none' if own[key] is None else own[key]}" for key in differing)
+        for own in values
+    ]
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
@@ -94,14 +120,17 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def table(runs: Sequence[Run]) -> ResultTable:
+def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
     """Finished runs, grouped by all settings but seed and split, a line for each way to classify.
+
+    Args:
+        titled: as for `description`.
 
     Raises:
         DataError: a run is not done.
     """
     groups = grouped(runs)
-    common, labels = names([group[0].settings for group in groups])
+    common, labels = names([group[0].settings for group in groups], titled)
     rows = []
     for group, label in zip(groups, labels, strict=True):
         results = [run.result() for run in group]

@@ -3,7 +3,6 @@
 import difflib
 import re
 import statistics
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.files import write_atomically
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
-from trainer.drawing import save
+from trainer.drawing import announce, save
 from trainer.experiments import CO_TRAINED, EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
 from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
@@ -254,9 +253,10 @@ def draw(plan: Plan, experiment: Experiment, outcome: Outcome, folder: Path, dev
         figure = generation_figure(runs, device)
     else:
         figure = figures.splits_figure(runs)
+        for panel, grid in zip(figure.axes, experiment.grids, strict=True):
+            panel.set_title(grid.title)
     if outcome.reduced:
-        said = textwrap.fill(f"REDUCED: {'; '.join(outcome.reduced)}", int(12 * figure.get_figwidth()))
-        figure.suptitle(said, fontsize="small")
+        announce(figure, f"REDUCED: {'; '.join(outcome.reduced)}.")
     save(figure, folder / name)
     return outcome.model_copy(update={"figure": name})
 

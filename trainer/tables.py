@@ -65,10 +65,12 @@ def legend(outcome: Outcome) -> list[str]:
     """What a reader needs beside the numbers, a sentence each; what was reduced comes first."""
     cells = [cell for block in outcome.blocks for row in block.rows for cell in row.cells]
     lines = [f"REDUCED: {'; '.join(outcome.reduced)}."] if outcome.reduced else []
-    if not outcome.comparable:
+    if not outcome.comparable and outcome.printed:
         lines.append("The data are not the paper's: its numbers stand beside ours for orientation, not for comparison.")
-    if cells:
+    if outcome.printed:
         lines.append(f"{LEGEND}.")
+    elif cells:
+        lines.append("Ours ± standard deviation (number of runs).")
     if outcome.comparable and any(map(is_low, cells)):
         lines.append(f"Marked where ours is lower by more than {TOLERANCE}.")
     if any(cell.printed is not None and cell.printed.quoted for cell in cells):
@@ -83,7 +85,7 @@ def markdown(outcome: Outcome) -> str:
         parts.append(f"![{outcome.title}]({outcome.figure})")
     for block in outcome.blocks:
         written = text(block, outcome.comparable)
-        rows = [[name, *map(_joined, cells)] for name, cells in written.rows]
+        rows = [[name, *(_joined(cell, outcome.printed) for cell in cells)] for name, cells in written.rows]
         lines = [["", *block.columns], ["---"] * (1 + len(block.columns)), *rows]
         parts += [f"## {block.title}", "\n".join(map(_line, lines))]
         if written.notes:
@@ -94,9 +96,11 @@ def markdown(outcome: Outcome) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _joined(cell: Shown | None) -> str:
+def _joined(cell: Shown | None, printed: bool) -> str:
     if cell is None:
         return ""
+    if not printed:
+        return f"{cell.ours} {cell.mark}".rstrip()
     difference = f"**{cell.difference}**" if cell.low else cell.difference
     return f"{cell.paper} / {cell.ours} / {difference} {cell.mark}".rstrip()
 

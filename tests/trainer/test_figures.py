@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import finished
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.errors import DataError, UsageError
-from trainer.drawing import COLOURS, render
+from trainer.drawing import COLOURS, announce, render
 from trainer.figures import alpha_figure, curves_figure, figure4, figure6, labels_figure, splits_figure
 
 
@@ -35,8 +36,8 @@ def test_curves_are_means_over_seeds_in_a_panel_for_each_subset(tmp_path: Path) 
     ]
     drawn = lines(curves_figure(runs))
     assert list(drawn) == ["given x", "given w", "given x+w"]
-    assert drawn["given x+w"] == {"ssmvae": pytest.approx([50, 90]), "sshmvae": pytest.approx([20, 30])}
-    assert drawn["given w"]["ssmvae"] == pytest.approx([12.5, 22.5])
+    assert drawn["given x+w"] == {"SS-MVAE": pytest.approx([50, 90]), "SS-HMVAE": pytest.approx([20, 30])}
+    assert drawn["given w"]["SS-MVAE"] == pytest.approx([12.5, 22.5])
     bands = curves_figure(runs).axes[2].collections
     assert len(bands) == 1  # one run has no spread
     heights = bands[0].get_paths()[0].vertices[:, 1]
@@ -113,3 +114,23 @@ def test_the_lines_colours_have_contrast_on_light_and_on_dark(ground: str) -> No
     for colour in COLOURS:
         low, high = sorted((luminance(colour), luminance(ground)))
         assert (high + 0.05) / (low + 0.05) >= 3, colour
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_what_is_announced_has_room_of_its_own(laid_out: bool) -> None:
+    figure = Figure(figsize=(5, 3), layout="constrained" if laid_out else None)
+    figure.add_axes((0.1, 0.1, 0.8, 0.7)) if not laid_out else figure.subplots()
+    announce(figure, "REDUCED: " + "4 epochs instead of 500; " * 6)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    (said,) = figure.texts or [figure._suptitle]  # type: ignore[attr-defined]
+    box, (axis,) = said.get_window_extent(renderer), figure.axes
+    assert "\n" in said.get_text()
+    assert box.y1 <= figure.bbox.height
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert box.y0 >= axis.get_tightbbox(renderer).y1
+    if not laid_out:
+        assert axis.get_position().height * figure.get_figheight() == pytest.approx(0.7 * 3)
+    (ink,) = set(re.findall(r"<text style=\"[^\"]*fill: ([^;\"]*)[^>]*>REDUCED", render(figure, "svg").decode()))
+    assert ink == "currentColor"  # it follows the reader's scheme

@@ -140,7 +140,7 @@ def test_the_mosaic_shows_the_true_half_bright_and_the_given_one_faint(halves: d
     row = panel.made.rows[1]
     left, right = test.features("x")[row].reshape(4, 2), test.features("w")[row].reshape(4, 2)
     second = image[:4, 5:9]  # four pixels and a gap further
-    assert np.allclose(second[..., 0], np.concatenate([left, FAINT * right], axis=1), atol=1e-6)
+    assert np.allclose(second[..., 0], np.concatenate([left, FAINT[0] * right], axis=1), atol=1e-6)
     assert (image[:4, 4, 3] == 0).all()  # the gap is clear
     iterative = panel.methods["SS-HMVAE (iterative)"][1].reshape(4, 2)
     assert np.allclose(image[-4:, 5:7, 0], iterative, atol=1e-6)

@@ -14,6 +14,7 @@ from trainer.outcomes import Block, Cell, Measured, Outcome, Printed, Row, write
 from trainer.page import Page, compose, read, summarise
 from trainer.rendering import as_json, html, markdown, pivot, replicas, signed
 from trainer.report import table
+from trainer.tables import markdown as written_alone
 
 CPU = torch.device("cpu")
 NASTY = '<script>alert("x")</script> & | `y`'
@@ -99,6 +100,24 @@ def test_reduced_runs_are_said_to_be_so_in_every_form(tmp_path: Path) -> None:
     for form in (html(page), markdown(page), as_json(page)):
         assert "20 epochs instead of 500" in form
     assert "Reduced" not in html(page_of(tmp_path, outcome(*ROWS)))
+
+
+def test_other_data_than_the_papers_are_not_compared_with_its_numbers(tmp_path: Path) -> None:
+    other = outcome(*ROWS, comparable=False)
+    page = page_of(tmp_path, other)
+    assert page.summary is None
+    assert Text(html(page)).cells[4] == "ours 77.31 ± 1.00 paper 76.81"
+    for form in (html(page), markdown(page)):
+        assert "not for comparison" in form
+        assert "+0.50" not in form
+
+
+def test_what_the_paper_prints_no_number_of_is_shown_as_ours_alone(tmp_path: Path) -> None:
+    figure = outcome(Row(name="SS-MVAE", cells=(cell(77.31, None), cell(66.3, None))), comparable=False)
+    written = written_alone(figure)
+    assert "| SS-MVAE | 77.31 ± 1.00 (3) | 66.30 ± 1.00 (3) |" in written
+    assert "paper /" not in written
+    assert "not for comparison" not in html(page_of(tmp_path, figure))
 
 
 @pytest.mark.parametrize(

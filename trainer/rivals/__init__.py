@@ -1,6 +1,7 @@
 """The co-trained systems that the paper compares with (tables 5 and 6): not deep generative models, and not stacked."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,12 +10,12 @@ from pipeline.errors import DataError, UsageError
 from trainer.data import Data
 from trainer.evaluation import Evaluation
 from trainer.rivals.deep import Networks
-from trainer.rivals.rounds import System, V, check_views, cotrain, evaluation
+from trainer.rivals.rounds import CoTrained, System, V, check_views, cotrain, evaluation
 from trainer.rivals.svm import SupportVectorMachines
 from trainer.runs import Run
 from trainer.training import Progress
 
-__all__ = ["RIVALS", "check_values", "check_views", "evaluate_rival", "train_rival"]
+__all__ = ["RIVALS", "check_values", "check_views", "evaluate_rival", "load_rival", "train_rival"]
 
 _COMMON = {"model", "data", "labels", "modalities", "epochs", "cotraining"}
 _SVM = {"additions", "pool", "cost", "scale"}
@@ -69,11 +70,20 @@ def evaluate_rival(run: Run, data: Data, device: torch.device) -> Evaluation:
     Raises:
         DataError: the weights are damaged, or not of these settings.
     """
+    return evaluation(load_rival(run, data, device), data)
+
+
+def load_rival(run: Run, data: Data, device: torch.device) -> CoTrained[Any]:
+    """A finished run's trained views.
+
+    Raises:
+        DataError: the weights are damaged, or not of these settings.
+    """
     tensors = run.read_weights()
     try:
         if run.settings.model == "ct-svm":
-            return evaluation(SupportVectorMachines(run.settings, data).from_tensors(tensors), data)
-        return evaluation(Networks(run.settings, data, device).from_tensors(tensors), data)
+            return SupportVectorMachines(run.settings, data).from_tensors(tensors)
+        return Networks(run.settings, data, device).from_tensors(tensors)
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the weights in {run.folder} do not fit its settings: {str(error).splitlines()[0]}") from None
 
