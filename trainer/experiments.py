@@ -23,7 +23,6 @@ TITLES = {
 }
 SPLITS = range(10)
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)
-CO_TRAINED = ("ct-svm", "cotraining")  # their epochs are rounds
 
 
 @dataclass(frozen=True)

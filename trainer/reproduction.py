@@ -16,11 +16,11 @@ from pipeline.files import write_atomically
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
 from trainer.drawing import announce, save
-from trainer.experiments import CO_TRAINED, EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
+from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
 from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
 from trainer.parts import Work, state
-from trainer.presets import PRESETS
+from trainer.presets import CO_TRAINED, PRESETS
 from trainer.runner import check_model
 from trainer.runs import Run
 from trainer.tables import markdown
