@@ -120,7 +120,7 @@ def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Outcome]], list[Run]]:
     if not outcomes and not runs:
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: there is neither a run nor a result to report", "train one: mmssl train sshmvae-kl")
-    outcomes.sort(key=lambda pair: (pair[1].figure is not None and not pair[1].blocks, _natural(pair[1].name)))
+    outcomes.sort(key=lambda pair: (pair[1].name.startswith("figure"), _natural(pair[1].name)))
     return outcomes, list({run.folder: run for run in runs}.values())
 
 

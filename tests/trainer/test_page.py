@@ -194,7 +194,8 @@ def test_outcomes_and_runs_are_found_below_a_folder_tables_first(tmp_path: Path)
     (tmp_path / "figure4.svg").write_text("<svg/>")
     for name in ("table10", "table2"):
         write_outcome(tmp_path / f"{name}.json", Outcome(name=name, title=name))
-    write_outcome(tmp_path / "figure4.json", Outcome(name="figure4", title="f", figure="figure4.svg"))
+    drawn = outcome(*ROWS).model_copy(update={"name": "figure4", "figure": "figure4.svg"})  # with numbers of its own
+    write_outcome(tmp_path / "figure4.json", drawn)
     (tmp_path / "other.json").write_text("[1]")
     outcomes, runs = read([tmp_path, run.folder])
     assert [one.name for _, one in outcomes] == ["table2", "table10", "figure4"]
