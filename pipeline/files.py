@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> None:
-    """Removes temporary files that processes left behind when they were killed.
+    """Removes temporary files, and folders of such, that processes left behind when they were killed.
 
     Args:
         others: those of other hosts too, of which nothing is known: for someone who knows that nobody writes there.
@@ -74,8 +75,11 @@ def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> No
     """
     for path in folder.glob(pattern):
         owner = Process.parse(path.name.split(".")[-2])
-        if owner is not None and owner != this_process() and (others or owner.gone) and not path.is_dir():
-            remove(path)
+        if owner is not None and owner != this_process() and (others or owner.gone):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                remove(path)
 
 
 def remove(path: Path) -> None:

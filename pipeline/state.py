@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.files import atomic_path
+from pipeline.processes import this_process
 
 MEND = "delete it and run the same command: it starts from the beginning"
 
@@ -37,11 +39,19 @@ def write_state(path: Path, state: State) -> None:
     values = json.dumps(state.values, sort_keys=True)
     metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
     with atomic_path(path) as temporary:
+        # safetensors writes to a file `.tmpXXXXXX` beside its target, of which nobody would know whose it was.
+        own = path.with_name(f".{path.name}.folder.{this_process()}.partial")
         try:
-            save_file(tensors, temporary, {"mmssl": metadata})  # one key: the format does not order several
+            own.mkdir(exist_ok=True)
+            save_file(tensors, own / "state", {"mmssl": metadata})  # one key: the format does not order several
+            (own / "state").rename(temporary)
         except SafetensorError as error:  # the disk's own error, as text
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else 0, str(error), str(temporary)) from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(temporary)) from error
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def read_state(path: Path) -> State:

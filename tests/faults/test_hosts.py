@@ -81,6 +81,8 @@ class Host:
 
     def remove(self) -> None:
         self.end()
+        # The system removes it with the namespace, but later than the next test begins.
+        subprocess.run(["ip", "link", "del", f"{TAG}v{self.number}"], capture_output=True)
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from helpers import NETWORKS, StopAfter, make_settings, make_shard, run_stack
 
+from pipeline import state
 from pipeline.errors import DataError, Interrupted, StorageError
+from pipeline.files import sweep
 from trainer.evaluation import Evaluation, Score
 from trainer.runs import Checkpoint, Run, find, read_state, write_state
 from trainer.settings import Settings
@@ -181,6 +184,27 @@ def test_a_state_is_read_as_written(tmp_path: Path) -> None:
     content = (tmp_path / "state").read_bytes()
     write_state(tmp_path / "state", again)
     assert (tmp_path / "state").read_bytes() == content
+
+
+def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
+    """Whatever safetensors calls its own temporary file."""
+    path = tmp_path / "state"
+    write_state(path, small_state())
+    content = path.read_bytes()
+    killed = (
+        "import os, sys; from pathlib import Path; import torch; from pipeline import state\n"
+        "def save(tensors, target, metadata):\n"
+        "    (Path(target).parent / '.tmpAbCdEf').write_bytes(b'half')\n"
+        "    os._exit(9)\n"
+        "state.save_file = save\n"
+        "state.write_state(Path(sys.argv[1]), state.State({'a': torch.zeros(2)}, {}))"
+    )
+    root = Path(state.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", killed, str(path)], cwd=root, check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [found.name for found in tmp_path.iterdir()] == ["state"]
+    assert path.read_bytes() == content
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
