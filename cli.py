@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -703,7 +704,7 @@ def reproduce(
         return
     folder = folder or root / "results" / protocol.name()
     reproduction.check_folder(plan, folder)
-    with claim(*reproduction.outputs(wanted, folder)):
+    with claim(*reproduction.outputs(wanted, folder)) if todo else nullcontext():
         sweep(folder)
         runner.tidy(one.folder for one in plan.all())
         try:

@@ -64,6 +64,17 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_if_changed(path: Path, content: bytes | str) -> None:
+    """`write_atomically`, but for a file that holds just that already: a disk may be read-only where all is done."""
+    new = content.encode() if isinstance(content, str) else content
+    try:
+        if path.read_bytes() == new:
+            return
+    except OSError:  # not there, or not readable: writing says why
+        pass
+    write_atomically(path, new)
+
+
 def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> None:
     """Removes temporary files, and folders of such, that processes left behind when they were killed.
 

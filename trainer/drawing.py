@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from pipeline.errors import UsageError
-from pipeline.files import write_atomically
+from pipeline.files import write_if_changed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,7 @@ def save(figure: "Figure", path: Path) -> None:
         UsageError: the suffix is none of a picture.
         StorageError: the picture cannot be written.
     """
-    write_atomically(path, render(figure, check_format(path)))
+    write_if_changed(path, render(figure, check_format(path)))
 
 
 def render(figure: "Figure", kind: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import DataError
-from pipeline.files import write_atomically
+from pipeline.files import write_if_changed
 
 
 class _Record(BaseModel):
@@ -108,7 +108,7 @@ class Outcome(_Record):
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
-    write_atomically(path, outcome.model_dump_json(indent=2) + "\n")
+    write_if_changed(path, outcome.model_dump_json(indent=2) + "\n")
 
 
 def read_outcome(path: Path) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.files import write_atomically
+from pipeline.files import write_if_changed
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
 from trainer.drawing import announce, save
@@ -265,7 +265,7 @@ def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
     """Writes `table4.json` and `table4.md` into the folder."""
     paths = folder / f"{outcome.name}.json", folder / f"{outcome.name}.md"
     write_outcome(paths[0], outcome)
-    write_atomically(paths[1], markdown(outcome))
+    write_if_changed(paths[1], markdown(outcome))
     return paths
 
 
