@@ -41,6 +41,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.preprocess
 	$(BIN)/python -m benchmarks.extract
 	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.cluster
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -64,7 +64,7 @@ def main() -> None:
 
 def cluster(number: int) -> Any:
     return LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=number, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=number, threads_per_worker=1, memory_limit=0, dashboard_address=":0", silence_logs=logging.CRITICAL
     )
 
 
