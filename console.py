@@ -318,13 +318,15 @@ def outcomes(found: Sequence["Outcome"], paths: Sequence[Path], in_json: bool) -
             say(line)
         for block in outcome.blocks:
             written = text(block, outcome.comparable)
-            table = Table("", "", "paper", "ours (runs)", "difference", "", title=block.title, title_justify="left")
+            beside = ("paper", "ours (runs)", "difference") if outcome.printed else ("ours (runs)",)
+            table = Table("", "", *beside, "", title=block.title, title_justify="left")
             for name, cells in written.rows:
                 shown = [(column, cell) for column, cell in zip(block.columns, cells, strict=True) if cell is not None]
                 for number, (column, cell) in enumerate(shown):
                     difference = f"[red]{cell.difference} low[/]" if cell.low else cell.difference
                     first = "" if number else _plain(name)
-                    table.add_row(first, column, cell.paper, cell.ours, difference, cell.mark)
+                    values = (cell.paper, cell.ours, difference) if outcome.printed else (cell.ours,)
+                    table.add_row(first, column, *values, cell.mark)
                 if len(block.columns) > 1:
                     table.add_section()
             out.print(table)
