@@ -677,7 +677,6 @@ def reproduce(
     """
     from pipeline.claims import claim
     from pipeline.datasets import shard_paths
-    from pipeline.files import sweep
     from pipeline.shards import Shard
     from trainer import parts, reproduction, runner
     from trainer.settings import read_assignments
@@ -705,8 +704,7 @@ def reproduce(
     folder = folder or root / "results" / protocol.name()
     reproduction.check_folder(plan, folder)
     with claim(*reproduction.outputs(wanted, folder)) if todo else nullcontext():
-        sweep(folder)
-        runner.tidy(one.folder for one in plan.all())
+        runner.tidy([folder, *(one.folder for one in plan.all())])
         try:
             with console.watching() as progress, console.finishing(todo) as finished, parts.time_limit(time_limit):
                 failures = parts.train_parts(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)

@@ -184,7 +184,7 @@ def train_all(
 
 
 def tidy(folders: Iterable[Path]) -> None:
-    """Removes what killed processes of this machine left in runs' folders, also where all is done."""
+    """Removes what killed processes of this machine left in folders of runs or tables, also where all is done."""
     for folder in folders:
         forget_dead(folder)
         sweep(folder)
