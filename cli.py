@@ -357,7 +357,8 @@ def inspect(file: Path, as_json: Json = False) -> None:
     """Show what is in a shard."""
     from dataclasses import asdict
 
-    from pipeline.shards import Shard, describe
+    from pipeline.inspection import describe
+    from pipeline.shards import Shard
 
     found = describe(Shard.open(file))
     if as_json:

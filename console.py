@@ -16,7 +16,7 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from pipeline.catalogue import Known
     from pipeline.errors import MmsslError
-    from pipeline.shards import Description
+    from pipeline.inspection import Description
     from trainer.evaluation import Evaluation
     from trainer.outcomes import Outcome
     from trainer.parts import Part, Work

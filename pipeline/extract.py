@@ -29,10 +29,11 @@ from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, Image
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.preprocess import store_folder
 from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.trials import labelled_ids, split_frames
 from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
 from pipeline.versions import versions
 from pipeline.vgg import Weights
-from pipeline.washington import Index, index_names, labelled_ids, split_frames
+from pipeline.washington import Index, index_names
 
 _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.

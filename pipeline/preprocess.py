@@ -34,6 +34,7 @@ from pipeline.image_store import (
 )
 from pipeline.images import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
 from pipeline.interrupts import Stop, stop_requests
+from pipeline.trials import trials_of
 from pipeline.washington import Frame, Index
 
 _log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def preprocess(
     raw = raw_folder(dataset, root)
     index = washington.index_dataset(raw, strict=strict)
     _check_corners(index, settings)
-    trials = washington.trials_of(raw)
+    trials = trials_of(raw)
     folder = store_folder(dataset, root, settings)
     _log.info("%s: %d frames of %d objects in %s", dataset, len(index.frames), len(index.objects), raw)
     _tell("left out", {skipped.name: skipped.reason for skipped in index.skipped})

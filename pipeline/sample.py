@@ -23,7 +23,8 @@ from pipeline.errors import DataError, UsageError
 from pipeline.files import flush, storage_error, write_atomically
 from pipeline.scene import Colour, Paint, Shot, View, shoot
 from pipeline.solids import Solid, box, brim, handle, lathe, union
-from pipeline.washington import EVERY, TRIALS_FILE, VIDEOS, write_trials
+from pipeline.trials import TRIALS_FILE, write_trials
+from pipeline.washington import EVERY, VIDEOS
 
 VERSION = 1  # of what is drawn: raised when the same settings give other pixels
 SETTINGS_FILE = "sample.json"

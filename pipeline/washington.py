@@ -1,4 +1,4 @@
-"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories, the ten trials, the labelled 5 %.
+"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories (`pipeline.trials` splits them).
 
     rgbd-dataset/bell_pepper/bell_pepper_2/bell_pepper_2_4_171_crop.png       RGB, 8 bit
                                            bell_pepper_2_4_171_depthcrop.png  depth, 16 bit, millimetres, 0 = missing
@@ -8,7 +8,6 @@
 A name reads from the right, <category>_<object>_<video>_<frame>_<kind>, since categories contain underscores.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -23,14 +22,13 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import PositiveInt, model_validator
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError
 from pipeline.manifests import Record, load
 
 _log = logging.getLogger(__name__)
 
 VIDEOS = (1, 2, 4)  # 30, 45 and 60 degrees above the table
 EVERY = 5  # the evaluation set holds frames 1, 6, 11, ...
-TRIALS_FILE = "testinstance_ids.txt"
 FETCH_HINT = "`mmssl data fetch washington-rgbd` gets it, `mmssl data sample` renders a small stand-in"
 
 Trials = Sequence[Mapping[str, int]]  # per trial: category -> the number of the object that is left out
@@ -38,7 +36,6 @@ Trials = Sequence[Mapping[str, int]]  # per trial: category -> the number of the
 _FRAME_FILE = re.compile(r"(?P<id>(?P<object>(?P<category>.+)_\d+)_\d+_\d+)_(?P<kind>[a-z]+)\.(?:png|txt)")
 _NUMBERS = re.compile(r"(.+)_(\d+)_(\d+)_(\d+)")
 _KINDS = frozenset({"crop", "depthcrop", "maskcrop", "loc"})
-_TRIAL_HEADER = re.compile(r"\*+\s*trial\s+(\d+)\s*\*+")
 
 
 class Totals(Record):
@@ -329,109 +326,3 @@ def _read_loc(path: Path) -> tuple[int, int]:
         return int(x), int(y)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: should hold the crop's corner as x,y: {error}") from error
-
-
-def find_trials(root: Path) -> Path | None:
-    """A data set's own `testinstance_ids.txt`, beside or in its folder, if there is one."""
-    dataset = find_dataset(root)
-    return next((path for path in (dataset / TRIALS_FILE, dataset.parent / TRIALS_FILE) if path.is_file()), None)
-
-
-def trials_of(root: Path) -> Trials:
-    """The trials that go with the data set at `root`: its own `testinstance_ids.txt`, else the official ten."""
-    path = find_trials(root)
-    _log.info("the trials are %s", "the official ones" if path is None else f"those of {path}")
-    return load_facts().trials if path is None else read_trials(path)
-
-
-def read_trials(path: Path) -> Trials:
-    """The authors' `testinstance_ids.txt`: headers `****** trial N ******`, below each one object name per category.
-
-    Raises:
-        DataError: the file is missing, or is not in that format.
-    """
-    hint = f"the file comes with the data set, as {TRIALS_FILE}"
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint) from error
-    trials: list[dict[str, int]] = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if header := _TRIAL_HEADER.fullmatch(line):
-            if int(header[1]) != len(trials) + 1:
-                raise DataError(f"{path}, line {number}: trial {header[1]} where {len(trials) + 1} should follow", hint)
-            trials.append({})
-        elif line:
-            category, _, left_out = line.rpartition("_")
-            if not trials or not category or not left_out.isdecimal() or category in trials[-1]:
-                raise DataError(f"{path}, line {number}: {line!r} is not one object of a trial", hint)
-            trials[-1][category] = int(left_out)
-    if not trials:
-        raise DataError(f"{path}: no trial in it", hint)
-    return trials
-
-
-def write_trials(trials: Trials) -> str:
-    """The text that `read_trials` reads."""
-    blocks = (
-        "\n".join(
-            [f"****** trial {number} ******", *(f"{name}_{left_out}" for name, left_out in sorted(trial.items()))]
-        )
-        for number, trial in enumerate(trials, start=1)
-    )
-    return "\n\n\n".join(blocks) + "\n"
-
-
-@dataclass(frozen=True)
-class Split:
-    """A partition of an index: the left-out objects' frames to test with, all others to train with."""
-
-    number: int
-    train: tuple[Frame, ...]
-    test: tuple[Frame, ...]
-
-
-def split_frames(index: Index, trials: Trials, split: int) -> Split:
-    """Split `split` (from 0), which is trial `split + 1`: the left-out object of every category is the test set.
-
-    Raises:
-        UsageError: there is no such split.
-        DataError: index and trial disagree: a category that only one of them has, or a left-out object without frames.
-    """
-    if not 0 <= split < len(trials):
-        raise UsageError(f"there is no split {split}: they are 0..{len(trials) - 1}")
-    trial = trials[split]
-    name = f"trial {split + 1}"
-    if missing := sorted(set(trial) - set(index.categories)):
-        raise DataError(f"{name} has categories that the data lacks: {', '.join(missing)}", FETCH_HINT)
-    if missing := sorted(set(index.categories) - set(trial)):
-        raise DataError(f"{name} names no left-out object of {', '.join(missing)}")
-    if missing := sorted(f"{key[0]}_{key[1]}" for key in trial.items() if key not in index.objects):
-        raise DataError(f"{name} leaves out objects that the data lacks: {', '.join(missing)}", FETCH_HINT)
-    test = tuple(frame for frame in index.frames if trial[frame.category] == frame.object)
-    train = tuple(frame for frame in index.frames if trial[frame.category] != frame.object)
-    if lacking := sorted(set(index.categories) - {frame.category for frame in train}):
-        raise DataError(f"{name} leaves nothing to train on of {', '.join(lacking)}", FETCH_HINT)
-    return Split(split, train, test)
-
-
-def labelled_ids(split: Split, fraction: float = 0.05, *, seed: int = 0) -> tuple[str, ...]:
-    """Ids of the training frames that keep their label: `fraction` of them, at least one, in the frames' order.
-
-    A uniform draw without replacement, seeded by the split and `seed`: every id gets a hash, and the smallest are
-    taken. Unlike a generator's, this draw is the same whatever the order of the frames or numpy's version, and a
-    missing frame hardly changes it.
-
-    Raises:
-        UsageError: `fraction` is not in (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise UsageError(f"the labelled fraction must be above 0 and at most 1, not {fraction}")
-    count = max(1, int(fraction * len(split.train) + 0.5))
-    ids = [frame.id for frame in split.train]
-    chosen = set(sorted(ids, key=lambda name: _ticket(name, split.number, seed))[:count])
-    return tuple(name for name in ids if name in chosen)
-
-
-def _ticket(name: str, split: int, seed: int) -> bytes:
-    return hashlib.sha256(f"labelled/{seed}/{split}/{name}".encode()).digest()

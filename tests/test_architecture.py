@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "pipeline": [
         "errors", "options", "processes", "files", "claims", "versions", "interrupts", "state", "schema", "hdf5",
-        "shards", "manifests", "digits", "datasets", "images", "washington", "solids", "scene", "sample", "cluster",
+        "shards", "inspection", "manifests", "digits", "datasets", "images", "washington", "trials", "solids", "scene",
+        "sample", "cluster",
         "image_store", "preprocess", "archives", "catalogue", "vgg", "features", "units", "extract", "demo",
     ],
     "trainer": [

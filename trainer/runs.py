@@ -96,11 +96,6 @@ class Run:
         return (self.folder / CHECKPOINT).exists()
 
     @property
-    def proposed(self) -> bool:
-        """Whether there is a checkpoint that the others of its stack may not have yet."""
-        return (self.folder / PROPOSED).exists()
-
-    @property
     def evaluated(self) -> bool:
         """Whether all is there but for the others of its stack."""
         return (self.folder / EVALUATION).exists()

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 import cli
-from pipeline import archives, washington
+from pipeline import archives, trials, washington
 from pipeline.digits import build
 from pipeline.errors import MmsslError
 from pipeline.image_store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
@@ -142,7 +142,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("depth frame", good("depth.png"), "depth.png", frame),
         ("corner", good("loc.txt"), "loc.txt", frame),
         ("trials", b"****** trial 1 ******\ncup_1\nbell_pepper_2\n****** trial 2 ******\ncup_3\n", "trials.txt",
-         washington.read_trials),
+         trials.read_trials),
     ]  # fmt: skip
 
 

@@ -29,8 +29,9 @@ from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
 from pipeline.processes import Process, this_process
 from pipeline.shards import Shard
+from pipeline.trials import labelled_ids, split_frames, trials_of
 from pipeline.vgg import Weights, make_network
-from pipeline.washington import index_dataset, labelled_ids, split_frames, trials_of
+from pipeline.washington import index_dataset
 
 IMAGES = ImageSettings(size=32)
 SETTINGS = FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)

@@ -11,14 +11,10 @@ from pipeline.images import encode_depth, fill_holes, resize_rgb, surface_normal
 from pipeline.sample import CATEGORIES, Settings, draw_object, draw_view, render, settings_of
 from pipeline.scene import Paint, View, shoot
 from pipeline.solids import box, brim, handle, lathe, union
+from pipeline.trials import find_trials, labelled_ids, read_trials, split_frames, trials_of
 from pipeline.washington import (
-    find_trials,
     index_dataset,
-    labelled_ids,
     read_frame,
-    read_trials,
-    split_frames,
-    trials_of,
 )
 
 WHITE = Paint("plain", ((0.8, 0.8, 0.8),), gloss=0.0)

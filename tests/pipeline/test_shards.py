@@ -19,8 +19,9 @@ from hypothesis.extra import numpy as hnp
 from pipeline import hdf5
 from pipeline.errors import DataError, StorageError
 from pipeline.files import atomic_path
+from pipeline.inspection import describe
 from pipeline.schema import RESERVED
-from pipeline.shards import Modality, PartData, Shard, describe, write_shard
+from pipeline.shards import Modality, PartData, Shard, write_shard
 
 MakeShard = Callable[..., Shard]
 MakePart = Callable[..., PartData]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.errors import DataError, UsageError
 from pipeline.manifests import load
+from pipeline.trials import find_trials, labelled_ids, read_trials, split_frames, trials_of, write_trials
 from pipeline.washington import (
     EVERY,
     VIDEOS,
@@ -16,16 +17,10 @@ from pipeline.washington import (
     Frame,
     deviations,
     find_dataset,
-    find_trials,
     index_dataset,
     index_names,
-    labelled_ids,
     load_facts,
     read_frame,
-    read_trials,
-    split_frames,
-    trials_of,
-    write_trials,
 )
 
 KINDS = ("crop.png", "depthcrop.png", "maskcrop.png", "loc.txt")
