@@ -35,7 +35,7 @@ def objective(
     alpha: Tensor,
     beta: Tensor,
     labelled_share: Tensor,
-    penalties: Mapping[str, tuple[float, Tensor]] = MappingProxyType({}),
+    penalties: Mapping[str, tuple[float | Tensor, Tensor]] = MappingProxyType({}),
 ) -> Objective:
     """J of eq. 7, or J_kl of eq. 13 where the bounds come with divergences.
 

@@ -4,36 +4,45 @@ Each is a mean over its batch, `[R]`, to be minimised, and enters J with the wei
 paper's objective). They ask the model's own `classify`, latent variables at their means, as the test does.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.models import Classifier
+from trainer.models.sshmvae_kl import SSHMVAEkl
 from trainer.noise import Noise
 from trainer.settings import Settings
 
 Features = Mapping[str, Tensor]
 Classify = Callable[[Features], Tensor]
+Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
 _PROBE = 1e-2  # how far the first look of `smoothness` goes, as a share of the radius
 
 
 def penalties(
     settings: Settings, model: Classifier, noise: Noise, x_l: Features | None, y_l: Tensor | None, x_u: Features | None
-) -> dict[str, tuple[float, Tensor]]:
+) -> dict[str, Penalty]:
     """(weight, value `[R]`) by name, of those that the settings ask for and the batches allow.
 
     Args:
         x_l, y_l: a labelled batch; None where there is none.
         x_u: an unlabelled batch; None where there is none.
     """
-    found: dict[str, tuple[float, Tensor]] = {}
+    found: dict[str, Penalty] = {}
     if settings.partial_alpha and x_l is not None and y_l is not None:
         found["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(model, x_l, y_l)
+    if settings.mean_alpha and x_l is not None and y_l is not None:
+        found["-log q(y) at the mean"] = settings.mean_alpha, -(y_l * model.classify(x_l)).sum(-1).mean(-1)
+    if settings.smoothness:
+        terms = [smoothness(model.classify, noise, x, settings.radius) for x in (x_l, x_u) if x is not None]
+        found["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
     if settings.consistency and x_u is not None:
         found["consistency"] = settings.consistency, consistency(model, x_u)
-    if settings.smoothness and x_u is not None:
-        found["smoothness"] = settings.smoothness, smoothness(model.classify, noise, x_u, settings.radius)
+    if settings.information and x_u is not None:
+        found["-I(y; X)"] = settings.information, -information(model.classify(x_u))
     return found
 
 
@@ -46,11 +55,25 @@ def partial_labels(model: Classifier, x: Features, y: Tensor) -> Tensor:
 def consistency(model: Classifier, x: Features) -> Tensor:
     """sum_m KL(q(y|X) || q(y|x_m)): what all modalities tell together, each alone is to tell too.
 
-    q(y|X) teaches and does not learn from it: no gradient goes through it.
+    q(y|X) teaches and does not learn from it: no gradient goes through it, and where a modality has an encoder of its
+    own, that alone learns. A classifier q(y|a) that also learned what one modality cannot tell got worse for both.
     """
     with torch.no_grad():
         log_q = model.classify(x)
-    return torch.stack([divergence(log_q, model.classify(part)) for part in singles(model, x)]).sum(0).mean(-1)
+    with only_encoders(model):
+        return torch.stack([divergence(log_q, model.classify(part)) for part in singles(model, x)]).sum(0).mean(-1)
+
+
+def information(log_q: Tensor) -> Tensor:
+    """I(y; X) = H(mean of q(y|X)) - mean of H(q(y|X)) over the batch, `[R, B, K] -> [R]`.
+
+    Large where every example is of one class, and every class as frequent as p(y), which is uniform, has it.
+
+    Krause et al. 2010 (regularized information maximization), eq. 3. Without it, smoothness is had most cheaply by
+    saying nothing of the examples that have no label.
+    """
+    marginal = torch.logsumexp(log_q, -2) - math.log(log_q.shape[-2])
+    return entropy(marginal) - entropy(log_q).mean(-1)
 
 
 def smoothness(classify: Classify, noise: Noise, x: Features, radius: float) -> Tensor:
@@ -79,9 +102,30 @@ def singles(model: Classifier, x: Features) -> list[dict[str, Tensor]]:
     return [{n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x]
 
 
+@contextmanager
+def only_encoders(model: Classifier) -> Iterator[None]:
+    """What is computed within it teaches the single modalities' encoders alone; every weight where there are none."""
+    held: list[nn.Parameter] = []
+    if isinstance(model, SSHMVAEkl):
+        own = set(model.q_a_each.parameters())
+        held = [parameter for parameter in model.parameters() if parameter not in own]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) of two categorical distributions given as log-probabilities, `[..., K] -> [...]`."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """Of a categorical distribution given as log-probabilities, `[..., K] -> [...]`, in nats."""
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def _length(x: Features) -> Tensor:

@@ -137,7 +137,10 @@ def plan(
 
 def _check_beyond(settings: Settings, modalities: int) -> None:
     asked = settings.beyond()
-    for name in ("partial_alpha", "consistency", "smoothness"):
+    terms = ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information")
+    if "onset" in asked and not any(name in asked for name in terms):
+        raise UsageError("onset says when terms beyond the paper join, and there is none", f"one of {', '.join(terms)}")
+    for name in terms:
         if name in asked and not settings.learns_labels:
             raise UsageError(f"{settings.model} has no classifier, so it cannot take {name}")
         if name in asked and settings.objective == "classifier":

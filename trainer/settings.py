@@ -16,7 +16,12 @@ ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "ssh
 PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
-_LATER = {"objective": "bound", "cotraining": None}  # in a hash only where not so: runs made before keep their names
+_LATER = {
+    "objective": "bound",
+    "cotraining": None,
+    "mean_alpha": 0.0,
+    "information": 0.0,
+}  # in a hash only where not so: runs made before keep their names
 
 
 class CoTraining(BaseModel):
@@ -47,7 +52,10 @@ class CoTraining(BaseModel):
     least_steps: Positive = 200
 
 
-BEYOND = ("label", "partial_alpha", "consistency", "smoothness", "radius", "averaging", "schedule", "samples")
+BEYOND = (
+    "label", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "onset",
+    "averaging", "schedule", "samples",
+)  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -81,10 +89,13 @@ class Settings(BaseModel):
         cotraining: of the co-trained systems, which alone have it.
 
     Beyond the paper, whose own values are the defaults (docs/beyond.md):
+        mean_alpha: weight of log q(y|X) of the labelled examples with latent variables at their means.
         partial_alpha: weight of log q(y|x_m) of the labelled examples, for each modality m alone.
         consistency: weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, for each modality m alone.
         smoothness: weight of the virtual adversarial term of q(y|X).
         radius: its reach, as a share of an example's length.
+        information: weight of the mutual information of the label and the unlabelled examples in q(y|X).
+        onset: share of the training that is the paper's, before the five terms above join (mean_alpha to information).
         averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
         schedule: of the learning rate: constant, or from its value down to 0 along half a cosine.
     """
@@ -111,10 +122,13 @@ class Settings(BaseModel):
     precision: Literal["fp32", "tf32", "bf16"] = "tf32"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
+    mean_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     partial_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     consistency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
+    information: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    onset: Annotated[float, Field(ge=0, lt=1)] = 0.0
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     networks: dict[str, str]

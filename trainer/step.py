@@ -16,7 +16,7 @@ from trainer.models import MODELS, Classifier, Model
 from trainer.networks import frozen_statistics
 from trainer.noise import Noise
 from trainer.objectives import Objective, classifier_alone, objective
-from trainer.regularisers import penalties
+from trainer.regularisers import Features, Penalty, penalties
 from trainer.runs import Run
 from trainer.settings import Settings
 
@@ -43,6 +43,9 @@ class Step:
         )
         self.average = {name: t.clone() for name, t in self.model.state_dict().items()} if first.averaging else {}
         self.share = torch.ones((), device=device)  # of a step's weights in the running average
+        self.joined = torch.ones((), device=device)  # whether the terms beyond the paper count yet: 0 or 1
+        self.extra: list[str] = []  # their names
+        self.awaited: list[str] = []  # the same, while they need not be computed
         self.alpha = torch.tensor([s.alpha for s in stack], device=device)
         self.beta = torch.tensor([s.beta for s in stack], device=device)
         self.labelled_share = data.labelled_share
@@ -75,10 +78,15 @@ class Step:
                 self.data.place(index, streams, number)
 
     def set_pace(self, number: int) -> None:
-        """The learning rate of a step, and what it weighs in the average; both change nothing by default."""
-        settings = self.settings
+        """The learning rate of a step, what it weighs in the average, and whether the terms beyond the paper count."""
+        settings, total = self.settings, self.per_epoch * self.settings.epochs
+        if settings.onset:
+            joined = number >= settings.onset * total
+            self.joined.fill_(float(joined))
+            # A captured graph computes them from the first step, with weight 0; elsewhere that time is saved.
+            self.awaited = [] if joined or self.captures else self.extra
         if settings.schedule == "cosine":
-            rate = settings.learning_rate * (1 + math.cos(math.pi * number / (self.per_epoch * settings.epochs))) / 2
+            rate = settings.learning_rate * (1 + math.cos(math.pi * number / total)) / 2
             if self.captures:
                 self.rate.fill_(rate)
             else:
@@ -115,7 +123,7 @@ class Step:
                 assert labelled is not None, "there are labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
-                extra = penalties(self.settings, cast(Classifier, model), self.noise, x_l, y_l, x_u)
+                extra = self._penalties(x_l, y_l, x_u)
         return objective(
             labelled,
             unlabelled,
@@ -124,6 +132,14 @@ class Step:
             labelled_share=self.labelled_share,
             penalties=extra,
         )
+
+    def _penalties(self, x_l: Features | None, y_l: Tensor | None, x_u: Features | None) -> dict[str, Penalty]:
+        """Those of `trainer.regularisers`, with their weights; nothing of them before their onset."""
+        if self.awaited:
+            return {name: (self.joined, torch.zeros_like(self.alpha)) for name in self.awaited}
+        found = penalties(self.settings, cast(Classifier, self.model), self.noise, x_l, y_l, x_u)
+        self.extra = list(found)
+        return {name: (weight * self.joined, value) for name, (weight, value) in found.items()}
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from trainer import runner
 from trainer.models import Classifier
 from trainer.noise import Noise
-from trainer.regularisers import consistency, partial_labels, singles, smoothness
+from trainer.regularisers import consistency, information, partial_labels, penalties, singles, smoothness
 from trainer.step import Step
 
 
@@ -60,7 +60,17 @@ def test_consistency_is_the_divergence_and_teaches_the_single_modalities_alone(t
     assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
     value.sum().backward()
     learning = {name.split(".")[0] for name, own in step.model.named_parameters() if own.grad is not None}
-    assert learning == {"q_a_each", "q_y"}  # the teacher q(a|X) is left alone
+    assert learning == {"q_a_each"}  # the teacher q(a|X) is left alone, and so is the classifier on top of both
+    assert all(parameter.requires_grad for parameter in step.model.parameters())
+
+
+def test_labels_at_the_mean_are_the_cross_entropy_of_what_the_test_asks(tmp_path: Path) -> None:
+    step, x, y = ready(tmp_path, mean_alpha=1)
+    model = cast(Classifier, step.model)
+    log_q = model.classify(x)[0].detach()
+    by_hand = -sum(float(log_q[b, int(y[0, b].argmax())]) for b in range(len(log_q))) / len(log_q)
+    (value,) = penalties(step.settings, model, step.noise, x, y, None).values()
+    assert float(value[1].detach()) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction() -> None:
@@ -84,15 +94,82 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
     assert (found > 0.3 * worst.mean(-1)).all()  # the sign is drawn, and the divergence is not symmetric
 
 
+def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
+    step, x, y = ready(tmp_path, smoothness=1, radius=0.5)
+    assert step.index_u is not None
+    model, x_u = cast(Classifier, step.model), step.data.x(step.index_u)
+    own = []
+    for batches in ((x, None), (None, x_u), (x, x_u)):
+        with step.noise.apart("smoothness"):
+            found = penalties(step.settings, model, step.noise, batches[0], y, batches[1])
+            own.append(float(found["smoothness"][1].detach()))
+    assert own[0] > 0
+    assert own[2] > own[0]
+    with step.noise.apart("smoothness"):  # the labelled ones first, then the others, from one stream
+        parts = [smoothness(model.classify, step.noise, batch, 0.5) for batch in (x, x_u)]
+    assert own[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_information_is_the_mutual_information_of_label_and_example() -> None:
+    sure = 50 * torch.eye(3)[None].log_softmax(-1).clamp_min(-1)  # each example of its own class
+    log_q = torch.stack([
+        torch.log_softmax(sure[0], -1),  # all classes alike
+        torch.log_softmax(sure[0][[0, 0, 0]], -1),  # one class for all
+        torch.full((3, 3), 1 / 3).log(),  # nothing said
+        torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 1e-30], [0.2, 0.2, 0.6]]).log(),
+    ])  # fmt: skip
+    joint = log_q[3].exp() / 3  # [example, class]
+    independent = joint.sum(0, keepdim=True) * joint.sum(1, keepdim=True)
+    by_hand = float((joint * (joint / independent).log()).sum())
+    assert information(log_q).tolist() == pytest.approx([math.log(3), 0, 0, by_hand], abs=1e-5)
+
+
+def test_information_wants_one_class_for_each_example_and_every_class_about_as_often() -> None:
+    logits = (0.1 * torch.randn(1, 90, 3, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    optimizer = torch.optim.Adam([logits], 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (-information(torch.log_softmax(logits, -1))).sum().backward()
+        optimizer.step()
+    q = torch.softmax(logits.detach(), -1)[0]
+    assert (q.max(-1).values > 0.95).all()
+    assert all(20 <= count <= 40 for count in q.argmax(-1).bincount().tolist())
+
+
 def test_every_penalty_is_taken_off_j_with_its_weight(tmp_path: Path) -> None:
-    step, _, _ = ready(tmp_path, partial_alpha=2, consistency=3, smoothness=0.5)
+    step, _, _ = ready(tmp_path, partial_alpha=2, consistency=3, smoothness=0.5, information=4, mean_alpha=5)
     result = step.objective()
     terms = result.terms
     step, _, _ = ready(tmp_path)
     plain = step.objective()
     less = 2 * terms["-log q(y) of one modality"] + 3 * terms["consistency"] + 0.5 * terms["smoothness"]
+    less = less + 4 * terms["-I(y; X)"] + 5 * terms["-log q(y) at the mean"]
     assert float(result.value.detach()) == pytest.approx(float((plain.value - less).detach()), rel=1e-4)
-    assert set(terms) - set(plain.terms) == {"-log q(y) of one modality", "consistency", "smoothness"}
+    assert set(terms) - set(plain.terms) == {
+        "-log q(y) at the mean", "-log q(y) of one modality", "consistency", "smoothness", "-I(y; X)",
+    }  # fmt: skip
+
+
+def test_before_the_onset_training_is_the_papers_and_after_it_the_terms_count(tmp_path: Path) -> None:
+    terms: dict[str, Any] = {"mean_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1}
+    step, _, _ = ready(tmp_path, onset=0.5, **terms)
+    plain, _, _ = ready(tmp_path)
+    half = step.per_epoch * step.settings.epochs // 2
+    assert half > 0
+    for number in range(half):
+        step(number)
+        plain(number)
+    for (name, ours), theirs in zip(step.model.named_parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert step.names != plain.names
+    assert not step.totals[[step.names.index(name) for name in step.extra]].any()
+    step(half)
+    plain(half)
+    assert step.totals[[step.names.index(name) for name in step.extra]].all()
+    assert any(
+        not torch.equal(ours, theirs)
+        for ours, theirs in zip(step.model.parameters(), plain.model.parameters(), strict=True)
+    )
 
 
 def test_the_average_follows_the_weights_and_is_what_is_kept(tmp_path: Path) -> None:
@@ -130,7 +207,10 @@ def test_the_cosine_falls_from_the_rate_to_nothing(tmp_path: Path) -> None:
 
 def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1, "averaging": 0.9}
+    beyond: dict[str, Any] = {
+        "partial_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1, "averaging": 0.9, "mean_alpha": 1,
+        "onset": 0.3,
+    }  # fmt: skip
     stack = [make_settings("sshmvae-kl", shard, seed=seed, **beyond) for seed in range(3)]
     together = run_stack(tmp_path / "together", stack, [shard] * 3)
     pairs = run_stack(tmp_path / "pairs", stack, [shard] * 3, most=2)
@@ -143,10 +223,10 @@ def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
 
 def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", modalities=(X, W, V))
-    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1}
+    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1}
     for model in ("sshmvae-kl", "ssmvae", "m2"):
         modalities = ("x", "w", "v") if model != "m2" else ("x",)
-        own = beyond if model != "m2" else {"smoothness": 1}
+        own = beyond if model != "m2" else {"smoothness": 1, "information": 1}
         settings = make_settings(model, shard, modalities=modalities, **own)
         step = make_step([settings], shard)
         step(0)
@@ -157,6 +237,8 @@ def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path:
     ("model", "modalities", "values", "said"),
     [
         ("jmvae", ("x", "w"), {"smoothness": 1}, "jmvae has no classifier, so it cannot take smoothness"),
+        ("ssmvae", ("x", "w"), {"onset": 0.5}, "onset says when terms beyond the paper join, and there is none"),
+        ("jmvae", ("x", "w"), {"information": 1}, "jmvae has no classifier, so it cannot take information"),
         ("ssmvae", ("x",), {"consistency": 1}, "consistency needs two modalities"),
         ("ssmvae", ("x",), {"partial_alpha": 1}, "partial_alpha needs two modalities"),
     ],
