@@ -21,6 +21,7 @@ _LATER = {
     "cotraining": None,
     "mean_alpha": 0.0,
     "information": 0.0,
+    "onset": 0.0,
 }  # in a hash only where not so: runs made before keep their names
 
 
