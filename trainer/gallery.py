@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
@@ -41,6 +41,11 @@ class Picture:
     uri: str
 
 
+# What a model makes of one modality from the other: images, values that are none, nothing (it sees one modality alone,
+# or is a classifier without a latent space).
+Makes = Literal["images", "numbers", "no other", "no latent"]
+
+
 @dataclass(frozen=True)
 class Closer:
     """What one run's model does, in pictures; `about` says what it makes of a missing modality, what is not shown."""
@@ -48,6 +53,7 @@ class Closer:
     run: str
     title: str
     about: str
+    makes: Makes
     pictures: tuple[Picture, ...]
 
 
@@ -129,52 +135,63 @@ def closer_look(done: Sequence[Run], device: torch.device) -> Look:
     for run in sorted(done, key=lambda run: (run.settings.alpha != 1, run.settings.beta != 1)):
         first.setdefault((run.settings.model, run.settings.modalities), run)
     order = {run.folder: number for number, run in enumerate(done)}
-    closer, missing = [], []
-    rivals, alone = [], []
+    closer: list[Closer] = []
+    missing: list[str] = []
     able: list[Run] = []
-    shapeless: list[Run] = []
     for run in sorted(first.values(), key=lambda run: order[run.folder]):
-        title = " on ".join(filter(None, (TITLES[run.settings.model], "+".join(run.settings.modalities))))
         try:
-            if run.settings.model in RIVALS:
-                closer.append(_rival(run, title, device))
-                rivals.append(title)
-                continue
-            (subject,) = load_subjects([run], device)
-            modalities = [modality.name for modality in subject.data.modalities]
-            if len(modalities) == 1:
-                about = "It sees one modality alone."
-                alone.append(title)
-            else:
-                means = MEANS[cast(Model, subject.model).completions[0]]
-                about = f"In the place of a missing modality: {means}."
-                images = all(image_shape(subject.shard, modality) is not None for modality in modalities)
-                (able if images else shapeless).append(run)
-            closer.append(Closer(run.folder.name, title, about, tuple(_portraits(subject, title))))
+            closer.append(_rival(run, device) if run.settings.model in RIVALS else _model(run, device))
         except MmsslError as error:
             _log.warning("%s", error.message)
             missing.append(error.message)
-    apart = []
-    if rivals:
-        apart.append(
-            f"{_listed(rivals)}: classifiers alone, without a generative model; so there is no latent space to show, "
-            "and nothing that they generate."
+            continue
+        if closer[-1].makes == "images":
+            able.append(run)
+    generated, failed = _generated(able, device)
+    return Look(tuple(closer), generated, tuple(_apart(closer)), (*missing, *failed))
+
+
+def _apart(closer: Sequence[Closer]) -> Iterator[str]:
+    """Why some models are not among the generated images, a sentence for each reason."""
+    titles = {makes: [one.title for one in closer if one.makes == makes] for makes in get_args(Makes)}
+    if titles["no latent"]:
+        yield (
+            f"{_listed(titles['no latent'])}: classifiers alone, without a generative model; so there is no latent "
+            "space to show, and nothing that they generate."
         )
-    if alone:
-        apart.append(f"{_listed(alone)}: trained on one modality alone, from which no other can be made.")
-    if shapeless:
-        apart.append(
+    if titles["no other"]:
+        yield f"{_listed(titles['no other'])}: trained on one modality alone, from which no other can be made."
+    if titles["numbers"]:
+        yield (
             "The values of these modalities are no images, so what a model makes of one from the other is not shown; "
             "mmssl generate --out made.npz writes it as numbers."
         )
-    generated, failed = _generated(able, device)
-    return Look(tuple(closer), generated, tuple(apart), (*missing, *failed))
 
 
-def _rival(run: Run, title: str, device: torch.device) -> Closer:
+def _title(run: Run) -> str:
+    return " on ".join(filter(None, (TITLES[run.settings.model], "+".join(run.settings.modalities))))
+
+
+def _model(run: Run, device: torch.device) -> Closer:
+    (subject,) = load_subjects([run], device)
+    modalities = [modality.name for modality in subject.data.modalities]
+    makes: Makes
+    if len(modalities) == 1:
+        makes, about = "no other", "It sees one modality alone."
+    else:
+        means = MEANS[cast(Model, subject.model).completions[0]]
+        about = f"In the place of a missing modality: {means}."
+        images = all(image_shape(subject.shard, modality) is not None for modality in modalities)
+        makes = "images" if images else "numbers"
+    title = _title(run)
+    return Closer(run.folder.name, title, about, makes, tuple(_portraits(subject, title)))
+
+
+def _rival(run: Run, device: torch.device) -> Closer:
     found, classes = predict_rival(run, device)
+    title = _title(run)
     about = "Each modality has a classifier of its own. There is no latent space to show, and nothing is generated."
-    return Closer(run.folder.name, title, about, tuple(_predicted(found, classes, title)))
+    return Closer(run.folder.name, title, about, "no latent", tuple(_predicted(found, classes, title)))
 
 
 def _generated(runs: Sequence[Run], device: torch.device) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
