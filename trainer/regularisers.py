@@ -7,12 +7,12 @@ paper's objective). They ask the model's own `classify`, latent variables at the
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from trainer.models import Classifier
-from trainer.models.sshmvae_kl import SSHMVAEkl
 from trainer.noise import Noise
 from trainer.settings import Settings
 
@@ -106,9 +106,9 @@ def singles(model: Classifier, x: Features) -> list[dict[str, Tensor]]:
 def only_encoders(model: Classifier) -> Iterator[None]:
     """What is computed within it teaches the single modalities' encoders alone; every weight where there are none."""
     held: list[nn.Parameter] = []
-    if isinstance(model, SSHMVAEkl):
-        own = set(model.q_a_each.parameters())
-        held = [parameter for parameter in model.parameters() if parameter not in own]
+    if "encoders" in model.completions:
+        own = set(model.encoders.parameters())
+        held = [parameter for parameter in cast(nn.Module, model).parameters() if parameter not in own]
     for parameter in held:
         parameter.requires_grad_(False)
     try:

@@ -36,6 +36,11 @@ class Model(Protocol):
 
 
 class Classifier(Model, Protocol):
+    @property
+    def encoders(self) -> nn.Module:
+        """Those of single modalities, in a model whose completions have `encoders`; others need not have it."""
+        ...
+
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x), `[R, B, K]`; latent variables at their mean where samples is 0, else averaged over samples."""
         ...

@@ -50,6 +50,10 @@ class SSHMVAEkl(nn.Module):
         self.p_x = make.observations("p(x|a)")
         self.label = make.label
 
+    @property
+    def encoders(self) -> nn.Module:
+        return self.q_a_each
+
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """L(x,w,y) of eq. 8 with y, U(x,w) of eq. 9 without; and the terms of eq. 12."""
         q_a = self.q_a(**x)
