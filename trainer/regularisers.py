@@ -5,8 +5,9 @@ paper's objective). They ask the model's own `classify`, latent variables at the
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from typing import cast
 
 import torch
@@ -43,6 +44,9 @@ def penalties(
         found["consistency"] = settings.consistency, consistency(model, x_u)
     if settings.information and x_u is not None:
         found["-I(y; X)"] = settings.information, -information(model.classify(x_u))
+    if settings.agreement and x_u is not None:
+        views = [model.classify(view) for view in (x_u, *singles(model, x_u))]
+        found["-I(y; y')"] = settings.agreement, -agreement(views)
     return found
 
 
@@ -74,6 +78,31 @@ def information(log_q: Tensor) -> Tensor:
     """
     marginal = torch.logsumexp(log_q, -2) - math.log(log_q.shape[-2])
     return entropy(marginal) - entropy(log_q).mean(-1)
+
+
+def agreement(views: Sequence[Tensor]) -> Tensor:
+    """Sum over pairs of views (all modalities, each alone) of the mutual information of the labels they give.
+
+        P(y, y') = mean over the batch of q(y|view) q(y'|view'), made symmetric;  I = KL(P(y, y') || P(y) P(y'))
+
+    Large where each view names the class that the others name, and all classes are alike in number. A class that one
+    modality alone can see (a slant, where the other is rotated at random) earns nothing: what is found is shared.
+    Every network learns from it, q(y|a) too: unlike `consistency`, it never asks for an unsure answer.
+
+    Ji et al. 2019 (invariant information clustering, doi:10.1109/ICCV.2019.00996), eqs. 2 and 3, with the modalities
+    in the place of transformed copies.
+
+    Args:
+        views: log q(y|.) of the same examples, `[R, B, K]` each.
+    """
+    return torch.stack([_shared_information(p, q) for p, q in combinations(views, 2)]).sum(0)
+
+
+def _shared_information(log_p: Tensor, log_q: Tensor) -> Tensor:
+    joint = (log_p.exp().unsqueeze(-1) * log_q.exp().unsqueeze(-2)).mean(-3)  # [R, K, K]; no matmul: always float32
+    joint = ((joint + joint.transpose(-1, -2)) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
+    independent = joint.sum(-1, keepdim=True).log() + joint.sum(-2, keepdim=True).log()
+    return (joint * (joint.log() - independent)).sum((-1, -2))
 
 
 def smoothness(classify: Classify, noise: Noise, x: Features, radius: float) -> Tensor:

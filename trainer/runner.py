@@ -137,7 +137,7 @@ def plan(
 
 def _check_beyond(settings: Settings, modalities: int) -> None:
     asked = settings.beyond()
-    terms = ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information")
+    terms = ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information", "agreement")
     if "onset" in asked and not any(name in asked for name in terms):
         raise UsageError("onset says when terms beyond the paper join, and there is none", f"one of {', '.join(terms)}")
     for name in terms:
@@ -145,7 +145,7 @@ def _check_beyond(settings: Settings, modalities: int) -> None:
             raise UsageError(f"{settings.model} has no classifier, so it cannot take {name}")
         if name in asked and settings.objective == "classifier":
             raise UsageError(f"{name} is no part of a classifier's training alone", "leave one of the two out")
-    for name in ("partial_alpha", "consistency"):
+    for name in ("partial_alpha", "consistency", "agreement"):
         if name in asked and modalities < 2:
             raise UsageError(f"{name} needs two modalities, and {settings.model} is to see one")
 

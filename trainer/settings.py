@@ -21,6 +21,7 @@ _LATER = {
     "cotraining": None,
     "mean_alpha": 0.0,
     "information": 0.0,
+    "agreement": 0.0,
     "onset": 0.0,
 }  # in a hash only where not so: runs made before keep their names
 
@@ -54,8 +55,8 @@ class CoTraining(BaseModel):
 
 
 BEYOND = (
-    "label", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "onset",
-    "averaging", "schedule", "samples",
+    "label", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "agreement",
+    "onset", "averaging", "schedule", "samples",
 )  # fmt: skip
 
 
@@ -96,7 +97,9 @@ class Settings(BaseModel):
         smoothness: weight of the virtual adversarial term of q(y|X).
         radius: its reach, as a share of an example's length.
         information: weight of the mutual information of the label and the unlabelled examples in q(y|X).
-        onset: share of the training that is the paper's, before the five terms above join (mean_alpha to information).
+        agreement: weight of the mutual information of the labels that two of q(y|X) and every q(y|x_m) give to the same
+            unlabelled example.
+        onset: share of the training that is the paper's, before the six terms above join (mean_alpha to agreement).
         averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
         schedule: of the learning rate: constant, or from its value down to 0 along half a cosine.
     """
@@ -129,6 +132,7 @@ class Settings(BaseModel):
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
     information: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    agreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     onset: Annotated[float, Field(ge=0, lt=1)] = 0.0
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"

@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from trainer import runner
 from trainer.models import Classifier
 from trainer.noise import Noise
-from trainer.regularisers import consistency, information, partial_labels, penalties, singles, smoothness
+from trainer.regularisers import agreement, consistency, information, partial_labels, penalties, singles, smoothness
 from trainer.step import Step
 
 
@@ -136,17 +136,70 @@ def test_information_wants_one_class_for_each_example_and_every_class_about_as_o
     assert all(20 <= count <= 40 for count in q.argmax(-1).bincount().tolist())
 
 
+def test_agreement_is_the_mutual_information_of_the_labels_that_two_views_give() -> None:
+    sure = torch.log_softmax(50 * torch.eye(3), -1)
+    unsure = torch.full((3, 3), 1 / 3).log()
+    first = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.5, 1e-30], [0.2, 0.2, 0.6]]).log()
+    second = torch.tensor([[0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.7, 0.2, 0.1]]).log()
+    log_p = torch.stack([sure, sure, sure, first])
+    log_q = torch.stack([sure, sure[[1, 2, 0]], unsure, second])
+    joint = torch.zeros(3, 3)
+    for p, q in zip(first.exp(), second.exp(), strict=True):
+        joint += (torch.outer(p, q) + torch.outer(q, p)) / 6
+    by_hand = float((joint * (joint / torch.outer(joint.sum(1), joint.sum(0))).log()).sum())
+    # The same class; each another one, made symmetric: one of two; nothing said by one of them.
+    expected = [math.log(3), math.log(3) - math.log(2), 0, by_hand]
+    assert agreement([log_p, log_q]).tolist() == pytest.approx(expected, abs=1e-5)
+    pairs = [agreement([log_p, log_q]), agreement([log_p, log_p]), agreement([log_p, log_q])]
+    torch.testing.assert_close(agreement([log_p, log_q, log_p]), torch.stack(pairs).sum(0))
+
+
+def test_agreement_is_between_all_modalities_and_each_alone_and_teaches_every_network(tmp_path: Path) -> None:
+    step, x, _ = ready(tmp_path, agreement=1)
+    model = cast(Classifier, step.model)
+    (value,) = penalties(step.settings, model, step.noise, None, None, x).values()
+    views = [model.classify(view) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
+    torch.testing.assert_close(value[1], -agreement(views))
+    value[1].sum().backward()
+    learning = {name.split(".")[0] for name, own in step.model.named_parameters() if own.grad is not None}
+    assert learning == {"q_a", "q_a_each", "q_y"}
+
+
+def test_agreement_finds_the_classes_that_both_views_see_and_not_one_views_own() -> None:
+    """Each view sees the class and, louder, a trait of its own; information would take the trait."""
+    draw = torch.Generator().manual_seed(0)
+    shared, own_x, own_w = (torch.randint(2, (400,), generator=draw) for _ in range(3))
+    x, w = (torch.stack([2 * shared - 1, 6 * own - 3], -1).float()[None] for own in (own_x, own_w))
+    weights = [(0.1 * torch.randn(2, 2, generator=draw)).requires_grad_() for _ in range(2)]
+    optimizer = torch.optim.Adam(weights, 0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        views = [torch.log_softmax(view @ own, -1) for view, own in zip((x, w), weights, strict=True)]
+        (-agreement(views)).sum().backward()
+        optimizer.step()
+    given = (x @ weights[0])[0].argmax(-1)
+    assert max(float((given == shared).float().mean()), float((given != shared).float().mean())) > 0.95
+
+
 def test_every_penalty_is_taken_off_j_with_its_weight(tmp_path: Path) -> None:
-    step, _, _ = ready(tmp_path, partial_alpha=2, consistency=3, smoothness=0.5, information=4, mean_alpha=5)
+    weights = {
+        "partial_alpha": 2,
+        "consistency": 3,
+        "smoothness": 0.5,
+        "information": 4,
+        "mean_alpha": 5,
+        "agreement": 6,
+    }
+    step, _, _ = ready(tmp_path, **weights)
     result = step.objective()
     terms = result.terms
     step, _, _ = ready(tmp_path)
     plain = step.objective()
     less = 2 * terms["-log q(y) of one modality"] + 3 * terms["consistency"] + 0.5 * terms["smoothness"]
-    less = less + 4 * terms["-I(y; X)"] + 5 * terms["-log q(y) at the mean"]
+    less = less + 4 * terms["-I(y; X)"] + 5 * terms["-log q(y) at the mean"] + 6 * terms["-I(y; y')"]
     assert float(result.value.detach()) == pytest.approx(float((plain.value - less).detach()), rel=1e-4)
     assert set(terms) - set(plain.terms) == {
-        "-log q(y) at the mean", "-log q(y) of one modality", "consistency", "smoothness", "-I(y; X)",
+        "-log q(y) at the mean", "-log q(y) of one modality", "consistency", "smoothness", "-I(y; X)", "-I(y; y')",
     }  # fmt: skip
 
 
@@ -209,7 +262,7 @@ def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     beyond: dict[str, Any] = {
         "partial_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1, "averaging": 0.9, "mean_alpha": 1,
-        "onset": 0.3,
+        "agreement": 1, "onset": 0.3,
     }  # fmt: skip
     stack = [make_settings("sshmvae-kl", shard, seed=seed, **beyond) for seed in range(3)]
     together = run_stack(tmp_path / "together", stack, [shard] * 3)
@@ -223,7 +276,9 @@ def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
 
 def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", modalities=(X, W, V))
-    beyond: dict[str, Any] = {"partial_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1}
+    beyond: dict[str, Any] = {
+        "partial_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1, "agreement": 1,
+    }  # fmt: skip
     for model in ("sshmvae-kl", "ssmvae", "m2"):
         modalities = ("x", "w", "v") if model != "m2" else ("x",)
         own = beyond if model != "m2" else {"smoothness": 1, "information": 1}
@@ -240,6 +295,7 @@ def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path:
         ("ssmvae", ("x", "w"), {"onset": 0.5}, "onset says when terms beyond the paper join, and there is none"),
         ("jmvae", ("x", "w"), {"information": 1}, "jmvae has no classifier, so it cannot take information"),
         ("ssmvae", ("x",), {"consistency": 1}, "consistency needs two modalities"),
+        ("ssmvae", ("x",), {"agreement": 1}, "agreement needs two modalities"),
         ("ssmvae", ("x",), {"partial_alpha": 1}, "partial_alpha needs two modalities"),
     ],
 )
@@ -261,6 +317,6 @@ def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_ca
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
         assert runner.plan(model, [shard], preset="best")[0].settings.beyond()
     (single,) = runner.plan("m2", [shard], preset="best", values={"modalities": ("x",)})
-    assert not {"consistency", "partial_alpha"} & single.settings.beyond().keys()
+    assert not {"consistency", "partial_alpha", "agreement"} & single.settings.beyond().keys()
     chosen = runner.plan("sshmvae-kl", [shard], preset="best", values={"schedule": "constant"})[0].settings
     assert "schedule" not in chosen.beyond()  # what is asked for goes before the preset
