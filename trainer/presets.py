@@ -169,7 +169,7 @@ def best(model: ModelName, modalities: int) -> dict[str, Any]:
     """Ours on top of the data's own preset, as measured (docs/beyond.md): what model and modalities can take."""
     values: dict[str, Any] = {"averaging": 0.99, "schedule": "cosine"}
     if not model.startswith("jmvae"):
-        values |= {"onset": 0.4, "mean_alpha": 50.0, "smoothness": 50.0}
+        values |= {"onset": 0.6, "mean_alpha": 50.0, "smoothness": 50.0}
         values |= {"partial_alpha": 50.0, "agreement": 50.0} if modalities > 1 else {"information": 50.0}
     return values
 

@@ -101,7 +101,7 @@ class Settings(BaseModel):
             unlabelled example.
         onset: share of the training that is the paper's, before the six terms above join (mean_alpha to agreement).
         averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
-        schedule: of the learning rate: constant, or from its value down to 0 along half a cosine.
+        schedule: of the learning rate: constant, or, from the onset on, down to 0 along half a cosine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -78,21 +78,28 @@ class Step:
                 self.data.place(index, streams, number)
 
     def set_pace(self, number: int) -> None:
-        """The learning rate of a step, what it weighs in the average, and whether the terms beyond the paper count."""
+        """The learning rate of a step, what it weighs in the average, and whether the terms beyond the paper count.
+
+        Rate and average begin anew at the onset: until then the rate is constant, and after it the average is soon rid
+        of the weights that had not seen the terms.
+        """
         settings, total = self.settings, self.per_epoch * self.settings.epochs
-        if settings.onset:
-            joined = number >= settings.onset * total
+        onset = math.ceil(settings.onset * total)
+        joined = number >= onset
+        since = number - onset if joined else number
+        if onset:
             self.joined.fill_(float(joined))
             # A captured graph computes them from the first step, with weight 0; elsewhere that time is saved.
             self.awaited = [] if joined or self.captures else self.extra
         if settings.schedule == "cosine":
-            rate = settings.learning_rate * (1 + math.cos(math.pi * number / total)) / 2
+            way = since / (total - onset) if joined else 0.0
+            rate = settings.learning_rate * (1 + math.cos(math.pi * way)) / 2
             if self.captures:
                 self.rate.fill_(rate)
             else:
                 self.optimizer.param_groups[0]["lr"] = rate
         if self.average:
-            self.share.fill_(1 - min(settings.averaging, (1 + number) / (10 + number)))  # soon rid of the first weights
+            self.share.fill_(1 - min(settings.averaging, (1 + since) / (10 + since)))  # soon rid of the first weights
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

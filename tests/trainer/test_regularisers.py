@@ -258,6 +258,24 @@ def test_the_cosine_falls_from_the_rate_to_nothing(tmp_path: Path) -> None:
     assert 0 < rates[9] < 3e-4
 
 
+def test_with_an_onset_rate_and_average_begin_there(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    settings = make_settings("sshmvae", shard, schedule="cosine", averaging=0.99, onset=0.5, information=1, epochs=10)
+    step = make_step([settings], shard)
+    total = step.per_epoch * 10
+    rates, shares = [], []
+    for number in range(total):
+        step.set_pace(number)
+        rates.append(step.optimizer.param_groups[0]["lr"])
+        shares.append(float(step.share))
+    half = math.ceil(total / 2)
+    assert set(rates[: half + 1]) == {settings.learning_rate}
+    assert rates[half:] == sorted(rates[half:], reverse=True)
+    assert rates[-1] < 0.1 * settings.learning_rate
+    assert shares[half : total - 1] == pytest.approx(shares[: total - 1 - half])  # as after the start
+    assert shares[half] == pytest.approx(0.9)
+
+
 def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     beyond: dict[str, Any] = {
