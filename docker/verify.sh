@@ -186,7 +186,7 @@ $(tail -5 "$STAGE/logs/$name-$index")"
     say "$name: ten jobs, exit code $code each, $((SECONDS - began)) s"
 }
 extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.9) # so that each category has one
-train=(train sshmvae-kl --data rgbd-sample-64 --epochs 12)
+train=(train sshmvae-kl --data rgbd-sample-64 --preset rgbd --epochs 12)
 
 stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
 container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"

@@ -178,4 +178,6 @@ def preset_for(dataset: str, distributions: set[str]) -> PresetName:
     """The preset that fits a shard: by the data set's name, else by how its modalities are distributed."""
     if dataset.endswith("-digits") or "-digits-" in dataset:
         return "digits"
+    if dataset.startswith("rgbd-sample"):
+        return "sample"
     return "rgbd" if distributions == {"nonnegative"} else "mnist"

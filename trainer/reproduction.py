@@ -20,7 +20,7 @@ from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Num
 from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
 from trainer.parts import Work, state
-from trainer.presets import CO_TRAINED, PRESETS
+from trainer.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.runner import check_model
 from trainer.runs import Run
 from trainer.tables import markdown
@@ -178,8 +178,11 @@ def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
         found.append(f"{_count(len(protocol.seeds), 'seed')} instead of {len(SEEDS)}")
     if "rgbd" in experiment.sources and len(protocol.splits) < len(SPLITS):
         found.append(f"{_count(len(protocol.splits), 'split')} instead of {len(SPLITS)}")
-    if protocol.preset is not None and experiment.sources != {protocol.preset}:
-        found.append(f"the settings of the preset '{protocol.preset}', not the paper's")
+    for spec, one in work:
+        shard = one.job.shard
+        preset = protocol.preset or preset_for(shard.dataset, {m.distribution for m in shard.modalities})
+        if preset != spec.source:
+            found.append(f"the settings of the preset '{preset}', not the paper's")
     found += [f"{name} set to {value}, not the preset's" for name, value in protocol.values.items()]
     return tuple(dict.fromkeys(found))
 

@@ -149,7 +149,9 @@ def test_what_is_reduced_is_said(digits: Shards, tmp_path: Path) -> None:
     protocol = Protocol((0,), epochs=1, values={"precision": "fp32"}, data={"mnist": "digits"})
     planned = plan(select(["table2"]), digits, protocol, tmp_path)
     told = reduced(planned, EXPERIMENTS["table2"])
-    assert told == (said, "1 epoch instead of 500", "1 seed instead of 5", "precision set to fp32, not the preset's")
+    ours = "the settings of the preset 'digits', not the paper's"
+    precision = "precision set to fp32, not the preset's"
+    assert told == (said, "1 epoch instead of 500", "1 seed instead of 5", ours, precision)
     assert protocol.name() == "digits-1-epochs-precision-fp32-seeds-0"
     assert Protocol().name() == "paper"
     best = plan(select(["table2"]), digits, Protocol(preset="best", data={"mnist": "digits"}), tmp_path)
@@ -166,7 +168,10 @@ def test_the_sample_s_numbers_are_called_so_and_not_compared(tmp_path: Path) -> 
     assert reduced(planned, EXPERIMENTS["table5"]) == (
         "a small rendered sample in the place of Washington RGB-D: the numbers are the sample's",
         "VGG16 fine-tuned for 0 epochs instead of 200",
+        "40 epochs instead of 100",
+        "5 rounds of co-training instead of 10",
         "2 splits instead of 10",
+        "the settings of the preset 'sample', not the paper's",
     )
     outcome = measure(planned, EXPERIMENTS["table5"], CPU)
     assert not outcome.comparable

@@ -156,7 +156,11 @@ def test_the_models_that_are_not_in_the_table_have_the_widths_of_their_neighbour
         ("nm-digits-45-0.5", {"bernoulli"}, "digits"),
         ("hm-mnist", {"bernoulli"}, "mnist"),
         ("washington-rgbd", {"nonnegative"}, "rgbd"),
-        ("my own", {"bernoulli", "gaussian"}, "mnist"),
+        ("rgbd-sample", {"nonnegative"}, "sample"),
+        ("rgbd-sample-64", {"nonnegative"}, "sample"),
+        ("mine", {"bernoulli", "gaussian"}, "mnist"),
+        ("mine", {"nonnegative", "gaussian"}, "mnist"),
+        ("mine", {"gaussian"}, "mnist"),
     ],
 )
 def test_a_shard_without_a_preset_gets_one_by_its_name_or_kind(

@@ -12,7 +12,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.shards import Modality
 from trainer.models import MODELS as REGISTERED
 from trainer.networks import parse
-from trainer.presets import PRESETS, preset_for
+from trainer.presets import PRESETS
 from trainer.runner import check_model, check_preset, folders, plan
 from trainer.settings import CoTraining, Settings, build, differences, read_assignments, read_toml
 
@@ -243,21 +243,6 @@ def test_presets_by_value() -> None:
     assert [rgbd[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == ["shard", 100, 128, 1e-4]
     assert [digits[key] for key in ("labels", "epochs", "batch_size", "learning_rate")] == [100, 60, 128, 1e-3]
     assert digits["networks"] == mnist["networks"]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "distributions", "expected"),
-    [
-        ("hm-digits", {"bernoulli"}, "digits"),
-        ("nm-digits-45-0.5", {"bernoulli"}, "digits"),
-        ("hm-mnist", {"bernoulli"}, "mnist"),
-        ("washington-rgbd", {"nonnegative"}, "rgbd"),
-        ("mine", {"nonnegative", "gaussian"}, "mnist"),
-        ("mine", {"gaussian"}, "mnist"),
-    ],
-)
-def test_which_preset_fits_a_shard(dataset: str, distributions: set[str], expected: str) -> None:
-    assert preset_for(dataset, distributions) == expected
 
 
 def test_unknown_models_and_presets() -> None:
