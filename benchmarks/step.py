@@ -53,7 +53,6 @@ class Stepper:
     def __init__(self, replicas: int, device: torch.device, eager: bool, precision_: str) -> None:
         self.data = digits(replicas, device)
         self.step = Step(stack(replicas, precision_), self.data, device, eager=eager)
-        self.step.prepare()
         self.number = 0
 
     def __call__(self) -> None:

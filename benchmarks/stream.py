@@ -70,7 +70,6 @@ class Stepper:
         self.settings = job.settings
         self.data = load([job.settings], [shard], device) if limit else resident.load([job.settings], [shard], device)
         self.step = Step([job.settings], self.data, device)
-        self.step.prepare()
         self.number = 0
 
     def __call__(self, steps: int) -> None:

@@ -50,7 +50,8 @@ class SquaredError(_Summed):
     """The appendix's `negative squared error`: log p = -|x - mean|^2, a normal of variance 1/2 less its constant."""
 
     def __init__(self, mean: Tensor) -> None:
-        super().__init__(Normal(mean, math.sqrt(0.5), validate_args=False))
+        # The deviation as a tensor made where the mean is: a number would be copied there, which no graph captures.
+        super().__init__(Normal(mean, mean.new_full((), math.sqrt(0.5)), validate_args=False))
 
     def log_prob(self, value: Tensor) -> Tensor:
         error: Tensor = (value - self.base_dist.loc).square()

@@ -24,7 +24,6 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.errors import UsageError
 from trainer.noise import Noise
@@ -222,28 +221,25 @@ class ReplicaBatchNorm(nn.Module):
             return result.view(x.shape)
         if x.dim() == 2:  # a stack of one, without its axis
             return self._one(x, *(own.squeeze(0) for own in (self.mean, self.variance, self.scale, self.shift)))
-        return self._stacked(x) if x.is_cuda else self._each(x)
+        return self._together(x) if x.is_cuda else self._each(x)
 
     def _one(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """The library's fused kernel for one replica, `[B, F]`."""
-        running = (None, None) if self.frozen else (mean, variance)
-        return F.batch_norm(x, running[0], running[1], scale, shift, True, self.momentum, self.epsilon)
+        """The library's own kernel for one replica, `[B, F]`. Not cuDNN's, which is the slower for such an input."""
+        if self.frozen:
+            return torch.batch_norm(x, scale, shift, None, None, True, self.momentum, self.epsilon, False)
+        return torch.batch_norm(x, scale, shift, mean, variance, True, self.momentum, self.epsilon, False)
 
     def _each(self, x: Tensor) -> Tensor:
         """The same replica by replica: the fastest on a CPU."""
         own = zip(*(t.unbind(0) for t in (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
         return torch.stack([self._one(*replica) for replica in own])
 
-    def _stacked(self, x: Tensor) -> Tensor:
-        """The same in a few kernels for all replicas together."""
-        variance, mean = torch.var_mean(x.float(), dim=1, correction=0)
-        if not self.frozen:
-            with torch.no_grad():
-                count = x.shape[1]
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
-        scale = self.scale * torch.rsqrt(variance + self.epsilon)
-        return torch.addcmul((self.shift - mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
+    def _together(self, x: Tensor) -> Tensor:
+        """The same in one call, features of all replicas beside each other: the fastest on a GPU."""
+        replicas, batch, features = x.shape
+        joined = x.transpose(0, 1).reshape(batch, replicas * features)
+        result = self._one(joined, *(t.view(-1) for t in (self.mean, self.variance, self.scale, self.shift)))
+        return result.view(batch, replicas, features).transpose(0, 1)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ LOWER_RATE = "a smaller --lr often helps; delete the run's folder to begin again
 class Step:
     """One optimisation step of a stack: batches in, one Adam update out, the objective's terms added to `totals`.
 
-    On CUDA the whole of it is captured once as a graph and replayed; `eager` is the plain path, which gives the same.
+    On CUDA the whole of it is captured as a graph and replayed; `eager` is the plain path, which gives the same.
     """
 
     def __init__(self, stack: Sequence[Settings], data: Data, device: torch.device, eager: bool = False) -> None:
@@ -67,10 +67,12 @@ class Step:
         """Takes step `number` (from 0)."""
         self.load_batches(number)
         self.set_pace(number)
-        if self._graph is not None:
-            self._graph.replay()
-        else:
+        if not self.captures:
             self._update()
+            return
+        if self._graph is None:
+            self._graph = self._capture()
+        self._graph.replay()
 
     def load_batches(self, number: int) -> None:
         for index, streams in ((self.index_l, self.labelled), (self.index_u, self.unlabelled)):
@@ -89,8 +91,9 @@ class Step:
         since = number - onset if joined else number
         if onset:
             self.joined.fill_(float(joined))
-            # A captured graph computes them from the first step, with weight 0; elsewhere that time is saved.
-            self.awaited = [] if joined or self.captures else self.extra
+            awaited = [] if joined else self.extra
+            if awaited != self.awaited:
+                self.awaited, self._graph = awaited, None  # what is captured holds no longer
         if settings.schedule == "cosine":
             way = since / (total - onset) if joined else 0.0
             rate = settings.learning_rate * (1 + math.cos(math.pi * way)) / 2
@@ -160,10 +163,8 @@ class Step:
         self.totals += terms
         self.finite &= terms.isfinite()
 
-    def prepare(self) -> None:
-        """Captures the step as a CUDA graph; does nothing elsewhere. Leaves every state as it was."""
-        if not self.captures or self._graph is not None:
-            return
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """The step as a CUDA graph. Leaves every state as it was."""
         kept = [tensor.clone() for tensor in self._state()]
         noise = [self.noise.state(r) for r in range(self.noise.replicas)]
         fresh = not self.optimizer.state
@@ -187,7 +188,7 @@ class Step:
                     tensor.zero_()
         for r, own in enumerate(noise):
             self.noise.set_state(r, own)
-        self._graph = graph
+        return graph
 
     def _state(self) -> list[Tensor]:
         """Every tensor that a step changes, Adam's last."""

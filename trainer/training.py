@@ -55,7 +55,6 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
     per_epoch, total = step.per_epoch, step.per_epoch * settings.epochs
     saved = time.monotonic()
     with closing(data), stop_requests() as stop, precision(settings, device):
-        step.prepare()
         while done < total:
             step(done)
             done += 1

@@ -189,7 +189,7 @@ def random_norm(features: int = 5) -> ReplicaBatchNorm:
     return norm
 
 
-@pytest.mark.parametrize("path", ["_each", "_stacked"])
+@pytest.mark.parametrize("path", ["_each", "_together"])
 @pytest.mark.parametrize("batch", [2, 8])
 def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch: int) -> None:
     """In training, by both paths: outputs, gradients, running statistics over several steps; then in evaluation."""
@@ -219,7 +219,7 @@ def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch:
         torch.testing.assert_close(ours(x)[r], norm.eval()(x[r]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["_each", "_stacked"])
+@pytest.mark.parametrize("path", ["_each", "_together"])
 def test_frozen_statistics_normalise_by_the_batch_and_stay(path: str) -> None:
     model = nn.Sequential(random_norm())
     norm = model[0]

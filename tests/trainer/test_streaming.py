@@ -399,7 +399,6 @@ def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
     own = settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
     device = torch.device("cuda")
     here, there = Step([own], streamed([own], shard), CPU), Step([own], load([own], [shard], device), device)
-    there.prepare()
     with closing(here.data), closing(there.data):
         for number in range(400):
             here.load_batches(number)
