@@ -70,15 +70,16 @@ class Part:
 def parts(work: Sequence[Work], stack: int) -> list[Part]:
     """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
 
-    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
-    is cut into equal stacks, along the ranks, before those that are done are left out: whatever was done when a command
-    was stopped, those who were together stay so, for apart they would end in other last digits.
+    Runs share a stack where `Settings.stack_key` allows it, their shards have equal modalities and classes, and their
+    epochs are equally long whatever the number of labels. A group is cut into equal stacks, along the ranks, before
+    those that are done are left out: whatever was done when a command was stopped, those who were together stay so, for
+    apart they would end in other last digits.
     """
     groups: dict[object, list[Work]] = {}
     for one in sorted(work, key=lambda one: one.rank):
         settings, shard = one.job.settings, one.job.shard
         kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind), []).append(one)
+        groups.setdefault((settings.stack_key(), kind, _pace(settings, shard)), []).append(one)
     cut = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / stack))
@@ -94,6 +95,13 @@ def parts(work: Sequence[Work], stack: int) -> list[Part]:
         )
         for own in found
     ]
+
+
+def _pace(settings: Settings, shard: Shard) -> object:
+    """What the number of labels says of the steps of an epoch."""
+    if not isinstance(settings.labels, int):
+        return settings.labels
+    return math.ceil((shard.train.rows - settings.labels) / settings.batch_size)
 
 
 def cost(work: Sequence[Work]) -> float:
