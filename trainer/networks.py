@@ -224,7 +224,7 @@ class ReplicaBatchNorm(nn.Module):
         return self._together(x) if x.is_cuda else self._each(x)
 
     def _one(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """The library's own kernel for one replica, `[B, F]`. Not cuDNN's, which is the slower for such an input."""
+        """The library's own kernel for one replica, `[B, F]`; cuDNN's is left aside (times: results/README.md)."""
         if self.frozen:
             return torch.batch_norm(x, scale, shift, None, None, True, self.momentum, self.epsilon, False)
         return torch.batch_norm(x, scale, shift, mean, variance, True, self.momentum, self.epsilon, False)
