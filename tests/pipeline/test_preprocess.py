@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import os
 import re
@@ -317,11 +318,21 @@ def test_killed_at_any_object_it_goes_on_to_the_same_store(root, undisturbed, wo
     assert contents(root / "images") == contents(undisturbed / "images")
 
 
+def workers_of(pid):
+    """The worker processes that a command has started by now; what ends at this moment is none of them."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def test_a_killed_workers_tasks_are_done_again(root, undisturbed):
     # Frames enough that the worker is in the middle of them.
     process = python(RUN, root, 2)
     wait_for(process, 1)
-    workers = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
+    workers = workers_of(process.pid)
     assert len(workers) == 2
     workers[0].kill()
     said, _ = process.communicate(timeout=60)
@@ -337,7 +348,8 @@ def test_asked_to_stop_it_keeps_what_is_done(tmp_path, workers, which):
     wait_for(process, 2)
     for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
         if one.pid == process.pid or which == signal.SIGINT:  # Ctrl-C reaches all processes of a terminal
-            one.send_signal(which)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(which)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == Interrupted.exit_code, said
     assert f"stopped by {which.name}" in said
@@ -354,7 +366,7 @@ def test_ctrl_c_while_the_workers_start(tmp_path):
     process = python(RUN, tmp_path, 2)
     own = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
-    while not (started := [c for c in own.children() if "spawn_main" in " ".join(c.cmdline())]):
+    while not (started := workers_of(process.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.5)
