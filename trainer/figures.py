@@ -5,6 +5,7 @@ Each `..._figure` function makes a matplotlib figure, which `trainer.drawing.sav
 """
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
                 _line(panel, own[subset], label, number)
         _epochs(panel, f"given {subset}", turns)
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(common)
+    figure.suptitle(textwrap.fill(common, int(11 * figure.get_figwidth())))
     if len(groups) > 1:
         _legend(figure, panels)
     return figure
@@ -301,8 +302,12 @@ def _epochs(panel: "Axes", title: str, turns: str) -> None:
 
 
 def _legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
+    """One for all panels, below them, in as many columns as there is room for."""
     handles: dict[str, Artist] = {}
     for panel in panels:
         own, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(map(str, labels), own, strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+    room = 14 * figure.get_figwidth()  # letters
+    columns = max(1, min(3, int(room / (max(map(len, handles), default=0) + 8))))
+    labels = [textwrap.fill(label, int(room)) for label in handles]
+    figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns)

@@ -1,9 +1,10 @@
 """What came of some runs: means over replicas."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.presets import BEST, best
 from trainer.runs import Run
 from trainer.settings import Settings
 
@@ -76,8 +77,22 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
         parts.append(f"alpha {settings.alpha:g}")
     if settings.has_encoders:
         parts.append(f"beta {settings.beta:g}")
-    parts += [f"{name} {value}" for name, value in settings.beyond().items()]
-    return parts
+    return parts + _beyond(settings)
+
+
+def _beyond(settings: Settings) -> list[str]:
+    """What goes beyond the paper; where all of `best` is there, its name and what differs from it."""
+    own = settings.beyond()
+    for modalities in (2, 1):
+        preset = best(settings.model, modalities)
+        if preset.keys() <= own.keys():
+            more = {name: value for name, value in own.items() if preset.get(name) != value}
+            return [f"preset {BEST}", *_values(more)]
+    return _values(own)
+
+
+def _values(settings: Mapping[str, object]) -> list[str]:
+    return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()]
 
 
 def names(settings: Sequence[Settings], titled: bool = False) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ import pytest
 from finished import finished
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pipeline.errors import DataError, UsageError
 from trainer.drawing import COLOURS, announce, render
@@ -42,6 +43,24 @@ def test_curves_are_means_over_seeds_in_a_panel_for_each_subset(tmp_path: Path) 
     assert len(bands) == 1  # one run has no spread
     heights = bands[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (pytest.approx(40), pytest.approx(100))
+
+
+def test_what_the_lines_are_called_stays_within_the_picture(tmp_path: Path) -> None:
+    """However many settings beyond the paper there are to name."""
+    many = dict.fromkeys(("mean_alpha", "partial_alpha", "consistency", "smoothness", "information"), 1.25)
+    runs = [
+        finished(tmp_path, "sshmvae-kl", accuracies=epochs(0.4, 0.8), schedule="cosine", **many, **more)
+        for more in ({"beta": 0.1}, {"beta": 10.0}, {"agreement": 3.0, "onset": 0.25, "averaging": 0.9})
+    ]
+    for drawn in (curves_figure(runs), curves_figure(runs[:1])):
+        canvas = FigureCanvasAgg(drawn)
+        canvas.draw()
+        suptitle = drawn.get_suptitle()
+        texts = [text for text in drawn.findobj(Text) if text.get_text() == suptitle]
+        for artist in (*drawn.legends, *texts):
+            box = artist.get_window_extent(canvas.get_renderer())
+            assert box.x0 >= 0
+            assert box.x1 <= drawn.bbox.width
 
 
 def test_figure_4_has_a_line_for_each_alpha_given_everything(tmp_path: Path) -> None:

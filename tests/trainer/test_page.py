@@ -12,8 +12,9 @@ from finished import finished
 from pipeline.errors import DataError
 from trainer.outcomes import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
 from trainer.page import Page, compose, read, summarise
+from trainer.presets import best
 from trainer.rendering import as_json, html, markdown, pivot, replicas, signed
-from trainer.report import table
+from trainer.report import description, table
 from trainer.tables import markdown as written_alone
 
 CPU = torch.device("cpu")
@@ -228,3 +229,18 @@ def test_how_many_runs_a_block_is_over() -> None:
     one = Row(name="one", cells=(single, ROWS[0].cells[0]))
     assert replicas(Block(title="", columns=("x", "w"), rows=(one,))) == "1 to 3 runs"
     assert replicas(Block(title="", columns=(), rows=())) == ""
+
+
+def test_what_goes_beyond_the_paper_has_a_short_name_where_it_is_the_preset(tmp_path: Path) -> None:
+    ours = best("sshmvae-kl", 2)
+    runs = [
+        finished(tmp_path, "sshmvae-kl", **settings)  # type: ignore[arg-type]
+        for settings in (ours, ours | {"onset": 0.75}, ours | {"smoothness": 0.0}, {"information": 2.5}, {})
+    ]
+    assert [description(run.settings)[5:] for run in runs] == [
+        ["preset best"],
+        ["preset best", "onset 0.75"],
+        ["mean_alpha 50", "partial_alpha 50", "agreement 50", "onset 0.6", "averaging 0.99", "schedule cosine"],
+        ["information 2.5"],
+        [],
+    ]
