@@ -66,9 +66,14 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
     return in_style
 
 
+def letters(figure: "Figure", size: float) -> int:
+    """About how many letters of a size (points) a line as wide as the figure holds."""
+    return int(108 / size * figure.get_figwidth())
+
+
 def announce(figure: "Figure", text: str) -> None:
     """Writes a text above everything that is drawn, in room of its own."""
-    lines = textwrap.wrap(text, int(12 * figure.get_figwidth()))
+    lines = textwrap.wrap(text, letters(figure, 9))
     height = figure.get_figheight()
     room = 0.2 * len(lines) + 0.1  # inches
     figure.set_figheight(height + room)

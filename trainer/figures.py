@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
-from trainer.drawing import colour, line, marker, save, styled
+from trainer.drawing import colour, letters, line, marker, save, styled
 from trainer.generation import CPU
 from trainer.mosaics import generation_figure
 from trainer.report import TITLES, grouped, names
@@ -72,7 +72,7 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
                 _line(panel, own[subset], label, number)
         _epochs(panel, f"given {subset}", turns)
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(textwrap.fill(common, int(11 * figure.get_figwidth())))
+    figure.suptitle(textwrap.fill(common, letters(figure, 12)))
     if len(groups) > 1:
         _legend(figure, panels)
     return figure
@@ -307,7 +307,7 @@ def _legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
     for panel in panels:
         own, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(map(str, labels), own, strict=True))
-    room = 14 * figure.get_figwidth()  # letters
-    columns = max(1, min(3, int(room / (max(map(len, handles), default=0) + 8))))
-    labels = [textwrap.fill(label, int(room)) for label in handles]
+    room = letters(figure, 8) - 8  # less the line that a label stands beside
+    columns = max(1, min(3, room // (max(map(len, handles), default=0) + 8)))
+    labels = [textwrap.fill(label, room) for label in handles]
     figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns)

@@ -22,7 +22,7 @@ from pipeline.errors import DataError, Interrupted, MmsslError, TrainingError, U
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.shards import Shard
 from trainer import runner
-from trainer.data import choose_modalities, leaves_unlabelled
+from trainer.data import choose_modalities, pace
 from trainer.runs import Run
 from trainer.settings import Settings
 from trainer.training import Progress, Silent
@@ -78,8 +78,8 @@ def parts(work: Sequence[Work], stack: int) -> list[Part]:
     groups: dict[object, list[Work]] = {}
     for one in sorted(work, key=lambda one: one.rank):
         settings, shard = one.job.settings, one.job.shard
-        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind, _pace(settings, shard)), []).append(one)
+        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), pace(settings, shard))
+        groups.setdefault((settings.stack_key(), kind), []).append(one)
     cut = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / stack))
@@ -95,13 +95,6 @@ def parts(work: Sequence[Work], stack: int) -> list[Part]:
         )
         for own in found
     ]
-
-
-def _pace(settings: Settings, shard: Shard) -> object:
-    """What the number of labels says of the steps of an epoch."""
-    if not isinstance(settings.labels, int):
-        return settings.labels
-    return math.ceil((shard.train.rows - settings.labels) / settings.batch_size)
 
 
 def cost(work: Sequence[Work]) -> float:
