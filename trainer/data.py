@@ -1,6 +1,5 @@
 """Shards on the device: flat tensors for all replicas, label subsets, and the order of the batches."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,19 +199,6 @@ def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
     if settings.objective == "classifier":
         return False
     return not settings.learns_labels or len(choose_labelled(settings, shard)) < shard.train.rows
-
-
-def pace(settings: Settings, shard: Shard) -> tuple[bool, object]:
-    """Equal for runs whose epochs a stack can take together: whether they have unlabelled examples beside the labelled
-    ones, and how many steps the number of labels makes of an epoch.
-
-    Splits with as many labels each may share a stack whatever their lengths, and so may shards with all, or their own.
-    """
-    beside = leaves_unlabelled(settings, shard)
-    if not isinstance(settings.labels, int) or settings.split is not None:
-        return beside, settings.labels
-    taken = settings.labels if settings.learns_labels else 0
-    return beside, math.ceil((shard.train.rows - taken if beside else settings.labels) / settings.batch_size)
 
 
 def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:

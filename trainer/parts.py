@@ -22,7 +22,7 @@ from pipeline.errors import DataError, Interrupted, MmsslError, TrainingError, U
 from pipeline.interrupts import Stop, stop_requests
 from pipeline.shards import Shard
 from trainer import runner
-from trainer.data import choose_modalities, pace
+from trainer.data import choose_modalities, leaves_unlabelled
 from trainer.runs import Run
 from trainer.settings import Settings
 from trainer.training import Progress, Silent
@@ -70,15 +70,14 @@ class Part:
 def parts(work: Sequence[Work], stack: int) -> list[Part]:
     """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
 
-    Runs share a stack where `Settings.stack_key` allows it, their shards have equal modalities and classes, and their
-    epochs are equally long whatever the number of labels. A group is cut into equal stacks, along the ranks, before
-    those that are done are left out: whatever was done when a command was stopped, those who were together stay so, for
-    apart they would end in other last digits.
+    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
+    is cut into equal stacks, along the ranks, before those that are done are left out: whatever was done when a command
+    was stopped, those who were together stay so, for apart they would end in other last digits.
     """
     groups: dict[object, list[Work]] = {}
     for one in sorted(work, key=lambda one: one.rank):
         settings, shard = one.job.settings, one.job.shard
-        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), pace(settings, shard))
+        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
         groups.setdefault((settings.stack_key(), kind), []).append(one)
     cut = []
     for group in groups.values():

@@ -23,7 +23,7 @@ from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.files import sweep
 from pipeline.shards import Shard
 from pipeline.versions import versions
-from trainer.data import Data, choose_modalities, pace
+from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.limits import within
 from trainer.models import MODELS
@@ -227,14 +227,14 @@ def settle(runs: Sequence[Run]) -> None:
 def _train_open(
     open_runs: Sequence[Run], shards: Mapping[int, Shard], device: torch.device, progress: Progress, stack: int
 ) -> None:
-    groups: dict[object, list[Run]] = {}
+    groups: dict[tuple[str, int, int, bool], list[Run]] = {}
     for run in open_runs:
         if run.settings.model in RIVALS:
             _train_rival(run, shards[id(run)], device, progress)
             continue
         checkpoint = run.read_checkpoint()
         far = (int(checkpoint.values["step"]), int(checkpoint.values["per_epoch"])) if checkpoint else (0, 0)
-        key = (run.settings.stack_key(), *far, pace(run.settings, shards[id(run)]))
+        key = (run.settings.stack_key(), *far, leaves_unlabelled(run.settings, shards[id(run)]))
         groups.setdefault(key, []).append(run)
     for group in groups.values():
         for start in range(0, len(group), stack):

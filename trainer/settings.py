@@ -199,8 +199,8 @@ class Settings(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
 
     def stack_key(self) -> str:
-        """Equal for replicas that can be trained in one stack: all but seed, split, shard, labels, alpha and beta."""
-        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "labels", "alpha", "beta"})
+        """Equal for replicas that can be trained in one stack: all but seed, split, shard, alpha and beta."""
+        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "alpha", "beta"})
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:

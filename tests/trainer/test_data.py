@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, V, W, X, clusters, make_data, make_settings, make_shard, make_step, turns
+from helpers import CPU, V, W, X, clusters, make_data, make_settings, make_shard, turns
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, UsageError
 from pipeline.shards import Shard
-from trainer.data import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load, pace
+from trainer.data import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
 
 # --- the order of the batches ----------------------------------------------------------------------------------------
 
@@ -93,25 +93,6 @@ def test_all_labels_are_all_known_ones(tmp_path: Path) -> None:
     assert labelled(full, "all").tolist() == list(range(40))
     assert not leaves_unlabelled(make_settings("ssmvae", full, labels="all"), full)
     assert leaves_unlabelled(make_settings("jmvae", full, labels="all"), full)
-
-
-def test_the_pace_tells_which_epochs_a_stack_can_take_together(tmp_path: Path) -> None:
-    """40 rows in batches of 8: 6 and 8 labels leave 5 and 4 steps, and make 1 and 1 of a classifier alone; 9 make 2."""
-    shard = make_shard(tmp_path / "shard.h5")
-
-    def of(labels: object, model: str = "ssmvae", **more: object) -> tuple[bool, object]:
-        return pace(make_settings(model, shard, labels=labels, **more), shard)
-
-    assert of(6) == of(7) == (True, 5)
-    assert of(8) == (True, 4)
-    assert of("all") == (False, "all")
-    assert of(6, split=3) == (True, 6)
-    assert [of(labels, objective="classifier") for labels in (6, 8, 9)] == [(False, 1), (False, 1), (False, 2)]
-    assert of(6, "jmvae") == of(9, "jmvae") == (True, 5)
-    kinds = ((6, "ssmvae", "bound"), (8, "ssmvae", "bound"), (9, "ssmvae", "classifier"), (9, "jmvae", "bound"))
-    for labels, model, objective in kinds:
-        settings = make_settings(model, shard, labels=labels, objective=objective)
-        assert make_step([settings], shard).per_epoch == pace(settings, shard)[1]
 
 
 def test_the_shards_own_labels(tmp_path: Path) -> None:

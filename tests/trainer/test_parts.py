@@ -62,22 +62,6 @@ def test_who_watches_can_stop_the_training_which_goes_on_to_the_same_end(shard: 
         assert (disturbed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
 
 
-def test_labels_of_another_number_share_a_stack_where_epochs_stay_as_long(shard: Shard, tmp_path: Path) -> None:
-    """1,437 rows in batches of 128: with 100 labels 11 steps an epoch, with 90 as many, with 300 nine."""
-    jobs = [
-        plan("ssmvae", [shard], values={"networks": NETWORKS, "epochs": 1, "labels": labels})[0]
-        for labels in (100, 90, 300, "all")
-    ]
-    together, *apart = sorted(
-        parts([Work(job, tmp_path / job.settings.name()) for job in jobs], 16), key=lambda part: -len(part.settings)
-    )
-    assert {settings.labels for settings in together.settings} == {100, 90}
-    assert [len(part.settings) for part in apart] == [1, 1]
-    assert train_parts([together], "cpu", Silent()) == []
-    for settings, folder in zip(together.settings, together.folders, strict=True):
-        assert len((folder / "labelled.txt").read_text().splitlines()) == settings.labels
-
-
 def test_a_part_that_fails_stops_no_other(shard: Shard, tmp_path: Path) -> None:
     first, second = work(shard, tmp_path, 1, 2)
     first.folder.mkdir(parents=True)

@@ -73,10 +73,7 @@ def test_a_replica_is_the_same_alone_and_among_any_neighbours(model: str, splits
     own = make(model, splits[0], seed=5, alpha=0.7, beta=0.3)
     alone = trained([own])
     other_seeds = [make(model, splits[0], seed=seed, alpha=0.7, beta=0.3) for seed in (1, 2)]
-    other_all = [
-        make(model, splits[1], seed=5, alpha=30, beta=10),
-        make(model, splits[2], seed=8, alpha=0, beta=0, labels=7),
-    ]
+    other_all = [make(model, splits[1], seed=5, alpha=30, beta=10), make(model, splits[2], seed=8, alpha=0, beta=0)]
     assert_close(trained([own, *other_seeds]), alone)
     assert_close(trained([*other_all, own, *other_seeds], 2), alone)
     twin = make(model, splits[0], seed=6, alpha=0.7, beta=0.3)
