@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 import console
-from pipeline.errors import Interrupted, MmsslError, UsageError
+from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
 
 if TYPE_CHECKING:
     from trainer.runs import Run
@@ -79,7 +79,7 @@ def options(
 ) -> None:
     """Semi-supervised multimodal learning with deep generative models (Suzuki & Matsuo 2018)."""
     if version:
-        from pipeline.versions import versions
+        from pipeline.runtime.versions import versions
 
         console.say(f"mmssl {versions()['mmssl']}")
         raise typer.Exit
@@ -676,8 +676,8 @@ def reproduce(
 
     Finished runs are used again. The same command goes on where it was stopped.
     """
-    from pipeline.claims import claim
     from pipeline.datasets import shard_paths
+    from pipeline.runtime.leases import claim
     from pipeline.shards import Shard
     from trainer import parts, reproduction, runner
     from trainer.settings import read_assignments

@@ -21,9 +21,9 @@ from distributed import Client, LocalCluster
 
 from benchmarks.frames import link, raw_frames
 from benchmarks.measure import Rows, middle
-from pipeline.cluster import cores
 from pipeline.image_store import ImageSettings
 from pipeline.preprocess import preprocess
+from pipeline.runtime.cluster import cores
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from pipeline.claims import claim
-from pipeline.errors import DataError, StorageError
-from pipeline.files import flush, storage_error
+from pipeline.runtime.errors import DataError, StorageError
+from pipeline.runtime.files import flush, storage_error
+from pipeline.runtime.leases import claim
 
 _log = logging.getLogger(__name__)
 # What zipfile and its decompressors raise on files that are damaged, depending on where the damage is.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline import manifests, washington
 from pipeline.archives import unpack
-from pipeline.errors import DataError
 from pipeline.preprocess import ARCHIVE, REAL, SAMPLE, raw_folder
+from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import digits
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 
 _DIGITS = re.compile(
     r"(?P<name>[hn]m-(?:mnist|digits))(?:-r(?P<rotation>[\d.]+)-n(?P<noise>[\d.]+))?(?:-s(?P<seed>\d+))?"

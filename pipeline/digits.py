@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from pipeline.errors import DataError, UsageError
-from pipeline.files import sweep
 from pipeline.manifests import fetch, load
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import sweep
+from pipeline.runtime.versions import versions
 from pipeline.shards import Features, Modality, PartData, Shard, write_shard
-from pipeline.versions import versions
 
 NAMES = ("hm-mnist", "nm-mnist", "hm-digits", "nm-digits")
 CLASSES = tuple("0123456789")

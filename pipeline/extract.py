@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import hdf5, vgg
-from pipeline.claims import claim, forget_dead
-from pipeline.cluster import check, distant_stop, run_tasks
-from pipeline.errors import DataError, UsageError
+from pipeline import vgg
 from pipeline.features import FeatureSettings
-from pipeline.files import remove, sweep
 from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore
-from pipeline.interrupts import Stop, stop_requests
 from pipeline.preprocess import store_folder
+from pipeline.runtime import hdf5
+from pipeline.runtime.cluster import check, distant_stop, run_tasks
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import remove, sweep
+from pipeline.runtime.interrupts import Stop, stop_requests
+from pipeline.runtime.leases import claim, forget_dead
+from pipeline.runtime.versions import versions
 from pipeline.shards import Modality, PartData, Shard, write_shard
 from pipeline.trials import labelled_ids, split_frames
 from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
-from pipeline.versions import versions
 from pipeline.vgg import Weights
 from pipeline.washington import Index, index_names
 

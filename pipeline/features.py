@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import VGG  # type: ignore[import-untyped]
 
-from pipeline.errors import DataError, Interrupted, TrainingError
 from pipeline.images import Bytes
+from pipeline.runtime.errors import DataError, Interrupted, TrainingError
+from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.schema import Features
-from pipeline.state import State, read_state, write_state
 from pipeline.vgg import SeededDropout, normalise, seed_of
 
 _log = logging.getLogger(__name__)

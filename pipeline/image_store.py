@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import hdf5
-from pipeline.errors import DataError
-from pipeline.files import atomic_path, write_atomically
 from pipeline.images import SIZE, Bytes, DepthEncoding
-from pipeline.versions import versions
+from pipeline.runtime import hdf5
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path, write_atomically
+from pipeline.runtime.versions import versions
 
 SCHEMA = 1
 # Of how frames become images: raised when the same settings give other pixels.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 
 Bytes = npt.NDArray[np.uint8]
 Depth = npt.NDArray[np.uint16]

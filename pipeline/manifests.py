@@ -14,9 +14,9 @@ import pooch
 import requests
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
-from pipeline.claims import claim
-from pipeline.errors import DataError
-from pipeline.files import flush, sha256, storage_error
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import flush, sha256, storage_error
+from pipeline.runtime.leases import claim
 
 _log = logging.getLogger(__name__)
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 
 M = TypeVar("M", bound=BaseModel)
 

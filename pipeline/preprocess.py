@@ -16,10 +16,6 @@ from typing import Any
 import numpy as np
 
 from pipeline import washington
-from pipeline.claims import claim
-from pipeline.cluster import check, run_tasks
-from pipeline.errors import DataError, UsageError
-from pipeline.files import atomic_path, remove
 from pipeline.image_store import (
     INDEX,
     Entry,
@@ -33,7 +29,11 @@ from pipeline.image_store import (
     write_object,
 )
 from pipeline.images import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
-from pipeline.interrupts import Stop, stop_requests
+from pipeline.runtime.cluster import check, run_tasks
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import atomic_path, remove
+from pipeline.runtime.interrupts import Stop, stop_requests
+from pipeline.runtime.leases import claim
 from pipeline.trials import trials_of
 from pipeline.washington import Frame, Index
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.claims import claim
-from pipeline.errors import DataError, UsageError
-from pipeline.files import flush, storage_error, write_atomically
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import flush, storage_error, write_atomically
+from pipeline.runtime.leases import claim
 from pipeline.scene import Colour, Paint, Shot, View, shoot
 from pipeline.solids import Solid, box, brim, handle, lathe, union
 from pipeline.trials import TRIALS_FILE, write_trials

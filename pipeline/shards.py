@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import hdf5
-from pipeline.errors import DataError
-from pipeline.files import atomic_path
+from pipeline.runtime import hdf5
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path
 from pipeline.schema import (
     SCHEMA,
     Distribution,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.washington import FETCH_HINT, Frame, Index, Trials, find_dataset, load_facts
 
 _log = logging.getLogger(__name__)

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import hdf5, vgg
-from pipeline.errors import DataError
+from pipeline import vgg
 from pipeline.features import FeatureSettings, fc1, fine_tune
-from pipeline.files import atomic_path, remove
 from pipeline.image_store import ImageModality, ImageStore
+from pipeline.runtime import hdf5
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path, remove
 from pipeline.schema import Features
 from pipeline.vgg import Weights
 

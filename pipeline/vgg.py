@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import VGG, vgg16  # type: ignore[import-untyped]
 
-from pipeline.errors import DataError, UsageError
-from pipeline.files import sha256
 from pipeline.manifests import fetch, load
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import sha256
 
 _log = logging.getLogger(__name__)
 MANIFEST = "vgg16"

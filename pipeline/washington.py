@@ -22,8 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import PositiveInt, model_validator
 
-from pipeline.errors import DataError
 from pipeline.manifests import Record, load
+from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
 

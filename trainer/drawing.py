@@ -12,8 +12,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from pipeline.errors import UsageError
-from pipeline.files import write_if_changed
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.files import write_if_changed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

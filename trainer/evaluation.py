@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError
+from pipeline.runtime.errors import TrainingError
 from pipeline.shards import Modality
 from trainer.data import Data
 from trainer.models import Classifier, LatentModel, Model

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Modality
 from trainer.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
 from trainer.labels import LabelRule

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import DataError
+from pipeline.runtime.errors import DataError
 from trainer.drawing import colour, letters, line, marker, save, styled
 from trainer.generation import CPU
 from trainer.mosaics import generation_figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
-from pipeline.errors import MmsslError
+from pipeline.runtime.errors import MmsslError
 from trainer.drawing import data_uri, render
 from trainer.figures import alpha_figure, curves_figure, labels_figure, splits_figure
 from trainer.generation import Subject, load_subjects

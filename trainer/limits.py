@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Modality, Shard
 from trainer.data import choose_labelled, choose_modalities
 from trainer.settings import Settings

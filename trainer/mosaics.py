@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError, UsageError
-from pipeline.files import atomic_path
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import atomic_path
 from pipeline.shards import Shard
 from trainer.drawing import check_format, save, styled
 from trainer.generation import CPU, Made, generate, load_subjects

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from trainer.noise import Noise
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")

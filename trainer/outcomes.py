@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import DataError
-from pipeline.files import write_if_changed
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import write_if_changed
 
 
 class _Record(BaseModel):

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import DataError
-from pipeline.versions import versions
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.versions import versions
 from trainer.drawing import data_uri
 from trainer.gallery import Closer, Look, Picture, closer_look, pictures
 from trainer.outcomes import Outcome, read_outcome

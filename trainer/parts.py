@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from pipeline.cluster import check, distant_stop, run_tasks
-from pipeline.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
-from pipeline.interrupts import Stop, stop_requests
+from pipeline.runtime.cluster import check, distant_stop, run_tasks
+from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
+from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards import Shard
 from trainer import runner
 from trainer.data import choose_modalities, leaves_unlabelled

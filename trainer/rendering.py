@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_atomically
+from pipeline.runtime.files import write_atomically
 from trainer.gallery import runs_in_words
 from trainer.outcomes import Block
 from trainer.page import NEAR, Page

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UsageError
-from pipeline.files import write_if_changed
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.files import write_if_changed
 from pipeline.shards import Shard
 from trainer import figures, paper, runner
 from trainer.drawing import announce, save

@@ -18,11 +18,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.claims import claim, forget_dead
-from pipeline.errors import DataError, TrainingError, UsageError
-from pipeline.files import sweep
+from pipeline.runtime.errors import DataError, TrainingError, UsageError
+from pipeline.runtime.files import sweep
+from pipeline.runtime.leases import claim, forget_dead
+from pipeline.runtime.versions import versions
 from pipeline.shards import Shard
-from pipeline.versions import versions
 from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.limits import within

@@ -25,10 +25,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.claims import Claim
-from pipeline.errors import DataError, UsageError
-from pipeline.files import flush, remove, storage_error, write_atomically
-from pipeline.state import MEND, State, read_state, write_state
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.files import flush, remove, storage_error, write_atomically
+from pipeline.runtime.leases import Claim
+from pipeline.runtime.tensor_files import MEND, State, read_state, write_state
 from trainer.evaluation import Evaluation, Score
 from trainer.settings import Settings, build, differences
 

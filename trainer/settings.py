@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from trainer.networks import parse
 
 ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl", "ct-svm", "cotraining"]

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError
+from pipeline.runtime.errors import TrainingError
 from trainer.data import Data
 from trainer.factory import Factory
 from trainer.labels import LabelRule

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Features, Part, Shard
 from trainer import data as resident
 from trainer.data import Data, Examples, Rows, Stream, lay_out

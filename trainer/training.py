@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.errors import DataError, Interrupted, UsageError
-from pipeline.interrupts import stop_requests
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.interrupts import stop_requests
 from trainer.data import Data
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory

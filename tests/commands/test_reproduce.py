@@ -44,7 +44,11 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     # A process that was killed when all was done, but for its claim.
     left = f"Claim().add(Path('out/.table2.json.{'0' * 32}.claim')); os._exit(9)"
     subprocess.run(
-        [sys.executable, "-c", f"import os; from pathlib import Path; from pipeline.claims import Claim; {left}"],
+        [
+            sys.executable,
+            "-c",
+            f"import os; from pathlib import Path; from pipeline.runtime.leases import Claim; {left}",
+        ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert list(Path("out").glob(".*.claim"))

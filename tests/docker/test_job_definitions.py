@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 JOBS = DOCKER / "jobs"

@@ -29,12 +29,12 @@ from PIL import Image
 import cli
 from pipeline import archives, trials, washington
 from pipeline.digits import build
-from pipeline.errors import MmsslError
 from pipeline.image_store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.manifests import Manifest
 from pipeline.options import settings_of
+from pipeline.runtime.errors import MmsslError
+from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards import Modality, PartData, Shard, write_shard
-from pipeline.state import State, read_state, write_state
 from pipeline.units import read_recipe
 from trainer.outcomes import read_outcome
 from trainer.presets import PRESETS

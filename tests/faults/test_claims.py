@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import claims
-from pipeline.claims import claim
-from pipeline.errors import ClaimedError, StorageError
-from pipeline.processes import Process, host, this_process
+from pipeline.runtime import leases as claims
+from pipeline.runtime.errors import ClaimedError, StorageError
+from pipeline.runtime.leases import claim
+from pipeline.runtime.processes import Process, host, this_process
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.claims import claim
-from pipeline.errors import ClaimedError
+from pipeline.runtime.leases import claim
+from pipeline.runtime.errors import ClaimedError
 try:
     with claim(*map(Path, sys.argv[2:]), folders=sys.argv[1] == "folder"):
         print("held", flush=True)
@@ -190,8 +190,8 @@ def test_who_was_silent_for_too_long_learns_that_the_claim_is_gone(tmp_path: Pat
 ASK = """
 import os, sys, time
 from pathlib import Path
-from pipeline.claims import claim
-from pipeline.errors import ClaimedError
+from pipeline.runtime.leases import claim
+from pipeline.runtime.errors import ClaimedError
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from faults.conftest import Stage, count
 
-from pipeline.errors import DataError
 from pipeline.features import FeatureSettings
-from pipeline.hdf5 import reading
 from pipeline.image_store import ImageStore, read_header, verify_object
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.hdf5 import reading
+from pipeline.runtime.tensor_files import read_state
 from pipeline.shards import Shard
-from pipeline.state import read_state
 from pipeline.units import Unit, is_there, read_recipe, read_rows
 from pipeline.vgg import Weights
 

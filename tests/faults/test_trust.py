@@ -20,10 +20,10 @@ import torch
 from faults.zygote import ROOT
 
 from pipeline.archives import unpack
-from pipeline.errors import DataError, StorageError
-from pipeline.hdf5 import MOST_BEYOND
+from pipeline.runtime.errors import DataError, StorageError
+from pipeline.runtime.hdf5 import MOST_BEYOND
+from pipeline.runtime.tensor_files import read_state
 from pipeline.shards import Shard
-from pipeline.state import read_state
 from pipeline.vgg import Weights, make_network
 from pipeline.washington import Frame, read_frame
 
@@ -139,9 +139,9 @@ def test_a_bomb_is_refused_by_its_declared_size_and_held_to_it(tmp_path: Path, s
 READ_ALL = """
 import resource, sys
 from pathlib import Path
-from pipeline.errors import DataError
+from pipeline.runtime.errors import DataError
 from pipeline.shards import Shard
-from pipeline.state import read_state
+from pipeline.runtime.tensor_files import read_state
 from pipeline.washington import Frame, read_frame
 
 def frame(path):
@@ -235,7 +235,7 @@ def test_an_attribute_that_is_declared_far_too_large(
     make_shard: Callable[..., Shard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_shard().path
-    monkeypatch.setattr("pipeline.hdf5.MOST_BEYOND", 32)
+    monkeypatch.setattr("pipeline.runtime.hdf5.MOST_BEYOND", 32)
     with pytest.raises(DataError, match=r"the attribute digest is damaged .*far too large"):
         Shard.open(path)
 

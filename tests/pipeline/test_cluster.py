@@ -1,8 +1,8 @@
 import os
 import time
 
-from pipeline.cluster import _tell_paused, run_tasks
-from pipeline.interrupts import stop_requests
+from pipeline.runtime.cluster import _tell_paused, run_tasks
+from pipeline.runtime.interrupts import stop_requests
 
 
 def test_local_processes_leave_our_own_environment_alone(monkeypatch):

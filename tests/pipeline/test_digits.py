@@ -15,7 +15,7 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 
 from pipeline.digits import NAMES, add_noise, build, halves, parse_idx, rotate, shard_name
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards import Modality, Shard
 
 images = st.integers(1, 9).flatmap(

@@ -23,11 +23,11 @@ from tiny_vgg import WIDTH, TinyVgg
 from pipeline import extract as stage
 from pipeline import units, vgg
 from pipeline.datasets import shard_paths
-from pipeline.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.features import FeatureSettings, fc1, fine_tune
 from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
-from pipeline.processes import Process, this_process
+from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
+from pipeline.runtime.processes import Process, this_process
 from pipeline.shards import Shard
 from pipeline.trials import labelled_ids, split_frames, trials_of
 from pipeline.vgg import Weights, make_network
@@ -354,7 +354,7 @@ def test_what_a_worker_leaves_that_died_of_a_unit_is_cleared_away(root, undistur
 def test_a_dead_process_leaves_no_claim_behind_where_all_was_done(root, undisturbed):
     extract(root, (0, 3))
     unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
-    die = f"import os; from pathlib import Path; from pipeline.claims import Claim; Claim().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.claim')); os._exit(9)"  # noqa: E501
+    die = f"import os; from pathlib import Path; from pipeline.runtime.leases import Claim; Claim().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.claim')); os._exit(9)"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", die], cwd=ROOT, check=False).returncode == 9
     assert list(root.rglob(".*.claim"))
     extract(root, (0, 3))
@@ -368,7 +368,7 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 from pathlib import Path
 from tiny_vgg import TinyVgg
 from pipeline import extract, features, vgg
-from pipeline.errors import MmsslError
+from pipeline.runtime.errors import MmsslError
 from pipeline.image_store import ImageSettings
 
 vgg.vgg16 = TinyVgg
@@ -457,7 +457,7 @@ def test_on_a_cluster_it_is_the_same_and_a_worker_takes_one_at_a_time(root, undi
 
 @pytest.mark.parametrize("cluster", [None], indirect=True)
 def test_a_request_to_stop_reaches_the_cluster(root, cluster, monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._DISTANT_POLL", 0.0)
+    monkeypatch.setattr("pipeline.runtime.cluster._DISTANT_POLL", 0.0)
     ended = []
 
     def endless(unit, stop):

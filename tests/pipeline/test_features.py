@@ -13,10 +13,10 @@ from torch import nn
 from torchvision.models import vgg16
 
 from pipeline import vgg
-from pipeline.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.features import FeatureSettings, fc1, fine_tune
 from pipeline.options import settings_of
-from pipeline.state import State, read_state, write_state
+from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
+from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
 
 CPU = torch.device("cpu")

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.errors import UsageError
 from pipeline.images import (
     DEPTH_ENCODINGS,
     FOCAL,
@@ -22,6 +21,7 @@ from pipeline.images import (
     scale_depth,
     surface_normals,
 )
+from pipeline.runtime.errors import UsageError
 
 DEPTHS = arrays(
     np.uint16,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.interrupts import stop_requests
+from pipeline.runtime.interrupts import stop_requests
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 

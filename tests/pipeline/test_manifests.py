@@ -15,8 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import manifests
-from pipeline.errors import DataError, StorageError
 from pipeline.manifests import Manifest, Record, RemoteFile, fetch, load, names, verify
+from pipeline.runtime.errors import DataError, StorageError
 
 CONTENT = hashlib.sha256(b"").digest() * 100_000  # 3.2 MB: several pieces
 

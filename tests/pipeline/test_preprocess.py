@@ -19,11 +19,11 @@ from rgbd_frames import OBJECTS, ROOT, contents, python, write_frames
 from pipeline import catalogue
 from pipeline import preprocess as stage
 from pipeline.archives import unpack
-from pipeline.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.image_store import ImageSettings, ImageStore, verify_object
 from pipeline.images import encode_depth, resize_rgb
 from pipeline.options import settings_of
-from pipeline.processes import this_process
+from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
+from pipeline.runtime.processes import this_process
 from pipeline.washington import index_dataset, read_frame
 
 SMALL = ImageSettings(size=40)
@@ -275,7 +275,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(root):
 RUN = """
 import logging, sys
 from pathlib import Path
-from pipeline.errors import MmsslError
+from pipeline.runtime.errors import MmsslError
 from pipeline.image_store import ImageSettings
 from pipeline.preprocess import preprocess
 
@@ -432,7 +432,7 @@ def test_a_lost_scheduler_is_one_sentence(tmp_path, cluster):
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(root, monkeypatch):
-    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.runtime.cluster.CONNECT_SECONDS", 0.5)
     with pytest.raises(DataError, match=r"cannot reach a Dask scheduler at tcp://127\.0\.0\.1:9"):
         preprocess(root, workers=None, scheduler="tcp://127.0.0.1:9")
 

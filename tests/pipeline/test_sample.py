@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from sklearn.ensemble import ExtraTreesClassifier
 
-from pipeline.errors import DataError, StorageError, UsageError
 from pipeline.images import encode_depth, fill_holes, resize_rgb, surface_normals
+from pipeline.runtime.errors import DataError, StorageError, UsageError
 from pipeline.sample import CATEGORIES, Settings, draw_object, draw_view, render, settings_of
 from pipeline.scene import Paint, View, shoot
 from pipeline.solids import box, brim, handle, lathe, union

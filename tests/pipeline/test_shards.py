@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline import hdf5
-from pipeline.errors import DataError, StorageError
-from pipeline.files import atomic_path
 from pipeline.inspection import describe
+from pipeline.runtime import hdf5
+from pipeline.runtime.errors import DataError, StorageError
+from pipeline.runtime.files import atomic_path
 from pipeline.schema import RESERVED
 from pipeline.shards import Modality, PartData, Shard, write_shard
 

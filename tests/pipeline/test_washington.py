@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import DataError, UsageError
 from pipeline.manifests import load
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.trials import find_trials, labelled_ids, read_trials, split_frames, trials_of, write_trials
 from pipeline.washington import (
     EVERY,

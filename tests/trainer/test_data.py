@@ -9,7 +9,7 @@ from helpers import CPU, V, W, X, clusters, make_data, make_settings, make_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards import Shard
 from trainer.data import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Modality
 from trainer.distributions import (
     BernoulliPixels,

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError
+from pipeline.runtime.errors import TrainingError
 from pipeline.shards import Modality
 from trainer import evaluation
 from trainer.data import Data, Examples

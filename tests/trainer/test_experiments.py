@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets import shard_paths
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Modality, PartData, Shard, write_shard
 from trainer import paper
 from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of

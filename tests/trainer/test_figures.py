@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from trainer.drawing import COLOURS, announce, render
 from trainer.figures import alpha_figure, curves_figure, figure4, figure6, labels_figure, splits_figure
 

@@ -9,7 +9,7 @@ import torch
 from helpers import clusters, make_settings, make_shard, run_stack, turns
 from tiny import ALIKE, TWO, tiny
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards import Modality, Shard
 from trainer.figures import figure5
 from trainer.generation import choose_examples, generate, load_subjects, reconstruct

@@ -23,7 +23,7 @@ from helpers import (
 )  # fmt: skip
 
 from pipeline.digits import build
-from pipeline.errors import Interrupted
+from pipeline.runtime.errors import Interrupted
 from pipeline.shards import Modality, Shard
 from trainer.evaluation import evaluate
 from trainer.runner import evaluate_run, plan, train_all

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import CPU, clusters, make_settings, make_shard, run_stack, turns
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.shards import Modality, Part
 from trainer.evaluation import Score
 from trainer.gallery import closer_look

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from trainer.networks import (
     MLP,
     Chain,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from finished import finished
 
-from pipeline.errors import DataError
+from pipeline.runtime.errors import DataError
 from trainer.outcomes import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
 from trainer.page import Page, compose, read, summarise
 from trainer.presets import best

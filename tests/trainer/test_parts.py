@@ -8,7 +8,7 @@ import pytest
 from distributed import LocalCluster
 
 from pipeline.datasets import shard_paths
-from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards import Shard
 from trainer.parts import Part, Work, parts, state, time_limit, train_parts
 from trainer.runner import plan
@@ -105,7 +105,7 @@ def test_wrong_use_and_a_cluster_that_is_not_there(
     todo = parts(work(shard, tmp_path, 1), 1)
     with pytest.raises(UsageError, match="--jobs"):
         train_parts(todo, "cpu", Silent(), jobs=2, scheduler="tcp://127.0.0.1:1")
-    monkeypatch.setattr("pipeline.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.runtime.cluster.CONNECT_SECONDS", 0.5)
     with pytest.raises(DataError, match="cannot reach a Dask scheduler"):
         train_parts(todo, "cpu", Silent(), scheduler="tcp://127.0.0.1:1")
 

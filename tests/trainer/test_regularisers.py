@@ -9,7 +9,7 @@ import torch
 from helpers import CPU, V, W, X, make_settings, make_shard, make_step, outcome, run_stack, scores
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from trainer import runner
 from trainer.models import Classifier
 from trainer.noise import Noise

@@ -21,7 +21,7 @@ from helpers import (
     turns,
 )
 
-from pipeline.errors import Interrupted
+from pipeline.runtime.errors import Interrupted
 from pipeline.shards import Shard
 from trainer.noise import Noise
 from trainer.runs import Run

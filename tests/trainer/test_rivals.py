@@ -30,9 +30,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards import Shard
-from pipeline.state import State, read_state, write_state
 from trainer.data import Rows
 from trainer.rivals import check_values
 from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, merge

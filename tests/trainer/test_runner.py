@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import CPU, MODELS, V, W, X, clusters, make_settings, make_shard, outcome, run_stack, scores, turns
 
-from pipeline.errors import DataError, TrainingError, UsageError
+from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.shards import Shard
 from trainer import runner
 from trainer.evaluation import Evaluation, Score

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards import Modality
 from trainer.models import MODELS as REGISTERED
 from trainer.networks import parse

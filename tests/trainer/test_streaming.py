@@ -30,7 +30,7 @@ from helpers import (
     turns,
 )
 
-from pipeline.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards import Modality, PartData, Shard, write_shard
 from trainer import data as resident
 from trainer import memory, runner

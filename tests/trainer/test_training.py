@@ -33,7 +33,7 @@ from helpers import (
     turns,
 )
 
-from pipeline.errors import DataError, Interrupted, TrainingError, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.shards import Shard
 from trainer import runner, training
 from trainer.evaluation import evaluate
@@ -362,7 +362,7 @@ sys.path[:0] = {path}
 import torch
 torch.set_num_threads(1)
 from helpers import make_settings, run_stack
-from pipeline.errors import MmsslError
+from pipeline.runtime.errors import MmsslError
 from pipeline.shards import Shard
 from trainer import training
 

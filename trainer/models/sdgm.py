@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from pipeline.runtime.errors import UsageError
 from trainer.distributions import standard_normal_log_prob, uniform_log_prob
 from trainer.factory import Factory
 from trainer.models.bound import Bound, average_classifier

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from trainer.data import Data
 from trainer.evaluation import Evaluation
 from trainer.rivals.deep import Networks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.errors import TrainingError
+from pipeline.runtime.errors import TrainingError
 from trainer.data import Data, Rows, Stream
 from trainer.distributions import Categorical
 from trainer.networks import expand, parse

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import DataError, Interrupted, UsageError
-from pipeline.interrupts import Stop, stop_requests
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data import Data, Rows
 from trainer.evaluation import Evaluation, Score, score, subsets
 from trainer.noise import seed_for

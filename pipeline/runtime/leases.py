@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from pipeline.errors import ClaimedError
-from pipeline.files import storage_error, sweep
-from pipeline.processes import Process, host, this_process
+from pipeline.runtime.errors import ClaimedError
+from pipeline.runtime.files import storage_error, sweep
+from pipeline.runtime.processes import Process, host, this_process
 
 _log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0

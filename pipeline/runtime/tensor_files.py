@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import DataError
-from pipeline.files import atomic_path
-from pipeline.processes import this_process
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path
+from pipeline.runtime.processes import this_process
 
 MEND = "delete it and run the same command: it starts from the beginning"
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.runtime.errors import DataError
 
 CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
 BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through

@@ -17,8 +17,8 @@ from multiprocessing import resource_tracker
 from queue import Empty, Queue
 from typing import Any, TypeVar
 
-from pipeline.errors import DataError, Interrupted, UsageError
-from pipeline.interrupts import Stop
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
+from pipeline.runtime.interrupts import Stop
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

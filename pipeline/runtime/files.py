@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import StorageError
-from pipeline.processes import Process, this_process
+from pipeline.runtime.errors import StorageError
+from pipeline.runtime.processes import Process, this_process
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
