@@ -296,7 +296,7 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     from pipeline import preprocess as images
     from pipeline.demo import DEMO, NAME
     from pipeline.sample import render
-    from pipeline.shards import Shard
+    from pipeline.shards.shard import Shard
     from trainer import runner
     from trainer.report import table
 
@@ -357,8 +357,8 @@ def inspect(file: Path, as_json: Json = False) -> None:
     """Show what is in a shard."""
     from dataclasses import asdict
 
-    from pipeline.inspection import describe
-    from pipeline.shards import Shard
+    from pipeline.shards.shard import Shard
+    from pipeline.shards.summary import describe
 
     found = describe(Shard.open(file))
     if as_json:
@@ -370,7 +370,7 @@ def inspect(file: Path, as_json: Json = False) -> None:
 @shards.command()
 def verify(files: list[Path]) -> None:
     """Read every byte of shards, and check it."""
-    from pipeline.shards import Shard
+    from pipeline.shards.shard import Shard
 
     for file in files:
         Shard.open(file).verify()
@@ -447,7 +447,7 @@ def train(
     The same command again goes on where it was stopped, and does nothing where all is done.
     """
     from pipeline.datasets import BUNDLED, shard_paths
-    from pipeline.shards import Shard
+    from pipeline.shards.shard import Shard
     from trainer import parts, runner
     from trainer.report import table
     from trainer.runs import Run
@@ -678,7 +678,7 @@ def reproduce(
     """
     from pipeline.datasets import shard_paths
     from pipeline.runtime.leases import claim
-    from pipeline.shards import Shard
+    from pipeline.shards.shard import Shard
     from trainer import parts, reproduction, runner
     from trainer.settings import read_assignments
 

@@ -15,8 +15,8 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from pipeline.catalogue import Known
-    from pipeline.inspection import Description
     from pipeline.runtime.errors import MmsslError
+    from pipeline.shards.summary import Description
     from trainer.evaluation import Evaluation
     from trainer.outcomes import Outcome
     from trainer.parts import Part, Work

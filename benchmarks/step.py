@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.data import Data, Examples
 from trainer.memory import keep_freed_memory
 from trainer.presets import mnist

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import Rows, spread, wait
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer import data as resident
 from trainer.limits import parse_size
 from trainer.memory import keep_freed_memory

@@ -24,7 +24,7 @@ from pipeline.manifests import fetch, load
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.versions import versions
-from pipeline.shards import Features, Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Features, Modality, PartData, Shard, write_shard
 
 NAMES = ("hm-mnist", "nm-mnist", "hm-digits", "nm-digits")
 CLASSES = tuple("0123456789")

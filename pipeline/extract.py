@@ -30,7 +30,7 @@ from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from pipeline.trials import labelled_ids, split_frames
 from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
 from pipeline.vgg import Weights

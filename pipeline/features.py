@@ -24,7 +24,7 @@ from torchvision.models import VGG  # type: ignore[import-untyped]
 from pipeline.images import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import State, read_state, write_state
-from pipeline.schema import Features
+from pipeline.shards.schema import Features
 from pipeline.vgg import SeededDropout, normalise, seed_of
 
 _log = logging.getLogger(__name__)

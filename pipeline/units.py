@@ -23,7 +23,7 @@ from pipeline.image_store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove
-from pipeline.schema import Features
+from pipeline.shards.schema import Features
 from pipeline.vgg import Weights
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.shards import Modality, Shard
+from pipeline.shards.shard import Modality, Shard
 from trainer.labels import one_hot
 from trainer.memory import free_bytes
 from trainer.noise import seed_for

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.data import Data
 from trainer.models import Classifier, LatentModel, Model
 from trainer.noise import Noise

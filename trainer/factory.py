@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
 from trainer.labels import LabelRule
 from trainer.networks import Notation, expand, parse

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Features, Part, Shard
+from pipeline.shards.shard import Features, Part, Shard
 from trainer.data import Data
 from trainer.evaluation import completion, evaluating
 from trainer.labels import one_hot

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Modality, Shard
+from pipeline.shards.shard import Modality, Shard
 from trainer.data import choose_labelled, choose_modalities
 from trainer.settings import Settings
 

@@ -20,7 +20,7 @@ import torch
 from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer import runner
 from trainer.data import choose_modalities, leaves_unlabelled
 from trainer.runs import Run

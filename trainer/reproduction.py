@@ -13,7 +13,7 @@ import torch
 
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_if_changed
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer import figures, paper, runner
 from trainer.drawing import announce, save
 from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec

@@ -22,7 +22,7 @@ from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.limits import within

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Features, Part, Shard
+from pipeline.shards.shard import Features, Part, Shard
 from trainer import data as resident
 from trainer.data import Data, Examples, Rows, Stream, lay_out
 from trainer.settings import Settings

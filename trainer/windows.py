@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.shards import Features, Part
+from pipeline.shards.shard import Features, Part
 from trainer.data import Rows, Stream
 from trainer.noise import seed_for
 

@@ -130,7 +130,7 @@ def test_modality_restricts_what_a_model_sees(mmssl: Command) -> None:
 def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mmssl: Command, small_kl: Path) -> None:
     import numpy as np
 
-    from pipeline.shards import Modality, PartData, write_shard
+    from pipeline.shards.shard import Modality, PartData, write_shard
 
     rng = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ from faults.zygote import ROOT, Zygote
 sys.path.append(str(ROOT / "tests" / "pipeline"))
 from rgbd_frames import contents, write_frames
 
-from pipeline.shards import Modality, write_shard
+from pipeline.shards.shard import Modality, write_shard
 
 FULL = os.environ.get("MMSSL_FAULTS") == "full"
 _counts: Counter[str] = Counter()

@@ -34,7 +34,7 @@ from pipeline.manifests import Manifest
 from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from pipeline.units import read_recipe
 from trainer.outcomes import read_outcome
 from trainer.presets import PRESETS

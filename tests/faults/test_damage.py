@@ -20,7 +20,7 @@ from pipeline.image_store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading
 from pipeline.runtime.tensor_files import read_state
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from pipeline.units import Unit, is_there, read_recipe, read_rows
 from pipeline.vgg import Weights
 

@@ -23,7 +23,7 @@ from pipeline.archives import unpack
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_state
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from pipeline.vgg import Weights, make_network
 from pipeline.washington import Frame, read_frame
 
@@ -140,7 +140,7 @@ READ_ALL = """
 import resource, sys
 from pathlib import Path
 from pipeline.runtime.errors import DataError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from pipeline.runtime.tensor_files import read_state
 from pipeline.washington import Frame, read_frame
 

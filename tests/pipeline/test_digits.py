@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.digits import NAMES, add_noise, build, halves, parse_idx, rotate, shard_name
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.shards import Modality, Shard
+from pipeline.shards.shard import Modality, Shard
 
 images = st.integers(1, 9).flatmap(
     lambda size: hnp.arrays(np.float32, (3, size, size), elements=st.floats(0, 1, width=32))

@@ -28,7 +28,7 @@ from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import Process, this_process
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from pipeline.trials import labelled_ids, split_frames, trials_of
 from pipeline.vgg import Weights, make_network
 from pipeline.washington import index_dataset

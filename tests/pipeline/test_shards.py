@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.inspection import describe
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.files import atomic_path
-from pipeline.schema import RESERVED
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.schema import RESERVED
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.summary import describe
 
 MakeShard = Callable[..., Shard]
 MakePart = Callable[..., PartData]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer.data import Data, load
 from trainer.evaluation import Evaluation
 from trainer.runner import Job, train_all

@@ -9,7 +9,7 @@ import torch
 from tiny import ALL_MODELS, CLASSES, KL_MODELS, LABELLED_MODELS, UNLABELLED_MODELS, Tiny, conditionals, replay, tiny
 from torch import Tensor
 
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.models import MODELS
 from trainer.models.bound import average_classifier, pool
 

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from tiny import ALL_MODELS, CLASSES, UNLABELLED_MODELS, tiny
 from torch import Tensor, nn
 
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer.data import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
 
 # --- the order of the batches ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.distributions import (
     BernoulliPixels,
     Categorical,

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer import evaluation
 from trainer.data import Data, Examples
 from trainer.distributions import DiagonalNormal, SquaredError

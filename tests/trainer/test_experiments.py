@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.datasets import shard_paths
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer import paper
 from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.outcomes import Cell, Measured, Printed, read_outcome

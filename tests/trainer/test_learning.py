@@ -24,7 +24,7 @@ from helpers import (
 
 from pipeline.digits import build
 from pipeline.runtime.errors import Interrupted
-from pipeline.shards import Modality, Shard
+from pipeline.shards.shard import Modality, Shard
 from trainer.evaluation import evaluate
 from trainer.runner import evaluate_run, plan, train_all
 from trainer.training import Silent

@@ -8,7 +8,7 @@ import pytest
 from helpers import CPU, clusters, make_settings, make_shard, run_stack, turns
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards import Modality, Part
+from pipeline.shards.shard import Modality, Part
 from trainer.evaluation import Score
 from trainer.gallery import closer_look
 from trainer.generation import features_of, generate, load_subjects

@@ -9,7 +9,7 @@ from distributed import LocalCluster
 
 from pipeline.datasets import shard_paths
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer.parts import Part, Work, parts, state, time_limit, train_parts
 from trainer.runner import plan
 from trainer.training import Silent

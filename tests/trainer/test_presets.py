@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.factory import Factory
 from trainer.labels import LabelRule
 from trainer.models import MODELS

@@ -22,7 +22,7 @@ from helpers import (
 )
 
 from pipeline.runtime.errors import Interrupted
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer.noise import Noise
 from trainer.runs import Run
 from trainer.settings import Settings

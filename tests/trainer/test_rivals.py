@@ -32,7 +32,7 @@ from sklearn.svm import LinearSVC
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.tensor_files import State, read_state, write_state
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer.data import Rows
 from trainer.rivals import check_values
 from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, merge

@@ -8,7 +8,7 @@ import torch
 from helpers import CPU, MODELS, V, W, X, clusters, make_settings, make_shard, outcome, run_stack, scores, turns
 
 from pipeline.runtime.errors import DataError, TrainingError, UsageError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer import runner
 from trainer.evaluation import Evaluation, Score
 from trainer.runner import choose_device, evaluate_run, load_model

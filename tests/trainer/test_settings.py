@@ -9,7 +9,7 @@ import pytest
 from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.models import MODELS as REGISTERED
 from trainer.networks import parse
 from trainer.presets import PRESETS

@@ -31,7 +31,7 @@ from helpers import (
 )
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.shards import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer import data as resident
 from trainer import memory, runner
 from trainer.evaluation import evaluate

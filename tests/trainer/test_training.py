@@ -34,7 +34,7 @@ from helpers import (
 )
 
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer import runner, training
 from trainer.evaluation import evaluate
 from trainer.networks import ReplicaBatchNorm, ReplicaLinear
@@ -363,7 +363,7 @@ import torch
 torch.set_num_threads(1)
 from helpers import make_settings, run_stack
 from pipeline.runtime.errors import MmsslError
-from pipeline.shards import Shard
+from pipeline.shards.shard import Shard
 from trainer import training
 
 class Slow(training.Silent):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.shards import Modality
+from pipeline.shards.shard import Modality
 from trainer.distributions import Conditional, Gaussian
 from trainer.factory import Factory
 from trainer.labels import LabelRule

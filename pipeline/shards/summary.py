@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.shards import Distribution, Modality, Shard
+from pipeline.shards.shard import Distribution, Modality, Shard
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
-from pipeline.schema import (
+from pipeline.shards.schema import (
     SCHEMA,
     Distribution,
     Features,
