@@ -108,7 +108,7 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
 
 
 def _digits(name: str, root: Path, **options: Any) -> None:
-    from pipeline.digits import build
+    from pipeline.datasets.digits import build
 
     console.say(str(build(name, root / "shards", root / "raw", **options)))
 
@@ -230,7 +230,7 @@ def extract(
 @data_sets.command("list")
 def list_data(root: Root = WORKSPACE) -> None:
     """Show the data sets there are, and where they lie."""
-    from pipeline.catalogue import known
+    from pipeline.datasets.catalogue import known
 
     console.data_sets(known(root))
 
@@ -238,7 +238,7 @@ def list_data(root: Root = WORKSPACE) -> None:
 @data_sets.command()
 def fetch(name: str, root: Root = WORKSPACE) -> None:
     """Download a data set, verify and unpack it; what is there already is used."""
-    from pipeline import catalogue
+    from pipeline.datasets.resolve import catalogue
 
     found = catalogue.fetch(name, root)
     for deviation in found:
@@ -249,7 +249,7 @@ def fetch(name: str, root: Root = WORKSPACE) -> None:
 @data_sets.command("verify")
 def verify_data(name: str, root: Root = WORKSPACE) -> None:
     """Hold a data set against its manifest: checksums, or what an archive must contain."""
-    from pipeline import catalogue
+    from pipeline.datasets.resolve import catalogue
 
     found = catalogue.verify(name, root)
     for deviation in found:
@@ -446,7 +446,7 @@ def train(
 
     The same command again goes on where it was stopped, and does nothing where all is done.
     """
-    from pipeline.datasets import BUNDLED, shard_paths
+    from pipeline.datasets.resolve import BUNDLED, shard_paths
     from pipeline.shards.shard import Shard
     from trainer import parts, runner
     from trainer.report import table
@@ -676,7 +676,7 @@ def reproduce(
 
     Finished runs are used again. The same command goes on where it was stopped.
     """
-    from pipeline.datasets import shard_paths
+    from pipeline.datasets.resolve import shard_paths
     from pipeline.runtime.leases import claim
     from pipeline.shards.shard import Shard
     from trainer import parts, reproduction, runner

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from pipeline.catalogue import Known
+    from pipeline.datasets.catalogue import Known
     from pipeline.runtime.errors import MmsslError
     from pipeline.shards.summary import Description
     from trainer.evaluation import Evaluation

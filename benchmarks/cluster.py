@@ -69,8 +69,8 @@ def cluster(number: int) -> Any:
 
 
 def warm(root: Path) -> None:
+    from pipeline.datasets.washington import index_dataset
     from pipeline.preprocess import process_object
-    from pipeline.washington import index_dataset
 
     for (name, number), frames in index_dataset(root / "raw").objects.items():
         process_object(f"{name}_{number}", frames, ImageSettings(), False)

@@ -25,9 +25,9 @@ from PIL import Image
 
 from benchmarks.frames import link, raw_frames
 from benchmarks.measure import Rows, middle
+from pipeline.datasets.washington import Frame
 from pipeline.image_store import ImageSettings
 from pipeline.preprocess import preprocess
-from pipeline.washington import Frame
 
 
 def main() -> None:

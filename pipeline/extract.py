@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import vgg
+from pipeline.datasets.washington import Index, index_names
+from pipeline.datasets.washington_splits import labelled_ids, split_frames
 from pipeline.features import FeatureSettings
 from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.preprocess import store_folder
@@ -31,10 +33,8 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from pipeline.trials import labelled_ids, split_frames
 from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
 from pipeline.vgg import Weights
-from pipeline.washington import Index, index_names
 
 _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import washington
+from pipeline.datasets.resolve import washington
+from pipeline.datasets.washington import Frame, Index
+from pipeline.datasets.washington_splits import trials_of
 from pipeline.image_store import (
     INDEX,
     Entry,
@@ -34,8 +36,6 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import claim
-from pipeline.trials import trials_of
-from pipeline.washington import Frame, Index
 
 _log = logging.getLogger(__name__)
 REAL, SAMPLE = "rgbd", "rgbd-sample"

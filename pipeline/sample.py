@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.datasets.washington import EVERY, VIDEOS
+from pipeline.datasets.washington_splits import TRIALS_FILE, write_trials
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, storage_error, write_atomically
 from pipeline.runtime.leases import claim
 from pipeline.scene import Colour, Paint, Shot, View, shoot
 from pipeline.solids import Solid, box, brim, handle, lathe, union
-from pipeline.trials import TRIALS_FILE, write_trials
-from pipeline.washington import EVERY, VIDEOS
 
 VERSION = 1  # of what is drawn: raised when the same settings give other pixels
 SETTINGS_FILE = "sample.json"

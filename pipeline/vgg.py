@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import VGG, vgg16  # type: ignore[import-untyped]
 
-from pipeline.manifests import fetch, load
+from pipeline.datasets.manifests import fetch, load
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sha256
 

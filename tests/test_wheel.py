@@ -61,7 +61,9 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
     run(installed / "mmssl", "report", "--no-models", "--html", "report.html", "--markdown", "report.md")
     assert "Runs on hm-digits" in (tmp_path / "report.html").read_text()  # the templates are in the wheel
     assert "hm-digits" in run(installed / "mmssl", "shards", "inspect", "workspace/shards/hm-digits.h5")
-    manifest = run(installed / "python", "-c", "from pipeline.manifests import load; print(load('mnist').title)")
+    manifest = run(
+        installed / "python", "-c", "from pipeline.datasets.manifests import load; print(load('mnist').title)"
+    )
     assert "MNIST" in manifest
     tables = run(installed / "python", "-c", "from trainer.paper import load; print(*load().tables)")
     assert tables.split() == [f"table{k}" for k in range(1, 7)]

@@ -11,7 +11,7 @@ import torch
 from commands.conftest import Command, Outcome
 from commands.test_train import SMALL
 
-from pipeline.digits import build
+from pipeline.datasets.digits import build
 
 FAST = ("--epochs", 1, "--config", "small.toml")
 

@@ -27,10 +27,11 @@ import torch
 from PIL import Image
 
 import cli
-from pipeline import archives, trials, washington
-from pipeline.digits import build
+from pipeline.datasets.digits import build
+from pipeline.datasets.manifests import Manifest
+from pipeline.datasets.resolve import archives, washington
+from pipeline.datasets.resolve import washington_splits as trials
 from pipeline.image_store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
-from pipeline.manifests import Manifest
 from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state

@@ -21,7 +21,8 @@ def prepare() -> None:
     from faults.zygote import slow_down
     from tiny_vgg import TinyVgg
 
-    from pipeline import features, vgg, washington
+    from pipeline import features, vgg
+    from pipeline.datasets.resolve import washington
     from trainer import training
 
     used = os.environ.get("MMSSL_TEST_USED")

@@ -19,13 +19,13 @@ import pytest
 import torch
 from faults.zygote import ROOT
 
-from pipeline.archives import unpack
+from pipeline.datasets.archives import unpack
+from pipeline.datasets.washington import Frame, read_frame
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_state
 from pipeline.shards.shard import Shard
 from pipeline.vgg import Weights, make_network
-from pipeline.washington import Frame, read_frame
 
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml",
@@ -142,7 +142,7 @@ from pathlib import Path
 from pipeline.runtime.errors import DataError
 from pipeline.shards.shard import Shard
 from pipeline.runtime.tensor_files import read_state
-from pipeline.washington import Frame, read_frame
+from pipeline.datasets.washington import Frame, read_frame
 
 def frame(path):
     return read_frame(Frame("cup", 1, 1, 1, path.parent, has_mask=False, has_loc=False))

@@ -69,7 +69,8 @@ def serve() -> None:
     from tiny_vgg import TinyVgg
 
     import cli
-    from pipeline import extract, features, preprocess, vgg, washington
+    from pipeline import extract, features, preprocess, vgg
+    from pipeline.datasets.resolve import washington
     from trainer import report, runner, training
 
     assert extract

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from pipeline.digits import NAMES, add_noise, build, halves, parse_idx, rotate, shard_name
+from pipeline.datasets.digits import NAMES, add_noise, build, halves, parse_idx, rotate, shard_name
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
 

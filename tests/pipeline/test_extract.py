@@ -22,16 +22,16 @@ from tiny_vgg import WIDTH, TinyVgg
 
 from pipeline import extract as stage
 from pipeline import units, vgg
-from pipeline.datasets import shard_paths
+from pipeline.datasets.resolve import shard_paths
+from pipeline.datasets.washington import index_dataset
+from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
 from pipeline.features import FeatureSettings, fc1, fine_tune
 from pipeline.image_store import ImageSettings, ImageStore
 from pipeline.preprocess import preprocess
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import Process, this_process
 from pipeline.shards.shard import Shard
-from pipeline.trials import labelled_ids, split_frames, trials_of
 from pipeline.vgg import Weights, make_network
-from pipeline.washington import index_dataset
 
 IMAGES = ImageSettings(size=32)
 SETTINGS = FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)

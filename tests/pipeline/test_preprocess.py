@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from rgbd_frames import OBJECTS, ROOT, contents, python, write_frames
 
-from pipeline import catalogue
 from pipeline import preprocess as stage
-from pipeline.archives import unpack
+from pipeline.datasets.archives import unpack
+from pipeline.datasets.resolve import catalogue
+from pipeline.datasets.washington import index_dataset, read_frame
 from pipeline.image_store import ImageSettings, ImageStore, verify_object
 from pipeline.images import encode_depth, resize_rgb
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import this_process
-from pipeline.washington import index_dataset, read_frame
 
 SMALL = ImageSettings(size=40)
 

@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.manifests import load
-from pipeline.runtime.errors import DataError, UsageError
-from pipeline.trials import find_trials, labelled_ids, read_trials, split_frames, trials_of, write_trials
-from pipeline.washington import (
+from pipeline.datasets.manifests import load
+from pipeline.datasets.washington import (
     EVERY,
     VIDEOS,
     Facts,
@@ -22,6 +20,15 @@ from pipeline.washington import (
     load_facts,
     read_frame,
 )
+from pipeline.datasets.washington_splits import (
+    find_trials,
+    labelled_ids,
+    read_trials,
+    split_frames,
+    trials_of,
+    write_trials,
+)
+from pipeline.runtime.errors import DataError, UsageError
 
 KINDS = ("crop.png", "depthcrop.png", "maskcrop.png", "loc.txt")
 

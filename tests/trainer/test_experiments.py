@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets import shard_paths
+from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer import paper

@@ -22,7 +22,7 @@ from helpers import (
     scores,
 )  # fmt: skip
 
-from pipeline.digits import build
+from pipeline.datasets.digits import build
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Modality, Shard
 from trainer.evaluation import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from pipeline.datasets import shard_paths
+from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Shard
 from trainer.parts import Part, Work, parts, state, time_limit, train_parts

@@ -258,7 +258,7 @@ def test_killed_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> None:
-    from pipeline.datasets import shard_paths
+    from pipeline.datasets.resolve import shard_paths
 
     (path,) = shard_paths("hm-digits", [], tmp_path)
     shard = Shard.open(path)

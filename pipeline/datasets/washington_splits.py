@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.datasets.washington import FETCH_HINT, Frame, Index, Trials, find_dataset, load_facts
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.washington import FETCH_HINT, Frame, Index, Trials, find_dataset, load_facts
 
 _log = logging.getLogger(__name__)
 

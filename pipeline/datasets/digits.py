@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from pipeline.manifests import fetch, load
+from pipeline.datasets.manifests import fetch, load
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.versions import versions

@@ -1,4 +1,4 @@
-"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories (`pipeline.trials` splits them).
+"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories (`pipeline.datasets.washington_splits` splits them).
 
     rgbd-dataset/bell_pepper/bell_pepper_2/bell_pepper_2_4_171_crop.png       RGB, 8 bit
                                            bell_pepper_2_4_171_depthcrop.png  depth, 16 bit, millimetres, 0 = missing
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import PositiveInt, model_validator
 
-from pipeline.manifests import Record, load
+from pipeline.datasets.manifests import Record, load
 from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
