@@ -269,7 +269,7 @@ def render_sample(
 ) -> None:
     """Render a small RGB-D data set in the Washington layout: no download."""
     from pipeline.preprocess import SAMPLE
-    from pipeline.sample import render
+    from pipeline.sample.render import render
 
     with console.counting("objects") as progress:
         folder = render(
@@ -295,7 +295,7 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     from pipeline import extract as features
     from pipeline import preprocess as images
     from pipeline.demo import DEMO, NAME
-    from pipeline.sample import render
+    from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
     from trainer import runner
     from trainer.report import table

@@ -5,7 +5,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from pipeline.datasets.resolve import washington
-from pipeline.sample import render
+from pipeline.sample.render import render
 
 PER_OBJECT = 140  # as in the evaluation archive
 

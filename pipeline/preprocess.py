@@ -247,7 +247,7 @@ def _existing(
 
 def _source(raw: Path, index: Index) -> dict[str, Any]:
     """What the raw data are. Of the real ones, what is missing is told."""
-    from pipeline.sample import settings_of  # not at the top: every worker would load the renderer
+    from pipeline.sample.render import settings_of  # not at the top: every worker would load the renderer
 
     settings = settings_of(raw)
     if settings is not None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.images import CENTRE, FOCAL
-from pipeline.solids import Solid
+from pipeline.sample.solids import Solid
 
 Floats = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]  # linear light, 0..1

@@ -23,8 +23,8 @@ from pipeline.datasets.washington_splits import TRIALS_FILE, write_trials
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, storage_error, write_atomically
 from pipeline.runtime.leases import claim
-from pipeline.scene import Colour, Paint, Shot, View, shoot
-from pipeline.solids import Solid, box, brim, handle, lathe, union
+from pipeline.sample.ray_caster import Colour, Paint, Shot, View, shoot
+from pipeline.sample.solids import Solid, box, brim, handle, lathe, union
 
 VERSION = 1  # of what is drawn: raised when the same settings give other pixels
 SETTINGS_FILE = "sample.json"
