@@ -163,8 +163,8 @@ def preprocess_rgbd(
     root: Root = WORKSPACE,
 ) -> None:
     """Washington RGB-D frames to images for the network; `mmssl extract` goes on from them."""
-    from pipeline import preprocess as stage
-    from pipeline.image_store import ImageSettings
+    from pipeline.images.depth import preprocess as stage
+    from pipeline.images.store import ImageSettings
     from pipeline.options import settings_of
 
     settings = settings_of(ImageSettings, size=size, depth_encoding=depth_encoding)
@@ -204,7 +204,7 @@ def extract(
     """
     from pipeline import extract as stage
     from pipeline.features import FeatureSettings
-    from pipeline.image_store import ImageSettings
+    from pipeline.images.store import ImageSettings
     from pipeline.options import settings_of
 
     with console.extracting() as progress:
@@ -268,7 +268,7 @@ def render_sample(
     root: Root = WORKSPACE,
 ) -> None:
     """Render a small RGB-D data set in the Washington layout: no download."""
-    from pipeline.preprocess import SAMPLE
+    from pipeline.images.preprocess import SAMPLE
     from pipeline.sample.render import render
 
     with console.counting("objects") as progress:
@@ -293,8 +293,8 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     The same command again goes on where it was stopped.
     """
     from pipeline import extract as features
-    from pipeline import preprocess as images
     from pipeline.demo import DEMO, NAME
+    from pipeline.images.depth import preprocess as images
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
     from trainer import runner

@@ -21,8 +21,8 @@ from distributed import Client, LocalCluster
 
 from benchmarks.frames import link, raw_frames
 from benchmarks.measure import Rows, middle
-from pipeline.image_store import ImageSettings
-from pipeline.preprocess import preprocess
+from pipeline.images.preprocess import preprocess
+from pipeline.images.store import ImageSettings
 from pipeline.runtime.cluster import cores
 
 
@@ -70,7 +70,7 @@ def cluster(number: int) -> Any:
 
 def warm(root: Path) -> None:
     from pipeline.datasets.washington import index_dataset
-    from pipeline.preprocess import process_object
+    from pipeline.images.preprocess import process_object
 
     for (name, number), frames in index_dataset(root / "raw").objects.items():
         process_object(f"{name}_{number}", frames, ImageSettings(), False)

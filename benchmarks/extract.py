@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import Rows, middle, wait
 from pipeline import vgg
 from pipeline.features import FeatureSettings, fine_tune
-from pipeline.image_store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
+from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
 from pipeline.units import Unit, compute
 from pipeline.vgg import Weights
 

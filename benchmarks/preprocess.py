@@ -26,8 +26,8 @@ from PIL import Image
 from benchmarks.frames import link, raw_frames
 from benchmarks.measure import Rows, middle
 from pipeline.datasets.washington import Frame
-from pipeline.image_store import ImageSettings
-from pipeline.preprocess import preprocess
+from pipeline.images.preprocess import preprocess
+from pipeline.images.store import ImageSettings
 
 
 def main() -> None:
@@ -120,8 +120,8 @@ def two_workers(rows: Rows, root: Path, source: Path, rounds: int) -> None:
 ALONE = """
 import json, sys, time
 from pathlib import Path
-from pipeline.image_store import ImageSettings
-from pipeline.preprocess import preprocess
+from pipeline.images.store import ImageSettings
+from pipeline.images.preprocess import preprocess
 wall, own = time.perf_counter(), time.process_time()
 preprocess("rgbd", Path(sys.argv[1]), ImageSettings(), workers=1)
 wall, own = time.perf_counter() - wall, time.process_time() - own

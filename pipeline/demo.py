@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.features import FeatureSettings
-from pipeline.image_store import ImageSettings
+from pipeline.images.store import ImageSettings
 
 NAME = "demo"  # of the shards
 

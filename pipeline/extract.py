@@ -23,8 +23,8 @@ from pipeline import vgg
 from pipeline.datasets.washington import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
 from pipeline.features import FeatureSettings
-from pipeline.image_store import MODALITIES, ImageModality, ImageSettings, ImageStore
-from pipeline.preprocess import store_folder
+from pipeline.images.preprocess import store_folder
+from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.runtime import hdf5
 from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, UsageError

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import VGG  # type: ignore[import-untyped]
 
-from pipeline.images import Bytes
+from pipeline.images.depth import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.schema import Features

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import vgg
 from pipeline.features import FeatureSettings, fc1, fine_tune
-from pipeline.image_store import ImageModality, ImageStore
+from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove

@@ -10,7 +10,7 @@ from tiny_vgg import TinyVgg
 from pipeline import demo, vgg
 from pipeline.demo import DemoSettings
 from pipeline.features import FeatureSettings
-from pipeline.image_store import ImageSettings
+from pipeline.images.store import ImageSettings
 from trainer import presets
 from trainer.settings import ModelName
 

@@ -31,7 +31,7 @@ from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
 from pipeline.datasets.resolve import archives, washington
 from pipeline.datasets.resolve import washington_splits as trials
-from pipeline.image_store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
+from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state

@@ -16,7 +16,7 @@ import pytest
 from faults.conftest import Stage, count
 
 from pipeline.features import FeatureSettings
-from pipeline.image_store import ImageStore, read_header, verify_object
+from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading
 from pipeline.runtime.tensor_files import read_state

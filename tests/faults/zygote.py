@@ -69,8 +69,9 @@ def serve() -> None:
     from tiny_vgg import TinyVgg
 
     import cli
-    from pipeline import extract, features, preprocess, vgg
+    from pipeline import extract, features, vgg
     from pipeline.datasets.resolve import washington
+    from pipeline.images.depth import preprocess
     from trainer import report, runner, training
 
     assert extract

@@ -26,8 +26,8 @@ from pipeline.datasets.resolve import shard_paths
 from pipeline.datasets.washington import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
 from pipeline.features import FeatureSettings, fc1, fine_tune
-from pipeline.image_store import ImageSettings, ImageStore
-from pipeline.preprocess import preprocess
+from pipeline.images.preprocess import preprocess
+from pipeline.images.store import ImageSettings, ImageStore
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import Process, this_process
 from pipeline.shards.shard import Shard
@@ -369,7 +369,7 @@ from pathlib import Path
 from tiny_vgg import TinyVgg
 from pipeline import extract, features, vgg
 from pipeline.runtime.errors import MmsslError
-from pipeline.image_store import ImageSettings
+from pipeline.images.store import ImageSettings
 
 vgg.vgg16 = TinyVgg
 features._CHECKPOINT_SECONDS = 0.0  # one at every step

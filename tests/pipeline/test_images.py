@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.images import (
+from pipeline.images.depth import (
     DEPTH_ENCODINGS,
     FOCAL,
     JET,

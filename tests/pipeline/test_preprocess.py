@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 from rgbd_frames import OBJECTS, ROOT, contents, python, write_frames
 
-from pipeline import preprocess as stage
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.resolve import catalogue
 from pipeline.datasets.washington import index_dataset, read_frame
-from pipeline.image_store import ImageSettings, ImageStore, verify_object
-from pipeline.images import encode_depth, resize_rgb
+from pipeline.images.depth import encode_depth, resize_rgb
+from pipeline.images.depth import preprocess as stage
+from pipeline.images.store import ImageSettings, ImageStore, verify_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import this_process
@@ -276,8 +276,8 @@ RUN = """
 import logging, sys
 from pathlib import Path
 from pipeline.runtime.errors import MmsslError
-from pipeline.image_store import ImageSettings
-from pipeline.preprocess import preprocess
+from pipeline.images.store import ImageSettings
+from pipeline.images.preprocess import preprocess
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.images import SIZE, Bytes, DepthEncoding
+from pipeline.images.depth import SIZE, Bytes, DepthEncoding
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, write_atomically

@@ -18,7 +18,8 @@ import numpy as np
 from pipeline.datasets.resolve import washington
 from pipeline.datasets.washington import Frame, Index
 from pipeline.datasets.washington_splits import trials_of
-from pipeline.image_store import (
+from pipeline.images.depth import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
+from pipeline.images.store import (
     INDEX,
     Entry,
     ImageSettings,
@@ -30,7 +31,6 @@ from pipeline.image_store import (
     verify_object,
     write_object,
 )
-from pipeline.images import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
 from pipeline.runtime.cluster import check, run_tasks
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path, remove
