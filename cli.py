@@ -202,8 +202,8 @@ def extract(
 
     The same command again goes on where it was stopped, and does nothing where all is done.
     """
-    from pipeline import extract as stage
-    from pipeline.features import FeatureSettings
+    from pipeline.features.fine_tuning import FeatureSettings
+    from pipeline.features.fine_tuning import extract as stage
     from pipeline.images.store import ImageSettings
     from pipeline.options import settings_of
 
@@ -292,8 +292,8 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
 
     The same command again goes on where it was stopped.
     """
-    from pipeline import extract as features
     from pipeline.demo import DEMO, NAME
+    from pipeline.features.fine_tuning import extract as features
     from pipeline.images.depth import preprocess as images
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard

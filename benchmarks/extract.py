@@ -21,11 +21,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Rows, middle, wait
-from pipeline import vgg
-from pipeline.features import FeatureSettings, fine_tune
+from pipeline.features.fine_tuning import FeatureSettings, fine_tune, vgg
+from pipeline.features.split_modality import Unit, compute
+from pipeline.features.vgg import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
-from pipeline.units import Unit, compute
-from pipeline.vgg import Weights
 
 CLASSES, PER_OBJECT = 51, 140
 PRODUCT = 8192  # side of the matrices

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.features import FeatureSettings
+from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import ImageSettings
 
 NAME = "demo"  # of the shards

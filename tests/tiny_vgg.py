@@ -1,7 +1,7 @@
 """A network of VGG16's form with thousands of weights in place of 138 million, for all that does not need the real one.
 
 Features, adaptive pooling and seven classifier layers in the same places; fc1 has 12 values. The tests put it in the
-place of `pipeline.vgg.vgg16`; one slow test takes the real VGG16 all the way.
+place of `pipeline.features.vgg.vgg16`; one slow test takes the real VGG16 all the way.
 """
 
 import torch

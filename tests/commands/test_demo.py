@@ -7,9 +7,9 @@ import pytest
 from commands.conftest import Command
 from tiny_vgg import TinyVgg
 
-from pipeline import demo, vgg
+from pipeline import demo
 from pipeline.demo import DemoSettings
-from pipeline.features import FeatureSettings
+from pipeline.features.fine_tuning import FeatureSettings, vgg
 from pipeline.images.store import ImageSettings
 from trainer import presets
 from trainer.settings import ModelName

@@ -31,12 +31,12 @@ from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
 from pipeline.datasets.resolve import archives, washington
 from pipeline.datasets.resolve import washington_splits as trials
+from pipeline.features.split_modality import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from pipeline.units import read_recipe
 from trainer.outcomes import read_outcome
 from trainer.presets import PRESETS
 from trainer.runs import Run

@@ -21,8 +21,9 @@ def prepare() -> None:
     from faults.zygote import slow_down
     from tiny_vgg import TinyVgg
 
-    from pipeline import features, vgg
     from pipeline.datasets.resolve import washington
+    from pipeline.features.fine_tuning import fine_tuning as features
+    from pipeline.features.fine_tuning import vgg
     from trainer import training
 
     used = os.environ.get("MMSSL_TEST_USED")

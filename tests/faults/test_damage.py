@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from faults.conftest import Stage, count
 
-from pipeline.features import FeatureSettings
+from pipeline.features.fine_tuning import FeatureSettings
+from pipeline.features.split_modality import Unit, is_there, read_recipe, read_rows
+from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading
 from pipeline.runtime.tensor_files import read_state
 from pipeline.shards.shard import Shard
-from pipeline.units import Unit, is_there, read_recipe, read_rows
-from pipeline.vgg import Weights
 
 Tally = Callable[..., None]
 

@@ -21,11 +21,11 @@ from faults.zygote import ROOT
 
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.washington import Frame, read_frame
+from pipeline.features.vgg import Weights, make_network
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_state
 from pipeline.shards.shard import Shard
-from pipeline.vgg import Weights, make_network
 
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml",

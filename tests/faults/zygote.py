@@ -69,8 +69,9 @@ def serve() -> None:
     from tiny_vgg import TinyVgg
 
     import cli
-    from pipeline import extract, features, vgg
     from pipeline.datasets.resolve import washington
+    from pipeline.features.fine_tuning import extract, vgg
+    from pipeline.features.fine_tuning import fine_tuning as features
     from pipeline.images.depth import preprocess
     from trainer import report, runner, training
 

@@ -20,18 +20,18 @@ from rgbd_frames import ROOT, contents, python, write_frames
 from safetensors.torch import save_file
 from tiny_vgg import WIDTH, TinyVgg
 
-from pipeline import extract as stage
-from pipeline import units, vgg
 from pipeline.datasets.resolve import shard_paths
 from pipeline.datasets.washington import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
-from pipeline.features import FeatureSettings, fc1, fine_tune
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
+from pipeline.features.fine_tuning import extract as stage
+from pipeline.features.fine_tuning import split_modality as units
+from pipeline.features.vgg import Weights, make_network
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings, ImageStore
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import Process, this_process
 from pipeline.shards.shard import Shard
-from pipeline.vgg import Weights, make_network
 
 IMAGES = ImageSettings(size=32)
 SETTINGS = FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)

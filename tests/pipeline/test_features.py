@@ -12,12 +12,11 @@ from tiny_vgg import WIDTH, TinyVgg
 from torch import nn
 from torchvision.models import vgg16
 
-from pipeline import vgg
-from pipeline.features import FeatureSettings, fc1, fine_tune
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
+from pipeline.features.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import State, read_state, write_state
-from pipeline.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings(epochs=4, batch_size=4, learning_rate=1e-3)
@@ -254,7 +253,7 @@ def test_stopped_and_resumed_it_is_the_same_to_the_bit(network, tmp_path, steps)
 def test_a_finished_fine_tuning_is_kept_where_it_took_long(network, tmp_path, monkeypatch):
     fine_tune(network, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "short", RECIPE)
     assert not (tmp_path / "short").exists()
-    monkeypatch.setattr("pipeline.features._WORTH_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.features.fine_tuning._WORTH_SECONDS", 0.0)
     long = make_network(Weights("random"), 3, 0, CPU)
     fine_tune(long, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "long", RECIPE)
     again = make_network(Weights("random"), 3, 0, CPU)
@@ -263,7 +262,7 @@ def test_a_finished_fine_tuning_is_kept_where_it_took_long(network, tmp_path, mo
 
 
 def test_checkpoints_that_will_not_do(network, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("pipeline.features._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.features.fine_tuning._CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "checkpoint"
     fine_tune(network, images(), LABELS, SETTINGS, (0, "rgb"), path, RECIPE)
     other = make_network(Weights("random"), 3, 0, CPU)

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import vgg
-from pipeline.features import FeatureSettings, fc1, fine_tune
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
+from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.shards.schema import Features
-from pipeline.vgg import Weights
 
 _log = logging.getLogger(__name__)
 _REPORT_SECONDS = 30.0

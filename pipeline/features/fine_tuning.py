@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import VGG  # type: ignore[import-untyped]
 
+from pipeline.features.vgg import SeededDropout, normalise, seed_of
 from pipeline.images.depth import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.schema import Features
-from pipeline.vgg import SeededDropout, normalise, seed_of
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 300.0  # between checkpoints, which are 1.6 GB

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import vgg
 from pipeline.datasets.washington import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
-from pipeline.features import FeatureSettings
+from pipeline.features.fine_tuning import FeatureSettings, vgg
+from pipeline.features.split_modality import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
+from pipeline.features.vgg import Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.runtime import hdf5
@@ -33,8 +34,6 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from pipeline.units import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
-from pipeline.vgg import Weights
 
 _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.

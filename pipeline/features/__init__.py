@@ -1,0 +1,1 @@
+"""From images to feature shards: VGG16, fine-tuned on the labelled images of each split."""
