@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.labels import one_hot
 from trainer.memory import free_bytes
-from trainer.noise import seed_for
+from trainer.nn.labels import one_hot
+from trainer.nn.rng import seed_for
 from trainer.settings import Settings
 
 Rows = NDArray[np.int64]

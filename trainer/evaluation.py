@@ -18,7 +18,7 @@ from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from trainer.data import Data
 from trainer.models import Classifier, LatentModel, Model
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 
 BATCH = 1000
 BINS = 15

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality
-from trainer.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
-from trainer.labels import LabelRule
-from trainer.networks import Notation, expand, parse
-from trainer.noise import Noise
+from trainer.nn.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
+from trainer.nn.labels import LabelRule
+from trainer.nn.layers import Notation, expand, parse
+from trainer.nn.rng import Noise
 
 C = TypeVar("C", Gaussian, Categorical, ObservationModel)
 

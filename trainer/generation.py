@@ -20,12 +20,12 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
 from trainer.data import Data
 from trainer.evaluation import completion, evaluating
-from trainer.labels import one_hot
 from trainer.models import LatentModel, Model
 from trainer.models.m2 import M2
 from trainer.models.sdgm import SDGM
 from trainer.models.ssmvae import SSMVAE
-from trainer.noise import Noise
+from trainer.nn.labels import one_hot
+from trainer.nn.rng import Noise
 from trainer.runner import load_model, shard_of
 from trainer.runs import Run
 from trainer.step import precision

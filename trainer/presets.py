@@ -1,7 +1,7 @@
 """The paper's settings (section 4.2 and appendix A.1), as data, and ours for the bundled digits and the sample.
 
 `X` stands for all modalities and `x` for each in turn, `DK` for the number of classes and `Dx` for a modality's width:
-`trainer.networks`. How a modality is distributed (Bernoulli, softplus with squared error, Gaussian) the shard says.
+`trainer.nn.layers`. How a modality is distributed (Bernoulli, softplus with squared error, Gaussian) the shard says.
 """
 
 from collections.abc import Mapping

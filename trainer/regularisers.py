@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models import Classifier
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 from trainer.settings import Settings
 
 Features = Mapping[str, Tensor]

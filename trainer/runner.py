@@ -27,7 +27,7 @@ from trainer.data import Data, choose_modalities, leaves_unlabelled
 from trainer.evaluation import Evaluation, evaluate
 from trainer.limits import within
 from trainer.models import MODELS
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.runs import PROPOSED, Checkpoint, Run

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.runtime.errors import DataError, UsageError
-from trainer.networks import parse
+from trainer.nn.layers import parse
 
 ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl", "ct-svm", "cotraining"]
 PresetName = Literal["mnist", "rgbd", "digits", "sample"]
@@ -87,7 +87,7 @@ class Settings(BaseModel):
             are always float32.
         iterations: of iterative sampling (eq. 11) at evaluation.
         samples: of latent variables at evaluation; 0 takes their mean (docs/deviations.md, 9).
-        networks: by distribution, in the notation of `trainer.networks`.
+        networks: by distribution, in the notation of `trainer.nn.layers`.
         cotraining: of the co-trained systems, which alone have it.
 
     Beyond the paper, whose own values are the defaults (docs/beyond.md):

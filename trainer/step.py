@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import TrainingError
 from trainer.data import Data
 from trainer.factory import Factory
-from trainer.labels import LabelRule
 from trainer.models import MODELS, Classifier, Model
-from trainer.networks import frozen_statistics
-from trainer.noise import Noise
+from trainer.nn.labels import LabelRule
+from trainer.nn.layers import frozen_statistics
+from trainer.nn.rng import Noise
 from trainer.objectives import Objective, classifier_alone, objective
 from trainer.regularisers import Features, Penalty, penalties
 from trainer.runs import Run

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.shards.shard import Features, Part
 from trainer.data import Rows, Stream
-from trainer.noise import seed_for
+from trainer.nn.rng import seed_for
 
 PIECE_BYTES = 2**20  # read at a time, of the widest modality: one chunk of a shard that mmssl wrote
 BLOCKS = 16  # at least so many random places of the shard meet in a window

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tiny import CLASSES, Tiny, conditionals
 
-from trainer.distributions import Conditional
+from trainer.nn.distributions import Conditional
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality
-from trainer.distributions import (
+from trainer.factory import Factory
+from trainer.nn.distributions import (
     BernoulliPixels,
     Categorical,
     DiagonalNormal,
@@ -24,10 +25,9 @@ from trainer.distributions import (
     standard_normal_log_prob,
     uniform_log_prob,
 )
-from trainer.factory import Factory
-from trainer.labels import LabelRule, one_hot
-from trainer.networks import parse
-from trainer.noise import Noise
+from trainer.nn.labels import LabelRule, one_hot
+from trainer.nn.layers import parse
+from trainer.nn.rng import Noise
 
 R, B, K, D = 2, 5, 3, 4
 

@@ -17,10 +17,10 @@ from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from trainer import evaluation
 from trainer.data import Data, Examples
-from trainer.distributions import DiagonalNormal, SquaredError
 from trainer.evaluation import calibration_error, evaluate, iterate, score, subsets
 from trainer.models.bound import Bound, pool
-from trainer.noise import Noise
+from trainer.nn.distributions import DiagonalNormal, SquaredError
+from trainer.nn.rng import Noise
 
 X, W, V = Modality("x", 2, "gaussian"), Modality("w", 2, "nonnegative"), Modality("v", 2, "bernoulli")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from trainer.networks import (
+from trainer.nn.layers import (
     MLP,
     Chain,
     Dense,
@@ -25,7 +25,7 @@ from trainer.networks import (
     over_classes,
     parse,
 )
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 
 R, B, K = 3, 8, 4
 

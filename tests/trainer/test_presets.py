@@ -4,10 +4,10 @@ import pytest
 
 from pipeline.shards.shard import Modality
 from trainer.factory import Factory
-from trainer.labels import LabelRule
 from trainer.models import MODELS
-from trainer.networks import Notation, parse
-from trainer.noise import Noise
+from trainer.nn.labels import LabelRule
+from trainer.nn.layers import Notation, parse
+from trainer.nn.rng import Noise
 from trainer.presets import PRESETS, preset_for
 from trainer.settings import build
 

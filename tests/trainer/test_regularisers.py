@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.runtime.errors import UsageError
 from trainer import runner
 from trainer.models import Classifier
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 from trainer.regularisers import agreement, consistency, information, partial_labels, penalties, singles, smoothness
 from trainer.step import Step
 

@@ -23,7 +23,7 @@ from helpers import (
 
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Shard
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 from trainer.runs import Run
 from trainer.settings import Settings
 

@@ -11,7 +11,7 @@ from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality
 from trainer.models import MODELS as REGISTERED
-from trainer.networks import parse
+from trainer.nn.layers import parse
 from trainer.presets import PRESETS
 from trainer.runner import check_model, check_preset, folders, plan
 from trainer.settings import CoTraining, Settings, build, differences, read_assignments, read_toml

@@ -37,8 +37,8 @@ from pipeline.runtime.errors import DataError, Interrupted, TrainingError, Usage
 from pipeline.shards.shard import Shard
 from trainer import runner, training
 from trainer.evaluation import evaluate
-from trainer.networks import ReplicaBatchNorm, ReplicaLinear
-from trainer.noise import Noise
+from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
+from trainer.nn.rng import Noise
 from trainer.runs import Checkpoint, Run
 from trainer.settings import Settings
 from trainer.step import Step

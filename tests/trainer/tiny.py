@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.shards.shard import Modality
-from trainer.distributions import Conditional, Gaussian
 from trainer.factory import Factory
-from trainer.labels import LabelRule
 from trainer.models import MODELS
-from trainer.networks import ReplicaBatchNorm
-from trainer.noise import Noise
+from trainer.nn.distributions import Conditional, Gaussian
+from trainer.nn.labels import LabelRule
+from trainer.nn.layers import ReplicaBatchNorm
+from trainer.nn.rng import Noise
 
 CLASSES = 3
 TWO = (Modality("x", 3, "bernoulli"), Modality("w", 2, "nonnegative"))

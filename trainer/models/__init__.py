@@ -5,7 +5,6 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from trainer.distributions import DiagonalNormal, Observation
 from trainer.models.bound import Bound
 from trainer.models.jmvae import JMVAE
 from trainer.models.jmvae_kl import JMVAEkl
@@ -14,6 +13,7 @@ from trainer.models.sdgm import SDGM
 from trainer.models.sshmvae import SSHMVAE
 from trainer.models.sshmvae_kl import SSHMVAEkl
 from trainer.models.ssmvae import SSMVAE
+from trainer.nn.distributions import DiagonalNormal, Observation
 
 __all__ = ["MODELS", "Bound", "Classifier", "LatentModel", "Model"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.distributions import DiagonalNormal, RelaxedLabel
+from trainer.nn.distributions import DiagonalNormal, RelaxedLabel
 
 
 @dataclass(frozen=True)

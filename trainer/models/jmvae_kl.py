@@ -21,9 +21,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from trainer.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 from trainer.factory import Factory
 from trainer.models.bound import Bound, pool
+from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
 
 class JMVAEkl(nn.Module):

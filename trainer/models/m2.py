@@ -20,9 +20,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainer.distributions import standard_normal_log_prob, uniform_log_prob
 from trainer.factory import Factory
 from trainer.models.bound import Bound
+from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
 
 
 class M2(nn.Module):

@@ -22,14 +22,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainer.distributions import (
-    DiagonalNormal,
-    Observation,
-    standard_normal_log_prob,
-    uniform_log_prob,
-)
 from trainer.factory import Factory
 from trainer.models.bound import Bound, average_classifier
+from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
 
 
 class SSHMVAE(nn.Module):

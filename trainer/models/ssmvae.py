@@ -19,9 +19,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainer.distributions import standard_normal_log_prob, uniform_log_prob
 from trainer.factory import Factory
 from trainer.models.bound import Bound
+from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
 
 
 class SSMVAE(nn.Module):

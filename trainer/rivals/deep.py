@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from pipeline.runtime.errors import TrainingError
 from trainer.data import Data, Rows, Stream
-from trainer.distributions import Categorical
-from trainer.networks import expand, parse
-from trainer.noise import Noise, seed_for
+from trainer.nn.distributions import Categorical
+from trainer.nn.layers import expand, parse
+from trainer.nn.rng import Noise, seed_for
 from trainer.rivals.clustering import convex_clusters, diverse
 from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
 from trainer.settings import Settings

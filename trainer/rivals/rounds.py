@@ -18,7 +18,7 @@ from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data import Data, Rows
 from trainer.evaluation import Evaluation, Score, score, subsets
-from trainer.noise import seed_for
+from trainer.nn.rng import seed_for
 from trainer.runs import Checkpoint, Run
 from trainer.settings import CoTraining, Settings
 from trainer.training import Progress

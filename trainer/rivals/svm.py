@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from trainer.data import Data, Rows
-from trainer.noise import seed_for
+from trainer.nn.rng import seed_for
 from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
 from trainer.settings import Settings
 

@@ -1,7 +1,7 @@
 """Conditional distributions: modules that, given what they are conditioned on, return torch.distributions objects.
 
 Densities are per example, summed over the last axis, and always float32: `[R, B]`, or `[K, R, B]` where a condition
-carries the leading class axis (see `trainer.labels`). Noise comes from each replica's own generator.
+carries the leading class axis (see `trainer.nn.labels`). Noise comes from each replica's own generator.
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 from torch.nn import functional as F
 
-from trainer.networks import MLP, Notation, ReplicaLinear, over_classes
-from trainer.noise import Noise
+from trainer.nn.layers import MLP, Notation, ReplicaLinear, over_classes
+from trainer.nn.rng import Noise
 
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, where a density has no logarithm
 

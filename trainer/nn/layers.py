@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from trainer.noise import Noise
+from trainer.nn.rng import Noise
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")

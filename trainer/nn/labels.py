@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.distributions import RelaxedLabel
+from trainer.nn.distributions import RelaxedLabel
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Networks in the paper's notation, distributions, labels and random streams, all with a replica axis."""
