@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
 from trainer.data import Data
-from trainer.factory import Factory
 from trainer.models import MODELS, Classifier, Model
+from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise

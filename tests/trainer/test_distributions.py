@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality
-from trainer.factory import Factory
+from trainer.models.factory import Factory
 from trainer.nn.distributions import (
     BernoulliPixels,
     Categorical,

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.shards.shard import Modality
-from trainer.factory import Factory
 from trainer.models import MODELS
+from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import Notation, parse
 from trainer.nn.rng import Noise

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.shards.shard import Modality
-from trainer.factory import Factory
 from trainer.models import MODELS
+from trainer.models.factory import Factory
 from trainer.nn.distributions import Conditional, Gaussian
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import ReplicaBatchNorm

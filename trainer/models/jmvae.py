@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainer.factory import Factory
 from trainer.models.bound import Bound
+from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
 

@@ -21,8 +21,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from trainer.factory import Factory
 from trainer.models.bound import Bound, pool
+from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
 

@@ -21,8 +21,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from trainer.factory import Factory
 from trainer.models.bound import Bound, average_classifier
+from trainer.models.factory import Factory
 from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
 
 

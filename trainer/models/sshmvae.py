@@ -22,8 +22,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from trainer.factory import Factory
 from trainer.models.bound import Bound, average_classifier
+from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
 
 
