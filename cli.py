@@ -451,7 +451,7 @@ def train(
     from trainer import parts, runner
     from trainer.report import table
     from trainer.runs import Run
-    from trainer.settings import read_assignments, read_toml
+    from trainer.settings.run_settings import read_assignments, read_toml
 
     runner.check_model(model)
     where = runner.choose_device(device if scheduler is None else "auto")  # workers have devices of their own
@@ -680,7 +680,7 @@ def reproduce(
     from pipeline.runtime.leases import claim
     from pipeline.shards.shard import Shard
     from trainer import parts, reproduction, runner
-    from trainer.settings import read_assignments
+    from trainer.settings.run_settings import read_assignments
 
     parts.check_jobs(jobs, scheduler)
     where = runner.choose_device(device if scheduler is None else "auto")  # workers have devices of their own

@@ -24,8 +24,8 @@ from benchmarks.plain import JoinedStep, PlainStep
 from pipeline.shards.shard import Modality
 from trainer.data import Data, Examples
 from trainer.memory import keep_freed_memory
-from trainer.presets import mnist
-from trainer.settings import Settings, build
+from trainer.settings.presets import mnist
+from trainer.settings.run_settings import Settings, build
 from trainer.step import Step, precision
 
 ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048

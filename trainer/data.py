@@ -14,7 +14,7 @@ from pipeline.shards.shard import Modality, Shard
 from trainer.memory import free_bytes
 from trainer.nn.labels import one_hot
 from trainer.nn.rng import seed_for
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 Rows = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainer import paper
-from trainer.presets import MNIST_NETWORKS
+from trainer.settings.presets import MNIST_NETWORKS
 
 Source = Literal["mnist", "rgbd"]
 HM, RGBD = "hm-mnist", "rgbd"

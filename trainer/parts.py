@@ -24,7 +24,7 @@ from pipeline.shards.shard import Shard
 from trainer import runner
 from trainer.data import choose_modalities, leaves_unlabelled
 from trainer.runs import Run
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 from trainer.training import Progress, Silent
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.models import Classifier
 from trainer.nn.rng import Noise
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 Features = Mapping[str, Tensor]
 Classify = Callable[[Features], Tensor]

@@ -20,9 +20,9 @@ from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Num
 from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
 from trainer.parts import Work, state
-from trainer.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.runner import check_model
 from trainer.runs import Run
+from trainer.settings.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.tables import markdown
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -28,10 +28,10 @@ from trainer.evaluation import Evaluation, evaluate
 from trainer.limits import within
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
-from trainer.presets import BEST, PRESETS, best, preset_for
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.runs import PROPOSED, Checkpoint, Run
-from trainer.settings import ModelName, PresetName, Settings, build
+from trainer.settings.presets import BEST, PRESETS, best, preset_for
+from trainer.settings.run_settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
 from trainer.streaming import load
 from trainer.training import Progress, train

@@ -30,7 +30,7 @@ from pipeline.runtime.files import flush, remove, storage_error, write_atomicall
 from pipeline.runtime.leases import Claim
 from pipeline.runtime.tensor_files import MEND, State, read_state, write_state
 from trainer.evaluation import Evaluation, Score
-from trainer.settings import Settings, build, differences
+from trainer.settings.run_settings import Settings, build, differences
 
 Checkpoint = State  # of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"

@@ -18,7 +18,7 @@ from trainer.nn.rng import Noise
 from trainer.objectives import Objective, classifier_alone, objective
 from trainer.regularisers import Features, Penalty, penalties
 from trainer.runs import Run
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 LOWER_RATE = "a smaller --lr often helps; delete the run's folder to begin again"
 

@@ -16,7 +16,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
 from trainer import data as resident
 from trainer.data import Data, Examples, Rows, Stream, lay_out
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 from trainer.windows import SLOTS, Layout, Reader, WindowedStream, Write
 
 TEST_ROWS = 1000  # at most, of the test set at a time

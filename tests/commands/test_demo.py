@@ -11,8 +11,7 @@ from pipeline import demo
 from pipeline.demo import DemoSettings
 from pipeline.features.fine_tuning import FeatureSettings, vgg
 from pipeline.images.store import ImageSettings
-from trainer import presets
-from trainer.settings import ModelName
+from trainer.settings.run_settings import ModelName, presets
 
 
 def stamps(root: Path) -> dict[str, int]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation import Evaluation, Score
-from trainer.presets import mnist
 from trainer.runs import Run
-from trainer.settings import build
+from trainer.settings.presets import mnist
+from trainer.settings.run_settings import build
 
 
 def finished(

@@ -13,7 +13,7 @@ from trainer.data import Data, load
 from trainer.evaluation import Evaluation
 from trainer.runner import Job, train_all
 from trainer.runs import Run
-from trainer.settings import Settings, build
+from trainer.settings.run_settings import Settings, build
 from trainer.step import Step
 from trainer.training import Progress, Silent
 

@@ -14,7 +14,6 @@ from trainer import paper
 from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.outcomes import Cell, Measured, Printed, read_outcome
 from trainer.parts import parts
-from trainer.presets import MNIST_NETWORKS
 from trainer.reproduction import (
     Protocol,
     check_folder,
@@ -26,6 +25,7 @@ from trainer.reproduction import (
     write,
 )  # fmt: skip
 from trainer.runner import choose_device
+from trainer.settings.presets import MNIST_NETWORKS
 from trainer.tables import markdown, text
 
 CPU = choose_device("cpu")

@@ -12,9 +12,9 @@ from finished import finished
 from pipeline.runtime.errors import DataError
 from trainer.outcomes import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
 from trainer.page import Page, compose, read, summarise
-from trainer.presets import best
 from trainer.rendering import as_json, html, markdown, pivot, replicas, signed
 from trainer.report import description, table
+from trainer.settings.presets import best
 from trainer.tables import markdown as written_alone
 
 CPU = torch.device("cpu")

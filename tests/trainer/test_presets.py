@@ -8,8 +8,8 @@ from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import Notation, parse
 from trainer.nn.rng import Noise
-from trainer.presets import PRESETS, preset_for
-from trainer.settings import build
+from trainer.settings.presets import PRESETS, preset_for
+from trainer.settings.run_settings import build
 
 HALVES = (Modality("x", 392, "bernoulli"), Modality("w", 392, "bernoulli"))
 NOISY = (Modality("x", 784, "bernoulli"), Modality("w", 784, "bernoulli"))

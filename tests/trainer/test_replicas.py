@@ -25,7 +25,7 @@ from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Shard
 from trainer.nn.rng import Noise
 from trainer.runs import Run
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 STEPS = 8
 Weights = dict[str, torch.Tensor]

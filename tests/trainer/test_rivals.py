@@ -39,7 +39,7 @@ from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, mer
 from trainer.rivals.svm import SupportVectorMachines, _in_own_span
 from trainer.runner import evaluate_run, load_model, plan
 from trainer.runs import Run
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 STOPS = [2, 3, 5, 7]  # of seven: two rounds of two views, the two final fits, the fusion
 

@@ -13,7 +13,7 @@ from trainer import runner
 from trainer.evaluation import Evaluation, Score
 from trainer.runner import choose_device, evaluate_run, load_model
 from trainer.runs import Checkpoint, Run, write_state
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[object, ...]]]:

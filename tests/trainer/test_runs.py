@@ -17,7 +17,7 @@ from pipeline.runtime.errors import DataError, Interrupted, StorageError
 from pipeline.runtime.files import sweep
 from trainer.evaluation import Evaluation, Score
 from trainer.runs import Checkpoint, Run, find, read_state, write_state
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 
 def settings(**changes: Any) -> Settings:

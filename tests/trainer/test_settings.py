@@ -12,9 +12,9 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality
 from trainer.models import MODELS as REGISTERED
 from trainer.nn.layers import parse
-from trainer.presets import PRESETS
 from trainer.runner import check_model, check_preset, folders, plan
-from trainer.settings import CoTraining, Settings, build, differences, read_assignments, read_toml
+from trainer.settings.presets import PRESETS
+from trainer.settings.run_settings import CoTraining, Settings, build, differences, read_assignments, read_toml
 
 GOOD: dict[str, Any] = {
     "model": "sshmvae",

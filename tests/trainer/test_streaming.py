@@ -36,7 +36,7 @@ from trainer import data as resident
 from trainer import memory, runner
 from trainer.evaluation import evaluate
 from trainer.limits import parse_size, within
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 from trainer.step import Step
 from trainer.streaming import Streamed, load
 from trainer.windows import SLOTS, Layout, WindowedStream

@@ -40,7 +40,7 @@ from trainer.evaluation import evaluate
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.runs import Checkpoint, Run
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 from trainer.step import Step
 
 DROPOUT = NETWORKS["ssmvae"] | {"q(y|X)": "(X-D8BR-Dropout0.5)-D8BR-Dropout0.25, DK"}

@@ -15,7 +15,7 @@ from trainer.nn.layers import expand, parse
 from trainer.nn.rng import Noise, seed_for
 from trainer.rivals.clustering import convex_clusters, diverse
 from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 from trainer.step import LOWER_RATE
 
 BLOCK = 4096

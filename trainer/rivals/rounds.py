@@ -20,7 +20,7 @@ from trainer.data import Data, Rows
 from trainer.evaluation import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for
 from trainer.runs import Checkpoint, Run
-from trainer.settings import CoTraining, Settings
+from trainer.settings.run_settings import CoTraining, Settings
 from trainer.training import Progress
 
 LogQ = NDArray[np.float32]  # log-probabilities, [N, K]

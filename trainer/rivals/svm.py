@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.data import Data, Rows
 from trainer.nn.rng import seed_for
 from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
-from trainer.settings import Settings
+from trainer.settings.run_settings import Settings
 
 _log = logging.getLogger(__name__)
 BLOCK = 4096

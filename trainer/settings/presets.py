@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.settings import ModelName, PresetName
+from trainer.settings.run_settings import ModelName, PresetName
 
 # Appendix A.1.1.
 _MNIST_SSMVAE = {
