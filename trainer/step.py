@@ -15,8 +15,8 @@ from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
-from trainer.objectives import Objective, classifier_alone, objective
-from trainer.regularisers import Features, Penalty, penalties
+from trainer.objective.regularisers import Features, Penalty, penalties
+from trainer.objective.semisupervised import Objective, classifier_alone, objective
 from trainer.runs import Run
 from trainer.settings.run_settings import Settings
 
@@ -144,7 +144,7 @@ class Step:
         )
 
     def _penalties(self, x_l: Features | None, y_l: Tensor | None, x_u: Features | None) -> dict[str, Penalty]:
-        """Those of `trainer.regularisers`, with their weights; nothing of them before their onset."""
+        """Those of `trainer.objective.regularisers`, with their weights; nothing of them before their onset."""
         if self.awaited:
             return {name: (self.joined, torch.zeros_like(self.alpha)) for name in self.awaited}
         found = penalties(self.settings, cast(Classifier, self.model), self.noise, x_l, y_l, x_u)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.models.bound import Bound
-from trainer.objectives import objective
+from trainer.objective.semisupervised import objective
 
 REPLICAS = 3
 ALPHA = torch.tensor([1.0, 0.5, 20.0])

@@ -13,7 +13,15 @@ from pipeline.runtime.errors import UsageError
 from trainer import runner
 from trainer.models import Classifier
 from trainer.nn.rng import Noise
-from trainer.regularisers import agreement, consistency, information, partial_labels, penalties, singles, smoothness
+from trainer.objective.regularisers import (
+    agreement,
+    consistency,
+    information,
+    partial_labels,
+    penalties,
+    singles,
+    smoothness,
+)
 from trainer.step import Step
 
 
