@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
 from pipeline.shards.shard import Modality
-from trainer.data import Data, Examples
-from trainer.memory import keep_freed_memory
+from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.resident import Data, Examples
 from trainer.settings.presets import mnist
 from trainer.settings.run_settings import Settings, build
 from trainer.step import Step, precision

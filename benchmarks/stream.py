@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Rows, spread, wait
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer import data as resident
-from trainer.limits import parse_size
-from trainer.memory import keep_freed_memory
+from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.memory_limit import parse_size
+from trainer.data.resident import resident
+from trainer.data.streaming import Streamed, load
+from trainer.data.windows import WindowedStream
 from trainer.runner import plan
 from trainer.step import Step, precision
-from trainer.streaming import Streamed, load
-from trainer.windows import WindowedStream
 
 ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
-from trainer.data import Data
+from trainer.data.resident import Data
 from trainer.models import Classifier, LatentModel, Model
 from trainer.nn.rng import Noise
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
-from trainer.data import Data
+from trainer.data.resident import Data
+from trainer.data.streaming import load
 from trainer.evaluation import completion, evaluating
 from trainer.models import LatentModel, Model
 from trainer.models.m2 import M2
@@ -29,7 +30,6 @@ from trainer.nn.rng import Noise
 from trainer.runner import load_model, shard_of
 from trainer.runs import Run
 from trainer.step import precision
-from trainer.streaming import load
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,7 @@ from pipeline.runtime.errors import DataError, Interrupted, MmsslError, Training
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
 from trainer import runner
-from trainer.data import choose_modalities, leaves_unlabelled
+from trainer.data.resident import choose_modalities, leaves_unlabelled
 from trainer.runs import Run
 from trainer.settings.run_settings import Settings
 from trainer.training import Progress, Silent

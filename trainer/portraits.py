@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.data.streaming import load
 from trainer.drawing import colour, marker, styled
 from trainer.evaluation import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
 from trainer.generation import Subject, infer
@@ -15,7 +16,6 @@ from trainer.rivals import load_rival
 from trainer.runner import shard_of
 from trainer.runs import Run
 from trainer.step import precision
-from trainer.streaming import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

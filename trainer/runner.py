@@ -23,9 +23,10 @@ from pipeline.runtime.files import sweep
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Shard
-from trainer.data import Data, choose_modalities, leaves_unlabelled
+from trainer.data.memory_limit import within
+from trainer.data.resident import Data, choose_modalities, leaves_unlabelled
+from trainer.data.streaming import load
 from trainer.evaluation import Evaluation, evaluate
-from trainer.limits import within
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
@@ -33,7 +34,6 @@ from trainer.runs import PROPOSED, Checkpoint, Run
 from trainer.settings.presets import BEST, PRESETS, best, preset_for
 from trainer.settings.run_settings import ModelName, PresetName, Settings, build
 from trainer.step import LOWER_RATE, make_model, precision
-from trainer.streaming import load
 from trainer.training import Progress, train
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
-from trainer.data import Data
+from trainer.data.resident import Data
 from trainer.models import MODELS, Classifier, Model
 from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule

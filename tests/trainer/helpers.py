@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer.data import Data, load
+from trainer.data.resident import Data, load
 from trainer.evaluation import Evaluation
 from trainer.runner import Job, train_all
 from trainer.runs import Run

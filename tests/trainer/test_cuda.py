@@ -8,7 +8,7 @@ import torch
 from helpers import make_settings, make_shard
 
 from trainer import training
-from trainer.data import load
+from trainer.data.resident import load
 from trainer.step import Step
 
 BEYOND = {

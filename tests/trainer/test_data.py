@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
-from trainer.data import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
+from trainer.data.resident import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
 
 # --- the order of the batches ----------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from trainer import evaluation
-from trainer.data import Data, Examples
+from trainer.data.resident import Data, Examples
 from trainer.evaluation import calibration_error, evaluate, iterate, score, subsets
 from trainer.models.bound import Bound, pool
 from trainer.nn.distributions import DiagonalNormal, SquaredError

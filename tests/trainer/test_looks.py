@@ -9,6 +9,7 @@ from helpers import CPU, clusters, make_settings, make_shard, run_stack, turns
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Part
+from trainer.data.streaming import Streamed
 from trainer.evaluation import Score
 from trainer.gallery import closer_look
 from trainer.generation import features_of, generate, load_subjects
@@ -17,7 +18,6 @@ from trainer.page import compose
 from trainer.portraits import latents, predict
 from trainer.rendering import as_json, html, markdown
 from trainer.runs import Run
-from trainer.streaming import Streamed
 
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
 APART = "CT+SVM and co-training: classifiers alone, without a generative model"

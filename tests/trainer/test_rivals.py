@@ -33,7 +33,7 @@ from sklearn.svm import LinearSVC
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.shard import Shard
-from trainer.data import Rows
+from trainer.data.resident import Rows
 from trainer.rivals import check_values
 from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, merge
 from trainer.rivals.svm import SupportVectorMachines, _in_own_span

@@ -32,14 +32,15 @@ from helpers import (
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer import data as resident
-from trainer import memory, runner
+from trainer import runner
+from trainer.data.memory_limit import parse_size, within
+from trainer.data.resident import machine_memory as memory
+from trainer.data.resident import resident
+from trainer.data.streaming import Streamed, load
+from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation import evaluate
-from trainer.limits import parse_size, within
 from trainer.settings.run_settings import Settings
 from trainer.step import Step
-from trainer.streaming import Streamed, load
-from trainer.windows import SLOTS, Layout, WindowedStream
 
 ROWS = 1200
 

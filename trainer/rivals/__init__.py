@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
-from trainer.data import Data
+from trainer.data.resident import Data
 from trainer.evaluation import Evaluation
 from trainer.rivals.deep import Networks
 from trainer.rivals.rounds import CoTrained, System, V, check_views, cotrain, evaluation

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.runtime.errors import TrainingError
-from trainer.data import Data, Rows, Stream
+from trainer.data.resident import Data, Rows, Stream
 from trainer.nn.distributions import Categorical
 from trainer.nn.layers import expand, parse
 from trainer.nn.rng import Noise, seed_for

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
-from trainer.data import Data, Rows
+from trainer.data.resident import Data, Rows
 from trainer.evaluation import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for
 from trainer.runs import Checkpoint, Run

@@ -80,7 +80,7 @@ class Settings(BaseModel):
             the co-trained systems.
         batch_size: unlabelled examples a step.
         window: rows that are in memory, and shuffled, at a time, where the shard is streamed from disk
-            (`trainer.streaming` derives it from the memory limit); None where all of it is in memory.
+            (`trainer.data.streaming` derives it from the memory limit); None where all of it is in memory.
         labelled_batch_size: labelled examples a step.
         learning_rate: Adam's.
         precision: of matrix products: float32, TF32 (CUDA; on a CPU it is float32) or bfloat16. Densities and KL terms

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.memory import free_bytes
+from trainer.data.machine_memory import free_bytes
 from trainer.nn.labels import one_hot
 from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import Settings

@@ -7,7 +7,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.data import choose_labelled, choose_modalities
+from trainer.data.resident import choose_labelled, choose_modalities
 from trainer.settings.run_settings import Settings
 
 

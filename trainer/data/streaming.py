@@ -1,4 +1,4 @@
-"""Training beyond memory: the training rows stream from disk through two windows of memory (`trainer.windows`).
+"""Training beyond memory: the training rows stream from disk through two windows of memory (`trainer.data.windows`).
 
 The flat tensors hold the few rows that stay, and two windows: a step gathers from one as it would from a whole shard in
 memory, while the other is read. Replicas of one shard share the windows, so a block is read once for all of them.
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
-from trainer import data as resident
-from trainer.data import Data, Examples, Rows, Stream, lay_out
+from trainer.data.resident import Data, Examples, Rows, Stream, lay_out, resident
+from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
 from trainer.settings.run_settings import Settings
-from trainer.windows import SLOTS, Layout, Reader, WindowedStream, Write
 
 TEST_ROWS = 1000  # at most, of the test set at a time
 
@@ -121,7 +120,7 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     """The data of a stack of replicas, each with its own shard: in memory, or streamed where the settings say so.
 
     Raises:
-        DataError, UsageError: as `trainer.data.load`; or a window too small for a batch.
+        DataError, UsageError: as `trainer.data.resident.load`; or a window too small for a batch.
     """
     window = stack[0].window
     if window is None:
