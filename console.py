@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.datasets.catalogue import Known
     from pipeline.runtime.errors import MmsslError
     from pipeline.shards.summary import Description
-    from trainer.evaluation import Evaluation
+    from trainer.evaluation.evaluate import Evaluation
     from trainer.outcomes import Outcome
     from trainer.parts import Part, Work
     from trainer.report import ResultTable

@@ -62,7 +62,7 @@ class Number:
 
     Attributes:
         given: the modalities seen at test, `x+w`.
-        means: what stands in for the others, as in `trainer.evaluation.Score`.
+        means: what stands in for the others, as in `trainer.evaluation.evaluate.Score`.
         split: the one split that it is of; None for the mean over all runs.
         note: what a reader of the number has to know.
     """

@@ -20,7 +20,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
 from trainer.data.resident import Data
 from trainer.data.streaming import load
-from trainer.evaluation import completion, evaluating
+from trainer.evaluation.evaluate import completion, evaluating
 from trainer.models import LatentModel, Model
 from trainer.models.m2 import M2
 from trainer.models.sdgm import SDGM

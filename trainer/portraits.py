@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainer.data.streaming import load
 from trainer.drawing import colour, marker, styled
-from trainer.evaluation import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
+from trainer.evaluation.evaluate import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
 from trainer.generation import Subject, infer
 from trainer.models import Model
 from trainer.rivals import load_rival

@@ -26,7 +26,7 @@ from pipeline.shards.shard import Shard
 from trainer.data.memory_limit import within
 from trainer.data.resident import Data, choose_modalities, leaves_unlabelled
 from trainer.data.streaming import load
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival

@@ -29,7 +29,7 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, remove, storage_error, write_atomically
 from pipeline.runtime.leases import Claim
 from pipeline.runtime.tensor_files import MEND, State, read_state, write_state
-from trainer.evaluation import Evaluation, Score
+from trainer.evaluation.evaluate import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 
 Checkpoint = State  # of one replica

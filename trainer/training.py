@@ -12,7 +12,7 @@ from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import stop_requests
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.resident import Data
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.runs import CHECKPOINT, PROPOSED, Checkpoint, Run
 from trainer.step import Step, precision
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.evaluation import Evaluation, Score
+from trainer.evaluation.evaluate import Evaluation, Score
 from trainer.runs import Run
 from trainer.settings.presets import mnist
 from trainer.settings.run_settings import build

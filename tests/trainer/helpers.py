@@ -10,7 +10,7 @@ import torch
 
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer.data.resident import Data, load
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.runner import Job, train_all
 from trainer.runs import Run
 from trainer.settings.run_settings import Settings, build

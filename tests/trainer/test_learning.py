@@ -25,7 +25,7 @@ from helpers import (
 from pipeline.datasets.digits import build
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Modality, Shard
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.runner import evaluate_run, plan, train_all
 from trainer.training import Silent
 

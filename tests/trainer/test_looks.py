@@ -10,7 +10,7 @@ from helpers import CPU, clusters, make_settings, make_shard, run_stack, turns
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Part
 from trainer.data.streaming import Streamed
-from trainer.evaluation import Score
+from trainer.evaluation.evaluate import Score
 from trainer.gallery import closer_look
 from trainer.generation import features_of, generate, load_subjects
 from trainer.mosaics import write_generated

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import make_settings, make_shard, run_stack
 
-from trainer.evaluation import calibration_error
+from trainer.evaluation.evaluate import calibration_error
 from trainer.generation import load_subjects
 from trainer.portraits import (
     confusion_figure,

@@ -15,7 +15,7 @@ from helpers import NETWORKS, StopAfter, make_settings, make_shard, run_stack
 from pipeline.runtime import tensor_files as state
 from pipeline.runtime.errors import DataError, Interrupted, StorageError
 from pipeline.runtime.files import sweep
-from trainer.evaluation import Evaluation, Score
+from trainer.evaluation.evaluate import Evaluation, Score
 from trainer.runs import Checkpoint, Run, find, read_state, write_state
 from trainer.settings.run_settings import Settings
 

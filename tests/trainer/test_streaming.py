@@ -38,7 +38,7 @@ from trainer.data.resident import machine_memory as memory
 from trainer.data.resident import resident
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.settings.run_settings import Settings
 from trainer.step import Step
 

@@ -36,7 +36,7 @@ from helpers import (
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.shards.shard import Shard
 from trainer import runner, training
-from trainer.evaluation import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.runs import Checkpoint, Run

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
 from trainer.data.resident import Data
-from trainer.evaluation import Evaluation
+from trainer.evaluation.evaluate import Evaluation
 from trainer.rivals.deep import Networks
 from trainer.rivals.rounds import CoTrained, System, V, check_views, cotrain, evaluation
 from trainer.rivals.svm import SupportVectorMachines

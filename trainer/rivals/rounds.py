@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.resident import Data, Rows
-from trainer.evaluation import Evaluation, Score, score, subsets
+from trainer.evaluation.evaluate import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for
 from trainer.runs import Checkpoint, Run
 from trainer.settings.run_settings import CoTraining, Settings

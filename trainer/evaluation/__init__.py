@@ -1,0 +1,1 @@
+"""How good a classifier is for every subset of modalities."""
