@@ -17,7 +17,7 @@ import console
 from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
 
 if TYPE_CHECKING:
-    from trainer.runs import Run
+    from trainer.training.run_folder import Run
 
 app = typer.Typer(
     name="mmssl",
@@ -450,8 +450,8 @@ def train(
     from pipeline.shards.shard import Shard
     from trainer import parts, runner
     from trainer.report import table
-    from trainer.runs import Run
     from trainer.settings.run_settings import read_assignments, read_toml
+    from trainer.training.run_folder import Run
 
     runner.check_model(model)
     where = runner.choose_device(device if scheduler is None else "auto")  # workers have devices of their own
@@ -525,7 +525,7 @@ def evaluate(
     from dataclasses import asdict
 
     from trainer import runner
-    from trainer.runs import Run
+    from trainer.training.run_folder import Run
 
     where = runner.choose_device(device)
     found = [Run.open(path) for path in run]
@@ -555,7 +555,7 @@ def runs(
 ) -> None:
     """List the runs that are there."""
     from trainer import figures
-    from trainer.runs import find
+    from trainer.training.run_folder import find
 
     found = find(folders or [root / "runs"])
     if curves is not None:
@@ -588,7 +588,7 @@ def generate(
     """Make one modality from another, by every means that the runs' models have, under the true one."""
     from trainer import runner
     from trainer.mosaics import write_generated
-    from trainer.runs import Run
+    from trainer.training.run_folder import Run
 
     where = runner.choose_device(device)
     seen = [part.strip() for part in given.split(",")]

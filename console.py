@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainer.outcomes import Outcome
     from trainer.parts import Part, Work
     from trainer.report import ResultTable
-    from trainer.runs import Run
+    from trainer.training.run_folder import Run
 
 out = Console()
 err = Console(stderr=True)

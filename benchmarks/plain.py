@@ -79,7 +79,7 @@ class PlainSSHMVAEkl(nn.Module):
 
 
 class PlainStep:
-    """The same step as `trainer.training.Step` takes at R = 1, written plainly."""
+    """The same step as `trainer.training.loop.Step` takes at R = 1, written plainly."""
 
     def __init__(self, x: Tensor, w: Tensor, label: Tensor, classes: int, learning_rate: float) -> None:
         self.x, self.w, self.label = x, w, label

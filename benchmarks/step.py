@@ -26,7 +26,7 @@ from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.resident import Data, Examples
 from trainer.settings.presets import mnist
 from trainer.settings.run_settings import Settings, build
-from trainer.step import Step, precision
+from trainer.training.step import Step, precision
 
 ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048
 

@@ -15,7 +15,7 @@ from trainer.drawing import colour, letters, line, marker, save, styled
 from trainer.generation import CPU
 from trainer.mosaics import generation_figure
 from trainer.report import TITLES, grouped, names
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ from trainer.portraits import (
 )
 from trainer.report import MEANS, TITLES, grouped
 from trainer.rivals import RIVALS
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

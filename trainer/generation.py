@@ -28,8 +28,8 @@ from trainer.models.ssmvae import SSMVAE
 from trainer.nn.labels import one_hot
 from trainer.nn.rng import Noise
 from trainer.runner import load_model, shard_of
-from trainer.runs import Run
-from trainer.step import precision
+from trainer.training.run_folder import Run
+from trainer.training.step import precision
 
 CPU = torch.device("cpu")
 

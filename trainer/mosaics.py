@@ -16,7 +16,7 @@ from pipeline.shards.shard import Shard
 from trainer.drawing import check_format, save, styled
 from trainer.generation import CPU, Made, generate, load_subjects
 from trainer.report import TITLES, grouped, names
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,9 +20,9 @@ from trainer.drawing import data_uri
 from trainer.gallery import Closer, Look, Picture, closer_look, pictures
 from trainer.outcomes import Outcome, read_outcome
 from trainer.report import TITLES, ResultTable, grouped, names, table
-from trainer.runs import Run, find
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Run, find
 
 _log = logging.getLogger(__name__)
 NEAR = 0.5  # percentage points below the paper's number that still count as reaching it

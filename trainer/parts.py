@@ -23,9 +23,9 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
 from trainer import runner
 from trainer.data.resident import choose_modalities, leaves_unlabelled
-from trainer.runs import Run
 from trainer.settings.run_settings import Settings
-from trainer.training import Progress, Silent
+from trainer.training.loop import Progress, Silent
+from trainer.training.run_folder import Run
 
 _log = logging.getLogger(__name__)
 _POLL = 0.5  # seconds between two looks at a request to stop

@@ -14,8 +14,8 @@ from trainer.generation import Subject, infer
 from trainer.models import Model
 from trainer.rivals import load_rival
 from trainer.runner import shard_of
-from trainer.runs import Run
-from trainer.step import precision
+from trainer.training.run_folder import Run
+from trainer.training.step import precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

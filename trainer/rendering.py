@@ -13,7 +13,7 @@ from trainer.gallery import runs_in_words
 from trainer.outcomes import Block
 from trainer.page import NEAR, Page
 from trainer.report import ResultTable
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

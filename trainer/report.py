@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.runs import Run
 from trainer.settings.presets import BEST, best
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Run
 
 MEANS = {
     "none": "all given",

@@ -21,9 +21,9 @@ from trainer.mosaics import generation_figure
 from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
 from trainer.parts import Work, state
 from trainer.runner import check_model
-from trainer.runs import Run
 from trainer.settings.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.tables import markdown
+from trainer.training.run_folder import Run
 
 SEEDS = (0, 1, 2, 3, 4)
 _FINE_TUNING = 200  # epochs, section 4.2

@@ -30,11 +30,11 @@ from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
 from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
-from trainer.runs import PROPOSED, Checkpoint, Run
 from trainer.settings.presets import BEST, PRESETS, best, preset_for
 from trainer.settings.run_settings import ModelName, PresetName, Settings, build
-from trainer.step import LOWER_RATE, make_model, precision
-from trainer.training import Progress, train
+from trainer.training.loop import Progress, train
+from trainer.training.run_folder import PROPOSED, Checkpoint, Run
+from trainer.training.step import LOWER_RATE, make_model, precision
 
 _log = logging.getLogger(__name__)
 

@@ -38,10 +38,10 @@ from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer.outcomes import read_outcome
-from trainer.runs import Run
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import build as settings_from
 from trainer.settings.run_settings import read_toml
+from trainer.training.run_folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10  # an input that takes longer hangs

@@ -24,7 +24,7 @@ def prepare() -> None:
     from pipeline.datasets.resolve import washington
     from pipeline.features.fine_tuning import fine_tuning as features
     from pipeline.features.fine_tuning import vgg
-    from trainer import training
+    from trainer.training.loop import loop as training
 
     used = os.environ.get("MMSSL_TEST_USED")
     left = iter(range(int(os.environ.get("MMSSL_TEST_STICKS", "1000000"))))

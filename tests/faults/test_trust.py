@@ -262,8 +262,8 @@ def test_only_png_is_decoded(tmp_path: Path) -> None:
 
 
 def test_deeply_nested_json_and_toml(tmp_path: Path) -> None:
-    from trainer.runs import Run
     from trainer.settings.run_settings import read_toml
+    from trainer.training.run_folder import Run
 
     (tmp_path / "settings.json").write_text("[" * 200_000)
     with pytest.raises(DataError, match=r"cannot read .*settings\.json"):

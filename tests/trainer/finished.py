@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation.evaluate import Evaluation, Score
-from trainer.runs import Run
 from trainer.settings.presets import mnist
 from trainer.settings.run_settings import build
+from trainer.training.run_folder import Run
 
 
 def finished(

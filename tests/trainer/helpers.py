@@ -12,10 +12,10 @@ from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer.data.resident import Data, load
 from trainer.evaluation.evaluate import Evaluation
 from trainer.runner import Job, train_all
-from trainer.runs import Run
 from trainer.settings.run_settings import Settings, build
-from trainer.step import Step
-from trainer.training import Progress, Silent
+from trainer.training.loop import Progress, Silent
+from trainer.training.run_folder import Run
+from trainer.training.step import Step
 
 CPU = torch.device("cpu")
 CLASSES = ("cup", "bowl", "spoon")

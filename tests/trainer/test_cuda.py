@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import make_settings, make_shard
 
-from trainer import training
 from trainer.data.resident import load
-from trainer.step import Step
+from trainer.training.loop import loop as training
+from trainer.training.step import Step
 
 BEYOND = {
     "onset": 0.4,

@@ -14,7 +14,7 @@ from pipeline.shards.shard import Modality, Shard
 from trainer.figures import figure5
 from trainer.generation import choose_examples, generate, load_subjects, reconstruct
 from trainer.mosaics import FAINT, draw_panels, generation_figure, image_shape, panels, write_generated
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 20}
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4

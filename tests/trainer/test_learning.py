@@ -27,7 +27,7 @@ from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Modality, Shard
 from trainer.evaluation.evaluate import evaluate
 from trainer.runner import evaluate_run, plan, train_all
-from trainer.training import Silent
+from trainer.training.loop import Silent
 
 
 @pytest.fixture(scope="module")

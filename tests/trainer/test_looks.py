@@ -17,7 +17,7 @@ from trainer.mosaics import write_generated
 from trainer.page import compose
 from trainer.portraits import latents, predict
 from trainer.rendering import as_json, html, markdown
-from trainer.runs import Run
+from trainer.training.run_folder import Run
 
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
 APART = "CT+SVM and co-training: classifiers alone, without a generative model"

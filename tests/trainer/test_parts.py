@@ -12,7 +12,7 @@ from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Shard
 from trainer.parts import Part, Work, parts, state, time_limit, train_parts
 from trainer.runner import plan
-from trainer.training import Silent
+from trainer.training.loop import Silent
 
 NETWORKS = {
     "q(y|X)": "(X-D16BR)-D16BR, DK",

@@ -22,7 +22,7 @@ from trainer.objective.regularisers import (
     singles,
     smoothness,
 )
-from trainer.step import Step
+from trainer.training.step import Step
 
 
 def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[Step, dict[str, Tensor], Tensor]:

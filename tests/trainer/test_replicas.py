@@ -24,8 +24,8 @@ from helpers import (
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Shard
 from trainer.nn.rng import Noise
-from trainer.runs import Run
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Run
 
 STEPS = 8
 Weights = dict[str, torch.Tensor]

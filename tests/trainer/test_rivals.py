@@ -38,8 +38,8 @@ from trainer.rivals import check_values
 from trainer.rivals.rounds import CoTrained, Lesson, LogQ, Taught, exchange, merge
 from trainer.rivals.svm import SupportVectorMachines, _in_own_span
 from trainer.runner import evaluate_run, load_model, plan
-from trainer.runs import Run
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Run
 
 STOPS = [2, 3, 5, 7]  # of seven: two rounds of two views, the two final fits, the fusion
 

@@ -12,8 +12,8 @@ from pipeline.shards.shard import Shard
 from trainer import runner
 from trainer.evaluation.evaluate import Evaluation, Score
 from trainer.runner import choose_device, evaluate_run, load_model
-from trainer.runs import Checkpoint, Run, write_state
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Checkpoint, Run, write_state
 
 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[object, ...]]]:

@@ -16,8 +16,8 @@ from pipeline.runtime import tensor_files as state
 from pipeline.runtime.errors import DataError, Interrupted, StorageError
 from pipeline.runtime.files import sweep
 from trainer.evaluation.evaluate import Evaluation, Score
-from trainer.runs import Checkpoint, Run, find, read_state, write_state
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Checkpoint, Run, find, read_state, write_state
 
 
 def settings(**changes: Any) -> Settings:

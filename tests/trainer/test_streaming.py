@@ -40,7 +40,7 @@ from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate
 from trainer.settings.run_settings import Settings
-from trainer.step import Step
+from trainer.training.step import Step
 
 ROWS = 1200
 

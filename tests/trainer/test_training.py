@@ -35,13 +35,14 @@ from helpers import (
 
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.shards.shard import Shard
-from trainer import runner, training
+from trainer import runner
 from trainer.evaluation.evaluate import evaluate
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
-from trainer.runs import Checkpoint, Run
 from trainer.settings.run_settings import Settings
-from trainer.step import Step
+from trainer.training.loop import loop as training
+from trainer.training.run_folder import Checkpoint, Run
+from trainer.training.step import Step
 
 DROPOUT = NETWORKS["ssmvae"] | {"q(y|X)": "(X-D8BR-Dropout0.5)-D8BR-Dropout0.25, DK"}
 

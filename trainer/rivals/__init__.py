@@ -12,8 +12,8 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.rivals.deep import Networks
 from trainer.rivals.rounds import CoTrained, System, V, check_views, cotrain, evaluation
 from trainer.rivals.svm import SupportVectorMachines
-from trainer.runs import Run
-from trainer.training import Progress
+from trainer.training.loop import Progress
+from trainer.training.run_folder import Run
 
 __all__ = ["RIVALS", "check_values", "check_views", "evaluate_rival", "load_rival", "train_rival"]
 

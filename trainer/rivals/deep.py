@@ -16,7 +16,7 @@ from trainer.nn.rng import Noise, seed_for
 from trainer.rivals.clustering import convex_clusters, diverse
 from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
 from trainer.settings.run_settings import Settings
-from trainer.step import LOWER_RATE
+from trainer.training.step import LOWER_RATE
 
 BLOCK = 4096
 Inputs = Mapping[str, Tensor]  # by name, [rows, D]

@@ -19,9 +19,9 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.resident import Data, Rows
 from trainer.evaluation.evaluate import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for
-from trainer.runs import Checkpoint, Run
 from trainer.settings.run_settings import CoTraining, Settings
-from trainer.training import Progress
+from trainer.training.loop import Progress
+from trainer.training.run_folder import Checkpoint, Run
 
 LogQ = NDArray[np.float32]  # log-probabilities, [N, K]
 Check = Callable[[], None]  # raises Interrupted where someone asked for it

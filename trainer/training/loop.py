@@ -13,8 +13,8 @@ from pipeline.runtime.interrupts import stop_requests
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.resident import Data
 from trainer.evaluation.evaluate import evaluate
-from trainer.runs import CHECKPOINT, PROPOSED, Checkpoint, Run
-from trainer.step import Step, precision
+from trainer.training.run_folder import CHECKPOINT, PROPOSED, Checkpoint, Run
+from trainer.training.step import Step, precision
 
 CHECKPOINT_SECONDS = 60
 

@@ -17,8 +17,8 @@ from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import Features, Penalty, penalties
 from trainer.objective.semisupervised import Objective, classifier_alone, objective
-from trainer.runs import Run
 from trainer.settings.run_settings import Settings
+from trainer.training.run_folder import Run
 
 LOWER_RATE = "a smaller --lr often helps; delete the run's folder to begin again"
 
