@@ -22,7 +22,7 @@ from trainer.portraits import (
     reliability_figure,
 )
 from trainer.report import MEANS, TITLES, grouped
-from trainer.rivals import RIVALS
+from trainer.baselines import RIVALS
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from trainer.drawing import colour, marker, styled
 from trainer.evaluation.evaluate import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
 from trainer.generation import Subject, infer
 from trainer.models import Model
-from trainer.rivals import load_rival
+from trainer.baselines import load_rival
 from trainer.runner import shard_of
 from trainer.training.run_folder import Run
 from trainer.training.step import precision

@@ -29,7 +29,7 @@ from trainer.data.streaming import load
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
-from trainer.rivals import RIVALS, check_values, check_views, evaluate_rival, train_rival
+from trainer.baselines import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.settings.presets import BEST, PRESETS, best, preset_for
 from trainer.settings.run_settings import ModelName, PresetName, Settings, build
 from trainer.training.loop import Progress, train

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.rivals.clustering import convex_clusters, diverse, exemplar_weights
+from trainer.baselines.convex_clustering import convex_clusters, diverse, exemplar_weights
 
 
 @pytest.mark.parametrize("granularity", [0.3, 1.0, 5.0])

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from trainer.baselines.cotraining import Check, CoTrained, Lesson, LogQ, group
 from trainer.data.resident import Data, Rows
 from trainer.nn.rng import seed_for
-from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
 from trainer.settings.run_settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
+from trainer.baselines.cotrained_networks import Networks
+from trainer.baselines.cotrained_svm import SupportVectorMachines
+from trainer.baselines.cotraining import CoTrained, System, V, check_views, cotrain, evaluation
 from trainer.data.resident import Data
 from trainer.evaluation.evaluate import Evaluation
-from trainer.rivals.deep import Networks
-from trainer.rivals.rounds import CoTrained, System, V, check_views, cotrain, evaluation
-from trainer.rivals.svm import SupportVectorMachines
 from trainer.training.loop import Progress
 from trainer.training.run_folder import Run
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.runtime.errors import TrainingError
+from trainer.baselines.convex_clustering import convex_clusters, diverse
+from trainer.baselines.cotraining import Check, CoTrained, Lesson, LogQ, group
 from trainer.data.resident import Data, Rows, Stream
 from trainer.nn.distributions import Categorical
 from trainer.nn.layers import expand, parse
 from trainer.nn.rng import Noise, seed_for
-from trainer.rivals.clustering import convex_clusters, diverse
-from trainer.rivals.rounds import Check, CoTrained, Lesson, LogQ, group
 from trainer.settings.run_settings import Settings
 from trainer.training.step import LOWER_RATE
 
