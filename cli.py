@@ -297,7 +297,7 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     from pipeline.images.depth import preprocess as images
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
-    from trainer import runner
+    from trainer.jobs import train as runner
     from trainer.report import table
 
     where = runner.choose_device(device)
@@ -448,7 +448,8 @@ def train(
     """
     from pipeline.datasets.resolve import BUNDLED, shard_paths
     from pipeline.shards.shard import Shard
-    from trainer import parts, runner
+    from trainer.jobs import executors as parts
+    from trainer.jobs import train as runner
     from trainer.report import table
     from trainer.settings.run_settings import read_assignments, read_toml
     from trainer.training.run_folder import Run
@@ -524,7 +525,7 @@ def evaluate(
     """Score finished runs anew on their test sets, with other means if you like."""
     from dataclasses import asdict
 
-    from trainer import runner
+    from trainer.jobs import train as runner
     from trainer.training.run_folder import Run
 
     where = runner.choose_device(device)
@@ -586,7 +587,7 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Make one modality from another, by every means that the runs' models have, under the true one."""
-    from trainer import runner
+    from trainer.jobs import train as runner
     from trainer.mosaics import write_generated
     from trainer.training.run_folder import Run
 
@@ -614,7 +615,8 @@ def report(
     root: Root = WORKSPACE,
 ) -> None:
     """Put results beside the paper's, and runs with their curves, onto one page."""
-    from trainer import page, rendering, runner
+    from trainer import page, rendering
+    from trainer.jobs import train as runner
 
     where = runner.choose_device(device)
     if html is None and markdown is None and as_json is None:
@@ -679,7 +681,9 @@ def reproduce(
     from pipeline.datasets.resolve import shard_paths
     from pipeline.runtime.leases import claim
     from pipeline.shards.shard import Shard
-    from trainer import parts, reproduction, runner
+    from trainer import reproduction
+    from trainer.jobs import executors as parts
+    from trainer.jobs import train as runner
     from trainer.settings.run_settings import read_assignments
 
     parts.check_jobs(jobs, scheduler)

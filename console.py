@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pipeline.runtime.errors import MmsslError
     from pipeline.shards.summary import Description
     from trainer.evaluation.evaluate import Evaluation
+    from trainer.jobs.executors import Part, Work
     from trainer.outcomes import Outcome
-    from trainer.parts import Part, Work
     from trainer.report import ResultTable
     from trainer.training.run_folder import Run
 
@@ -276,7 +276,7 @@ def failures(found: "ResultTable", classes: int) -> None:
 
 def planned(work: Sequence["Work"], todo: Sequence["Part"], in_json: bool) -> None:
     """The runs that experiments need, and how far each is."""
-    from trainer.parts import state
+    from trainer.jobs.executors import state
 
     if in_json:
         as_json([{"folder": one.folder.resolve(), "state": state(one)} for one in work])

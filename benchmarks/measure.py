@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer.runner import environment
+from trainer.jobs.train import environment
 
 
 def in_turn(

@@ -33,7 +33,7 @@ from trainer.data.memory_limit import parse_size
 from trainer.data.resident import resident
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import WindowedStream
-from trainer.runner import plan
+from trainer.jobs.train import plan
 from trainer.training.step import Step, precision
 
 ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51

@@ -21,13 +21,13 @@ from pipeline.shards.shard import Features, Part, Shard
 from trainer.data.resident import Data
 from trainer.data.streaming import load
 from trainer.evaluation.evaluate import completion, evaluating
+from trainer.jobs.train import load_model, shard_of
 from trainer.models import LatentModel, Model
 from trainer.models.m2 import M2
 from trainer.models.sdgm import SDGM
 from trainer.models.ssmvae import SSMVAE
 from trainer.nn.labels import one_hot
 from trainer.nn.rng import Noise
-from trainer.runner import load_model, shard_of
 from trainer.training.run_folder import Run
 from trainer.training.step import precision
 

@@ -11,7 +11,7 @@ import torch
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer.data.resident import Data, load
 from trainer.evaluation.evaluate import Evaluation
-from trainer.runner import Job, train_all
+from trainer.jobs.train import Job, train_all
 from trainer.settings.run_settings import Settings, build
 from trainer.training.loop import Progress, Silent
 from trainer.training.run_folder import Run

@@ -12,8 +12,9 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
 from trainer import paper
 from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
+from trainer.jobs.executors import parts
+from trainer.jobs.train import choose_device
 from trainer.outcomes import Cell, Measured, Printed, read_outcome
-from trainer.parts import parts
 from trainer.reproduction import (
     Protocol,
     check_folder,
@@ -24,7 +25,6 @@ from trainer.reproduction import (
     select,
     write,
 )  # fmt: skip
-from trainer.runner import choose_device
 from trainer.settings.presets import MNIST_NETWORKS
 from trainer.tables import markdown, text
 

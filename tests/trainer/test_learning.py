@@ -26,7 +26,7 @@ from pipeline.datasets.digits import build
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Modality, Shard
 from trainer.evaluation.evaluate import evaluate
-from trainer.runner import evaluate_run, plan, train_all
+from trainer.jobs.train import evaluate_run, plan, train_all
 from trainer.training.loop import Silent
 
 

@@ -10,8 +10,8 @@ from distributed import LocalCluster
 from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Shard
-from trainer.parts import Part, Work, parts, state, time_limit, train_parts
-from trainer.runner import plan
+from trainer.jobs.executors import Part, Work, parts, state, time_limit, train_parts
+from trainer.jobs.train import plan
 from trainer.training.loop import Silent
 
 NETWORKS = {

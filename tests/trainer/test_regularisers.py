@@ -10,7 +10,7 @@ from helpers import CPU, V, W, X, make_settings, make_shard, make_step, outcome,
 from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
-from trainer import runner
+from trainer.jobs import train as runner
 from trainer.models import Classifier
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (

@@ -33,11 +33,11 @@ from sklearn.svm import LinearSVC
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.shard import Shard
+from trainer.baselines import check_values
 from trainer.baselines.cotrained_svm import SupportVectorMachines, _in_own_span
 from trainer.baselines.cotraining import CoTrained, Lesson, LogQ, Taught, exchange, merge
 from trainer.data.resident import Rows
-from trainer.baselines import check_values
-from trainer.runner import evaluate_run, load_model, plan
+from trainer.jobs.train import evaluate_run, load_model, plan
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
 

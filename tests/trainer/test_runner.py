@@ -9,9 +9,9 @@ from helpers import CPU, MODELS, V, W, X, clusters, make_settings, make_shard, o
 
 from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.shards.shard import Shard
-from trainer import runner
 from trainer.evaluation.evaluate import Evaluation, Score
-from trainer.runner import choose_device, evaluate_run, load_model
+from trainer.jobs import train as runner
+from trainer.jobs.train import choose_device, evaluate_run, load_model
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Checkpoint, Run, write_state
 

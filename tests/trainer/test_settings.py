@@ -10,9 +10,9 @@ from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality
+from trainer.jobs.train import check_model, check_preset, folders, plan
 from trainer.models import MODELS as REGISTERED
 from trainer.nn.layers import parse
-from trainer.runner import check_model, check_preset, folders, plan
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import CoTraining, Settings, build, differences, read_assignments, read_toml
 

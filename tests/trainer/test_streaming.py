@@ -32,13 +32,13 @@ from helpers import (
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer import runner
 from trainer.data.memory_limit import parse_size, within
 from trainer.data.resident import machine_memory as memory
 from trainer.data.resident import resident
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate
+from trainer.jobs import train as runner
 from trainer.settings.run_settings import Settings
 from trainer.training.step import Step
 

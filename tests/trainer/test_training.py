@@ -35,8 +35,8 @@ from helpers import (
 
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.shards.shard import Shard
-from trainer import runner
 from trainer.evaluation.evaluate import evaluate
+from trainer.jobs import train as runner
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings

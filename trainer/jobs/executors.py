@@ -21,8 +21,8 @@ from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
-from trainer import runner
 from trainer.data.resident import choose_modalities, leaves_unlabelled
+from trainer.jobs import train as runner
 from trainer.settings.run_settings import Settings
 from trainer.training.loop import Progress, Silent
 from trainer.training.run_folder import Run

@@ -1,0 +1,1 @@
+"""Many runs at once: planned, stacked, and trained here, in processes or on a cluster."""
