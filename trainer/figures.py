@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import DataError
 from trainer.drawing import colour, letters, line, marker, save, styled
-from trainer.generation import CPU
+from trainer.inference.generation import CPU
 from trainer.mosaics import generation_figure
 from trainer.report import TITLES, grouped, names
 from trainer.training.run_folder import Run

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 
 from pipeline.runtime.errors import MmsslError
+from trainer.baselines import RIVALS
 from trainer.drawing import data_uri, render
 from trainer.figures import alpha_figure, curves_figure, labels_figure, splits_figure
-from trainer.generation import Subject, load_subjects
+from trainer.inference.generation import Subject, load_subjects
 from trainer.models import Model
 from trainer.mosaics import draw_panels, image_shape, panels
 from trainer.portraits import (
@@ -22,7 +23,6 @@ from trainer.portraits import (
     reliability_figure,
 )
 from trainer.report import MEANS, TITLES, grouped
-from trainer.baselines import RIVALS
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:

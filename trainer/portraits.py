@@ -11,7 +11,7 @@ from trainer.baselines import load_rival
 from trainer.data.streaming import load
 from trainer.drawing import colour, marker, styled
 from trainer.evaluation.evaluate import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
-from trainer.generation import Subject, infer
+from trainer.inference.generation import Subject, infer
 from trainer.jobs.train import shard_of
 from trainer.models import Model
 from trainer.training.run_folder import Run

@@ -12,7 +12,7 @@ from tiny import ALIKE, TWO, tiny
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
 from trainer.figures import figure5
-from trainer.generation import choose_examples, generate, load_subjects, reconstruct
+from trainer.inference.generation import choose_examples, generate, load_subjects, reconstruct
 from trainer.mosaics import FAINT, draw_panels, generation_figure, image_shape, panels, write_generated
 from trainer.training.run_folder import Run
 

@@ -12,7 +12,7 @@ from pipeline.shards.shard import Modality, Part
 from trainer.data.streaming import Streamed
 from trainer.evaluation.evaluate import Score
 from trainer.gallery import closer_look
-from trainer.generation import features_of, generate, load_subjects
+from trainer.inference.generation import features_of, generate, load_subjects
 from trainer.mosaics import write_generated
 from trainer.page import compose
 from trainer.portraits import latents, predict

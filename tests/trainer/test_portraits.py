@@ -7,7 +7,7 @@ import pytest
 from helpers import make_settings, make_shard, run_stack
 
 from trainer.evaluation.evaluate import calibration_error
-from trainer.generation import load_subjects
+from trainer.inference.generation import load_subjects
 from trainer.portraits import (
     confusion_figure,
     confusions,

@@ -1,0 +1,1 @@
+"""Finished runs loaded again, and what their models answer."""
