@@ -298,7 +298,7 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
     from trainer.jobs import train as runner
-    from trainer.report import table
+    from trainer.reporting.run_tables import table
 
     where = runner.choose_device(device)
     splits = ",".join(map(str, DEMO.splits))
@@ -450,7 +450,7 @@ def train(
     from pipeline.shards.shard import Shard
     from trainer.jobs import executors as parts
     from trainer.jobs import train as runner
-    from trainer.report import table
+    from trainer.reporting.run_tables import table
     from trainer.settings.run_settings import read_assignments, read_toml
     from trainer.training.run_folder import Run
 
@@ -555,7 +555,7 @@ def runs(
     root: Root = WORKSPACE,
 ) -> None:
     """List the runs that are there."""
-    from trainer import figures
+    from trainer.reporting import plots as figures
     from trainer.training.run_folder import find
 
     found = find(folders or [root / "runs"])
@@ -588,7 +588,7 @@ def generate(
 ) -> None:
     """Make one modality from another, by every means that the runs' models have, under the true one."""
     from trainer.jobs import train as runner
-    from trainer.mosaics import write_generated
+    from trainer.reporting.generated_images import write_generated
     from trainer.training.run_folder import Run
 
     where = runner.choose_device(device)
@@ -615,8 +615,9 @@ def report(
     root: Root = WORKSPACE,
 ) -> None:
     """Put results beside the paper's, and runs with their curves, onto one page."""
-    from trainer import page, rendering
     from trainer.jobs import train as runner
+    from trainer.reporting import page
+    from trainer.reporting import render as rendering
 
     where = runner.choose_device(device)
     if html is None and markdown is None and as_json is None:

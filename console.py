@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pipeline.shards.summary import Description
     from trainer.evaluation.evaluate import Evaluation
     from trainer.jobs.executors import Part, Work
-    from trainer.outcomes import Outcome
-    from trainer.report import ResultTable
+    from trainer.reporting.comparison import Outcome
+    from trainer.reporting.run_tables import ResultTable
     from trainer.training.run_folder import Run
 
 out = Console()
@@ -211,7 +211,7 @@ def _accuracies(run: "Run") -> str:
 
 def evaluation(title: str, result: "Evaluation") -> None:
     """One run's scores for every subset of modalities."""
-    from trainer.report import MEANS
+    from trainer.reporting.run_tables import MEANS
 
     table = Table("given", "how", "accuracy (%)", "nll", "ece", title=title, title_justify="left")
     for score in result.scores:
@@ -307,7 +307,7 @@ def finishing(todo: Sequence["Part"]) -> Iterator[Callable[[int, "Part"], None]]
 
 def outcomes(found: Sequence["Outcome"], paths: Sequence[Path], in_json: bool) -> None:
     """Tables beside the paper's, and where they were written."""
-    from trainer.tables import legend, text
+    from trainer.reporting.comparison_tables import legend, text
 
     if in_json:
         as_json([outcome.model_dump(mode="json") for outcome in found])

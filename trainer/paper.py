@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from trainer.outcomes import Printed
+from trainer.reporting.comparison import Printed
 
 
 class _Record(BaseModel):

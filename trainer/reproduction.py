@@ -14,16 +14,17 @@ import torch
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_if_changed
 from pipeline.shards.shard import Shard
-from trainer import figures, paper
-from trainer.drawing import announce, save
+from trainer import paper
 from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
 from trainer.jobs import train as runner
 from trainer.jobs.executors import Work, state
 from trainer.jobs.train import check_model
-from trainer.mosaics import generation_figure
-from trainer.outcomes import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
+from trainer.reporting import plots as figures
+from trainer.reporting.comparison import Block, Cell, Measured, Outcome, Row, read_outcome, write_outcome
+from trainer.reporting.comparison_tables import markdown
+from trainer.reporting.generated_images import generation_figure
+from trainer.reporting.plot_style import announce, save
 from trainer.settings.presets import CO_TRAINED, PRESETS, preset_for
-from trainer.tables import markdown
 from trainer.training.run_folder import Run
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import console
-from trainer.report import ResultTable, Row
+from trainer.reporting.run_tables import ResultTable, Row
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import State, read_state, write_state
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer.outcomes import read_outcome
+from trainer.reporting.comparison import read_outcome
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import build as settings_from
 from trainer.settings.run_settings import read_toml

@@ -73,8 +73,8 @@ def serve() -> None:
     from pipeline.features.fine_tuning import extract, vgg
     from pipeline.features.fine_tuning import fine_tuning as features
     from pipeline.images.depth import preprocess
-    from trainer import report
     from trainer.jobs import train as runner
+    from trainer.reporting import run_tables as report
     from trainer.training.loop import loop as training
 
     assert extract

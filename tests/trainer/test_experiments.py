@@ -14,7 +14,8 @@ from trainer import paper
 from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.jobs.executors import parts
 from trainer.jobs.train import choose_device
-from trainer.outcomes import Cell, Measured, Printed, read_outcome
+from trainer.reporting.comparison import Cell, Measured, Printed, read_outcome
+from trainer.reporting.comparison_tables import markdown, text
 from trainer.reproduction import (
     Protocol,
     check_folder,
@@ -26,7 +27,6 @@ from trainer.reproduction import (
     write,
 )  # fmt: skip
 from trainer.settings.presets import MNIST_NETWORKS
-from trainer.tables import markdown, text
 
 CPU = choose_device("cpu")
 Shards = Callable[[str, str], list[Shard]]

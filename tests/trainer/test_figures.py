@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pipeline.runtime.errors import DataError, UsageError
-from trainer.drawing import COLOURS, announce, render
-from trainer.figures import alpha_figure, curves_figure, figure4, figure6, labels_figure, splits_figure
+from trainer.reporting.plot_style import COLOURS, announce, render
+from trainer.reporting.plots import alpha_figure, curves_figure, figure4, figure6, labels_figure, splits_figure
 
 
 def epochs(*shares: float) -> list[dict[str, float]]:

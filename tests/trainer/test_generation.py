@@ -11,9 +11,16 @@ from tiny import ALIKE, TWO, tiny
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.figures import figure5
 from trainer.inference.generation import choose_examples, generate, load_subjects, reconstruct
-from trainer.mosaics import FAINT, draw_panels, generation_figure, image_shape, panels, write_generated
+from trainer.reporting.generated_images import (
+    FAINT,
+    draw_panels,
+    generation_figure,
+    image_shape,
+    panels,
+    write_generated,
+)
+from trainer.reporting.plots import figure5
 from trainer.training.run_folder import Run
 
 EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 20}

@@ -11,12 +11,12 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Part
 from trainer.data.streaming import Streamed
 from trainer.evaluation.evaluate import Score
-from trainer.gallery import closer_look
 from trainer.inference.generation import features_of, generate, load_subjects
-from trainer.mosaics import write_generated
-from trainer.page import compose
-from trainer.portraits import latents, predict
-from trainer.rendering import as_json, html, markdown
+from trainer.reporting.diagnostics import latents, predict
+from trainer.reporting.generated_images import write_generated
+from trainer.reporting.page import compose
+from trainer.reporting.page_figures import closer_look
+from trainer.reporting.render import as_json, html, markdown
 from trainer.training.run_folder import Run
 
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
@@ -33,7 +33,7 @@ def first_accuracies(scores: tuple[Score, ...]) -> dict[str, float]:
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and not turned into files, which takes longer."""
-    monkeypatch.setattr("trainer.gallery.render", lambda *_: b"<svg/>")
+    monkeypatch.setattr("trainer.reporting.page_figures.render", lambda *_: b"<svg/>")
 
 
 @pytest.fixture(scope="module")

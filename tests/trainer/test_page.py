@@ -10,12 +10,12 @@ import torch
 from finished import finished
 
 from pipeline.runtime.errors import DataError
-from trainer.outcomes import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
-from trainer.page import Page, compose, read, summarise
-from trainer.rendering import as_json, html, markdown, pivot, replicas, signed
-from trainer.report import description, table
+from trainer.reporting.comparison import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
+from trainer.reporting.comparison_tables import markdown as written_alone
+from trainer.reporting.page import Page, compose, read, summarise
+from trainer.reporting.render import as_json, html, markdown, pivot, replicas, signed
+from trainer.reporting.run_tables import description, table
 from trainer.settings.presets import best
-from trainer.tables import markdown as written_alone
 
 CPU = torch.device("cpu")
 NASTY = '<script>alert("x")</script> & | `y`'

@@ -8,7 +8,7 @@ from helpers import make_settings, make_shard, run_stack
 
 from trainer.evaluation.evaluate import calibration_error
 from trainer.inference.generation import load_subjects
-from trainer.portraits import (
+from trainer.reporting.diagnostics import (
     confusion_figure,
     confusions,
     latent_figure,

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from trainer.baselines import load_rival
 from trainer.data.streaming import load
-from trainer.drawing import colour, marker, styled
 from trainer.evaluation.evaluate import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
 from trainer.inference.generation import Subject, infer
 from trainer.jobs.train import shard_of
 from trainer.models import Model
+from trainer.reporting.plot_style import colour, marker, styled
 from trainer.training.run_folder import Run
 from trainer.training.step import precision
 

@@ -1,6 +1,6 @@
 """The paper's figures, and others that need no more than what lies in the runs' folders: metrics and results.
 
-Each `..._figure` function makes a matplotlib figure, which `trainer.drawing.save` writes; `figure4`, `figure5` and
+Each `..._figure` function makes a matplotlib figure, which `trainer.reporting.plot_style.save` writes; `figure4`, `figure5` and
 `figure6` do both.
 """
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import DataError
-from trainer.drawing import colour, letters, line, marker, save, styled
 from trainer.inference.generation import CPU
-from trainer.mosaics import generation_figure
-from trainer.report import TITLES, grouped, names
+from trainer.reporting.generated_images import generation_figure
+from trainer.reporting.plot_style import colour, letters, line, marker, save, styled
+from trainer.reporting.run_tables import TITLES, grouped, names
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def figure4(runs: Sequence[Run], path: Path) -> None:
 
 
 def figure5(runs: Sequence[Run], path: Path, device: "torch.device | None" = None) -> None:
-    """Each modality from the others, a panel for each data set and direction: `trainer.mosaics.generation_figure`.
+    """Each modality from the others, a panel for each data set and direction: `trainer.reporting.generated_images.generation_figure`.
 
     Args:
         path: a .svg, .png or .pdf file.

@@ -9,12 +9,9 @@ import torch
 
 from pipeline.runtime.errors import MmsslError
 from trainer.baselines import RIVALS
-from trainer.drawing import data_uri, render
-from trainer.figures import alpha_figure, curves_figure, labels_figure, splits_figure
 from trainer.inference.generation import Subject, load_subjects
 from trainer.models import Model
-from trainer.mosaics import draw_panels, image_shape, panels
-from trainer.portraits import (
+from trainer.reporting.diagnostics import (
     Predictions,
     confusion_figure,
     latent_figure,
@@ -22,7 +19,10 @@ from trainer.portraits import (
     predict_rival,
     reliability_figure,
 )
-from trainer.report import MEANS, TITLES, grouped
+from trainer.reporting.generated_images import draw_panels, image_shape, panels
+from trainer.reporting.plot_style import data_uri, render
+from trainer.reporting.plots import alpha_figure, curves_figure, labels_figure, splits_figure
+from trainer.reporting.run_tables import MEANS, TITLES, grouped
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:

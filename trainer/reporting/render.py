@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.files import write_atomically
-from trainer.gallery import runs_in_words
-from trainer.outcomes import Block
-from trainer.page import NEAR, Page
-from trainer.report import ResultTable
+from trainer.reporting.comparison import Block
+from trainer.reporting.page import NEAR, Page
+from trainer.reporting.page_figures import runs_in_words
+from trainer.reporting.run_tables import ResultTable
 from trainer.training.run_folder import Run
 
 _TEMPLATES = Path(__file__).parent / "templates"

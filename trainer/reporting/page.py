@@ -1,6 +1,6 @@
 """One page of results: outcomes beside the paper's numbers, and runs with their curves.
 
-`read` finds what to show and `compose` makes the page's content; `trainer.rendering` gives it a form.
+`read` finds what to show and `compose` makes the page's content; `trainer.reporting.render` gives it a form.
 """
 
 import json
@@ -16,10 +16,10 @@ import torch
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.versions import versions
-from trainer.drawing import data_uri
-from trainer.gallery import Closer, Look, Picture, closer_look, pictures
-from trainer.outcomes import Outcome, read_outcome
-from trainer.report import TITLES, ResultTable, grouped, names, table
+from trainer.reporting.comparison import Outcome, read_outcome
+from trainer.reporting.page_figures import Closer, Look, Picture, closer_look, pictures
+from trainer.reporting.plot_style import data_uri
+from trainer.reporting.run_tables import TITLES, ResultTable, grouped, names, table
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run, find

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.outcomes import Block, Cell, Outcome
+from trainer.reporting.comparison import Block, Cell, Outcome
 
 TOLERANCE = 0.5  # percentage points below the paper's number from which a difference is marked
 LEGEND = "paper / ours ± standard deviation (number of runs) / ours less the paper's"

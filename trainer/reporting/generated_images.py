@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
-from trainer.drawing import check_format, save, styled
 from trainer.inference.generation import CPU, Made, generate, load_subjects
-from trainer.report import TITLES, grouped, names
+from trainer.reporting.plot_style import check_format, save, styled
+from trainer.reporting.run_tables import TITLES, grouped, names
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
