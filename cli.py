@@ -682,9 +682,9 @@ def reproduce(
     from pipeline.datasets.resolve import shard_paths
     from pipeline.runtime.leases import claim
     from pipeline.shards.shard import Shard
-    from trainer import reproduction
     from trainer.jobs import executors as parts
     from trainer.jobs import train as runner
+    from trainer.reproduction.measure import measure as reproduction
     from trainer.settings.run_settings import read_assignments
 
     parts.check_jobs(jobs, scheduler)

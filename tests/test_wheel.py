@@ -65,5 +65,7 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
         installed / "python", "-c", "from pipeline.datasets.manifests import load; print(load('mnist').title)"
     )
     assert "MNIST" in manifest
-    tables = run(installed / "python", "-c", "from trainer.paper import load; print(*load().tables)")
+    tables = run(
+        installed / "python", "-c", "from trainer.reproduction.printed_numbers import load; print(*load().tables)"
+    )
     assert tables.split() == [f"table{k}" for k in range(1, 7)]

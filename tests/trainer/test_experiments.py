@@ -10,13 +10,12 @@ import pytest
 from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer import paper
-from trainer.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.jobs.executors import parts
 from trainer.jobs.train import choose_device
 from trainer.reporting.comparison import Cell, Measured, Printed, read_outcome
 from trainer.reporting.comparison_tables import markdown, text
-from trainer.reproduction import (
+from trainer.reproduction.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
+from trainer.reproduction.measure import (  # fmt: skip
     Protocol,
     check_folder,
     choose_data,
@@ -25,7 +24,8 @@ from trainer.reproduction import (
     reduced,
     select,
     write,
-)  # fmt: skip
+)
+from trainer.reproduction.measure import printed_numbers as paper
 from trainer.settings.presets import MNIST_NETWORKS
 
 CPU = choose_device("cpu")

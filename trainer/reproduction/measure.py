@@ -14,8 +14,6 @@ import torch
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_if_changed
 from pipeline.shards.shard import Shard
-from trainer import paper
-from trainer.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
 from trainer.jobs import train as runner
 from trainer.jobs.executors import Work, state
 from trainer.jobs.train import check_model
@@ -24,6 +22,8 @@ from trainer.reporting.comparison import Block, Cell, Measured, Outcome, Row, re
 from trainer.reporting.comparison_tables import markdown
 from trainer.reporting.generated_images import generation_figure
 from trainer.reporting.plot_style import announce, save
+from trainer.reproduction.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
+from trainer.reproduction.measure import printed_numbers as paper
 from trainer.settings.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.training.run_folder import Run
 
