@@ -163,7 +163,7 @@ def preprocess_rgbd(
     root: Root = WORKSPACE,
 ) -> None:
     """Washington RGB-D frames to images for the network; `mmssl extract` goes on from them."""
-    from pipeline.images.depth import preprocess as stage
+    from pipeline.images import preprocess as stage
     from pipeline.images.store import ImageSettings
     from pipeline.options import settings_of
 
@@ -202,8 +202,8 @@ def extract(
 
     The same command again goes on where it was stopped, and does nothing where all is done.
     """
+    from pipeline.features import extract as stage
     from pipeline.features.fine_tuning import FeatureSettings
-    from pipeline.features.fine_tuning import extract as stage
     from pipeline.images.store import ImageSettings
     from pipeline.options import settings_of
 
@@ -238,7 +238,7 @@ def list_data(root: Root = WORKSPACE) -> None:
 @data_sets.command()
 def fetch(name: str, root: Root = WORKSPACE) -> None:
     """Download a data set, verify and unpack it; what is there already is used."""
-    from pipeline.datasets.resolve import catalogue
+    from pipeline.datasets import catalogue
 
     found = catalogue.fetch(name, root)
     for deviation in found:
@@ -249,7 +249,7 @@ def fetch(name: str, root: Root = WORKSPACE) -> None:
 @data_sets.command("verify")
 def verify_data(name: str, root: Root = WORKSPACE) -> None:
     """Hold a data set against its manifest: checksums, or what an archive must contain."""
-    from pipeline.datasets.resolve import catalogue
+    from pipeline.datasets import catalogue
 
     found = catalogue.verify(name, root)
     for deviation in found:
@@ -293,8 +293,8 @@ def demo(device: Device = "auto", root: Root = WORKSPACE) -> None:
     The same command again goes on where it was stopped.
     """
     from pipeline.demo import DEMO, NAME
-    from pipeline.features.fine_tuning import extract as features
-    from pipeline.images.depth import preprocess as images
+    from pipeline.features import extract as features
+    from pipeline.images import preprocess as images
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
     from trainer.jobs import train as runner
@@ -684,7 +684,7 @@ def reproduce(
     from pipeline.shards.shard import Shard
     from trainer.jobs import executors as parts
     from trainer.jobs import train as runner
-    from trainer.reproduction.measure import measure as reproduction
+    from trainer.reproduction import measure as reproduction
     from trainer.settings.run_settings import read_assignments
 
     parts.check_jobs(jobs, scheduler)

@@ -21,7 +21,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Rows, middle, wait
-from pipeline.features.fine_tuning import FeatureSettings, fine_tune, vgg
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.split_modality import Unit, compute
 from pipeline.features.vgg import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object

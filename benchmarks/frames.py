@@ -4,7 +4,7 @@ import os
 from itertools import cycle, islice
 from pathlib import Path
 
-from pipeline.datasets.resolve import washington
+from pipeline.datasets import washington
 from pipeline.sample.render import render
 
 PER_OBJECT = 140  # as in the evaluation archive

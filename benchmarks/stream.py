@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Rows, spread, wait
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from trainer.data import resident
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.memory_limit import parse_size
-from trainer.data.resident import resident
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import WindowedStream
 from trainer.jobs.train import plan

@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.datasets import manifests, washington
 from pipeline.datasets.archives import unpack
-from pipeline.datasets.resolve import manifests, washington
 from pipeline.images.preprocess import ARCHIVE, REAL, SAMPLE, raw_folder
 from pipeline.runtime.errors import DataError
 

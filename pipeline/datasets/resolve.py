@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets.resolve import digits
+from pipeline.datasets import digits
 from pipeline.runtime.errors import DataError, UsageError
 
 _DIGITS = re.compile(

@@ -1,4 +1,4 @@
-"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories (`pipeline.datasets.washington_splits` splits them).
+"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories.
 
     rgbd-dataset/bell_pepper/bell_pepper_2/bell_pepper_2_4_171_crop.png       RGB, 8 bit
                                            bell_pepper_2_4_171_depthcrop.png  depth, 16 bit, millimetres, 0 = missing

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.washington import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
-from pipeline.features.fine_tuning import FeatureSettings, vgg
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
 from pipeline.features.vgg import Weights
 from pipeline.images.preprocess import store_folder

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
 from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.resolve import washington
+from pipeline.datasets import washington
 from pipeline.datasets.washington import Frame, Index
 from pipeline.datasets.washington_splits import trials_of
 from pipeline.images.depth import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb

@@ -9,7 +9,8 @@ from tiny_vgg import TinyVgg
 
 from pipeline import demo
 from pipeline.demo import DemoSettings
-from pipeline.features.fine_tuning import FeatureSettings, vgg
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import ImageSettings
 from trainer.settings.run_settings import ModelName, presets
 

@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 
 import cli
+from pipeline.datasets import archives, washington
+from pipeline.datasets import washington_splits as trials
 from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
-from pipeline.datasets.resolve import archives, washington
-from pipeline.datasets.resolve import washington_splits as trials
 from pipeline.features.split_modality import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.options import settings_of

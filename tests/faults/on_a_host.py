@@ -21,10 +21,10 @@ def prepare() -> None:
     from faults.zygote import slow_down
     from tiny_vgg import TinyVgg
 
-    from pipeline.datasets.resolve import washington
-    from pipeline.features.fine_tuning import fine_tuning as features
-    from pipeline.features.fine_tuning import vgg
-    from trainer.training.loop import loop as training
+    from pipeline.datasets import washington
+    from pipeline.features import fine_tuning as features
+    from pipeline.features import vgg
+    from trainer.training import loop as training
 
     used = os.environ.get("MMSSL_TEST_USED")
     left = iter(range(int(os.environ.get("MMSSL_TEST_STICKS", "1000000"))))

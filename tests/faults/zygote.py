@@ -69,13 +69,13 @@ def serve() -> None:
     from tiny_vgg import TinyVgg
 
     import cli
-    from pipeline.datasets.resolve import washington
-    from pipeline.features.fine_tuning import extract, vgg
-    from pipeline.features.fine_tuning import fine_tuning as features
-    from pipeline.images.depth import preprocess
+    from pipeline.datasets import washington
+    from pipeline.features import extract, vgg
+    from pipeline.features import fine_tuning as features
+    from pipeline.images import preprocess
     from trainer.jobs import train as runner
     from trainer.reporting import run_tables as report
-    from trainer.training.loop import loop as training
+    from trainer.training import loop as training
 
     assert extract
     assert preprocess

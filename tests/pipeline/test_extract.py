@@ -23,9 +23,10 @@ from tiny_vgg import WIDTH, TinyVgg
 from pipeline.datasets.resolve import shard_paths
 from pipeline.datasets.washington import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
-from pipeline.features.fine_tuning import extract as stage
-from pipeline.features.fine_tuning import split_modality as units
+from pipeline.features import extract as stage
+from pipeline.features import split_modality as units
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
 from pipeline.features.vgg import Weights, make_network
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings, ImageStore

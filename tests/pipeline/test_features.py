@@ -12,7 +12,8 @@ from tiny_vgg import WIDTH, TinyVgg
 from torch import nn
 from torchvision.models import vgg16
 
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune, vgg
+from pipeline.features import vgg
+from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
 from pipeline.features.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from pipeline.datasets import manifests
 from pipeline.datasets.manifests import Manifest, Record, RemoteFile, fetch, load, names, verify
-from pipeline.datasets.resolve import manifests
 from pipeline.runtime.errors import DataError, StorageError
 
 CONTENT = hashlib.sha256(b"").digest() * 100_000  # 3.2 MB: several pieces

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from rgbd_frames import OBJECTS, ROOT, contents, python, write_frames
 
+from pipeline.datasets import catalogue
 from pipeline.datasets.archives import unpack
-from pipeline.datasets.resolve import catalogue
 from pipeline.datasets.washington import index_dataset, read_frame
+from pipeline.images import preprocess as stage
 from pipeline.images.depth import encode_depth, resize_rgb
-from pipeline.images.depth import preprocess as stage
 from pipeline.images.store import ImageSettings, ImageStore, verify_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError

@@ -8,7 +8,7 @@ import torch
 from helpers import make_settings, make_shard
 
 from trainer.data.resident import load
-from trainer.training.loop import loop as training
+from trainer.training import loop as training
 from trainer.training.step import Step
 
 BEYOND = {

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from trainer.data.resident import Data, Examples
+from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import calibration_error, evaluate, iterate, score, subsets
-from trainer.evaluation.evaluate import evaluate as evaluation
 from trainer.models.bound import Bound, pool
 from trainer.nn.distributions import DiagonalNormal, SquaredError
 from trainer.nn.rng import Noise

@@ -14,6 +14,7 @@ from trainer.jobs.executors import parts
 from trainer.jobs.train import choose_device
 from trainer.reporting.comparison import Cell, Measured, Printed, read_outcome
 from trainer.reporting.comparison_tables import markdown, text
+from trainer.reproduction import printed_numbers as paper
 from trainer.reproduction.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.reproduction.measure import (  # fmt: skip
     Protocol,
@@ -25,7 +26,6 @@ from trainer.reproduction.measure import (  # fmt: skip
     select,
     write,
 )
-from trainer.reproduction.measure import printed_numbers as paper
 from trainer.settings.presets import MNIST_NETWORKS
 
 CPU = choose_device("cpu")

@@ -32,9 +32,9 @@ from helpers import (
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from trainer.data import machine_memory as memory
+from trainer.data import resident
 from trainer.data.memory_limit import parse_size, within
-from trainer.data.resident import machine_memory as memory
-from trainer.data.resident import resident
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate

@@ -40,7 +40,7 @@ from trainer.jobs import train as runner
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
-from trainer.training.loop import loop as training
+from trainer.training import loop as training
 from trainer.training.run_folder import Checkpoint, Run
 from trainer.training.step import Step
 

@@ -1,1 +1,1 @@
-"""A shard's rows on the device, all of them or a window at a time; which labels are seen, and in what order batches come."""
+"""A shard's rows on the device: which of them are labelled, in what order batches come, in memory or streamed."""

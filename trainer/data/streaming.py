@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
-from trainer.data.resident import Data, Examples, Rows, Stream, lay_out, resident
+from trainer.data import resident
+from trainer.data.resident import Data, Examples, Rows, Stream, lay_out
 from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
 from trainer.settings.run_settings import Settings
 

@@ -23,13 +23,13 @@ from pipeline.runtime.files import sweep
 from pipeline.runtime.leases import claim, forget_dead
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Shard
+from trainer.baselines import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.data.memory_limit import within
 from trainer.data.resident import Data, choose_modalities, leaves_unlabelled
 from trainer.data.streaming import load
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.models import MODELS
 from trainer.nn.rng import Noise
-from trainer.baselines import RIVALS, check_values, check_views, evaluate_rival, train_rival
 from trainer.settings.presets import BEST, PRESETS, best, preset_for
 from trainer.settings.run_settings import ModelName, PresetName, Settings, build
 from trainer.training.loop import Progress, train

@@ -9,7 +9,7 @@
     q(z|X)  self.q_z
     p(x|z)  self.p_x   one a modality
 
-It learns from every pair and no label; what its z tells of the label is read by a linear probe (`trainer.evaluation.evaluate`).
+It learns from every pair and no label; what its z tells of the label is read by a linear probe (`trainer.evaluation`).
 A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
 """
 

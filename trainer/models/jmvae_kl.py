@@ -11,7 +11,7 @@
     q(z|x)  self.q_z_each  one a modality
     p(x|z)  self.p_x       one a modality
 
-What its z tells of the label is read by a linear probe (`trainer.evaluation.evaluate`). With more than two modalities, a subset
+What its z tells of the label is read by a linear probe (`trainer.evaluation`). With more than two modalities, a subset
 of several is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
 """
 

@@ -1,7 +1,7 @@
 """The paper's figures, and others that need no more than what lies in the runs' folders: metrics and results.
 
-Each `..._figure` function makes a matplotlib figure, which `trainer.reporting.plot_style.save` writes; `figure4`, `figure5` and
-`figure6` do both.
+Each `..._figure` function makes a matplotlib figure, which `trainer.reporting.plot_style.save` writes; `figure4`,
+`figure5` and `figure6` do both.
 """
 
 import statistics
@@ -32,7 +32,7 @@ def figure4(runs: Sequence[Run], path: Path) -> None:
 
 
 def figure5(runs: Sequence[Run], path: Path, device: "torch.device | None" = None) -> None:
-    """Each modality from the others, a panel for each data set and direction: `trainer.reporting.generated_images.generation_figure`.
+    """Each modality from the others, a panel for each data set and direction (`generation_figure`).
 
     Args:
         path: a .svg, .png or .pdf file.

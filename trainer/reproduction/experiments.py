@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainer.reproduction.measure import printed_numbers as paper
+from trainer.reproduction import printed_numbers as paper
 from trainer.settings.presets import MNIST_NETWORKS
 
 Source = Literal["mnist", "rgbd"]

@@ -22,8 +22,8 @@ from trainer.reporting.comparison import Block, Cell, Measured, Outcome, Row, re
 from trainer.reporting.comparison_tables import markdown
 from trainer.reporting.generated_images import generation_figure
 from trainer.reporting.plot_style import announce, save
+from trainer.reproduction import printed_numbers as paper
 from trainer.reproduction.experiments import EXPERIMENTS, RGBD, SPLITS, Experiment, Grid, Number, Source, Spec
-from trainer.reproduction.measure import printed_numbers as paper
 from trainer.settings.presets import CO_TRAINED, PRESETS, preset_for
 from trainer.training.run_folder import Run
 
