@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 preprocess = typer.Typer(help="Make the shards of a data set.", no_args_is_help=True)
-shards = typer.Typer(help="Look into shards, and verify them.", no_args_is_help=True)
+shards = typer.Typer(help="ModelsSection into shards, and verify them.", no_args_is_help=True)
 app.add_typer(preprocess, name="preprocess")
 app.add_typer(shards, name="shards")
 data_sets = typer.Typer(help="Fetch data sets, verify them, render a sample.", no_args_is_help=True)
@@ -503,10 +503,10 @@ def train(
         with console.watching() as progress:
             done = runner.train_all(jobs, folders, where, progress, stack)
     else:
-        todo = parts.parts([parts.Work(job, path) for job, path in zip(jobs, folders, strict=True)], stack)
+        todo = make_stacks([parts.PlannedRun(job, path) for job, path in zip(jobs, folders, strict=True)], stack)
         with console.watching() as progress, console.finishing(todo) as finished:
-            runner.tidy(folders)
-            parts.raise_if_failed(parts.train_parts(todo, device, progress, scheduler=scheduler, finished=finished))
+            runner.remove_leftovers(folders)
+            parts.raise_if_failed(parts.train_stacks(todo, device, progress, scheduler=scheduler, finished=finished))
         done = [Run.prepare(path, job.settings) for job, path in zip(jobs, folders, strict=True)]
     if as_json:
         console.as_json([_as_dict(run) for run in done])
@@ -680,7 +680,7 @@ def reproduce(
     Finished runs are used again. The same command goes on where it was stopped.
     """
     from pipeline.datasets.resolve import shard_paths
-    from pipeline.runtime.leases import claim
+    from pipeline.runtime.leases import lease
     from pipeline.shards.shard import Shard
     from trainer.jobs import executors as parts
     from trainer.jobs import train as runner
@@ -703,17 +703,17 @@ def reproduce(
         return [Shard.open(path) for path in shard_paths(name, protocol.splits if source == "rgbd" else (), root)]
 
     plan = reproduction.plan(wanted, shards_of, protocol, root / "runs")
-    todo = parts.parts(plan.all(), stack or (16 if scheduler or where.type == "cuda" else 1))
+    todo = make_stacks(plan.all(), stack or (16 if scheduler or where.type == "cuda" else 1))
     if dry_run:
         console.planned(plan.all(), todo, as_json)
         return
     folder = folder or root / "results" / protocol.name()
     reproduction.check_folder(plan, folder)
-    with claim(*reproduction.outputs(wanted, folder)) if todo else nullcontext():
-        runner.tidy([folder, *(one.folder for one in plan.all())])
+    with lease(*reproduction.outputs(wanted, folder)) if todo else nullcontext():
+        runner.remove_leftovers([folder, *(one.folder for one in plan.all())])
         try:
             with console.watching() as progress, console.finishing(todo) as finished, parts.time_limit(time_limit):
-                failures = parts.train_parts(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)
+                failures = parts.train_stacks(todo, device, progress, jobs=jobs, scheduler=scheduler, finished=finished)
         finally:  # what there is, also where it stopped
             outcomes = [reproduction.measure(plan, experiment, where) for experiment in wanted]
             outcomes = [

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pipeline.datasets.catalogue import Known
     from pipeline.runtime.errors import MmsslError
     from pipeline.shards.summary import Description
-    from trainer.evaluation.evaluate import Evaluation
-    from trainer.jobs.executors import Part, Work
-    from trainer.reporting.comparison import Outcome
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.jobs.stacks import PlannedRun, Stack
+    from trainer.reporting.comparison import ExperimentResult
     from trainer.reporting.run_tables import ResultTable
     from trainer.training.run_folder import Run
 
@@ -205,18 +205,22 @@ def runs(found: Sequence["Run"]) -> None:
 def _accuracies(run: "Run") -> str:
     scores = run.result().scores
     return ", ".join(
-        f"{s.given}{f' ({s.means})' if s.means == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
+        f"{s.given}{f' ({s.completion})' if s.completion == 'iterative' else ''} {100 * s.accuracy:.2f}" for s in scores
     )
 
 
 def evaluation(title: str, result: "Evaluation") -> None:
     """One run's scores for every subset of modalities."""
-    from trainer.reporting.run_tables import MEANS
+    from trainer.evaluation.metrics import COMPLETION_TITLES
 
     table = Table("given", "how", "accuracy (%)", "nll", "ece", title=title, title_justify="left")
     for score in result.scores:
         table.add_row(
-            score.given, MEANS[score.means], f"{100 * score.accuracy:.2f}", f"{score.nll:.3f}", f"{score.ece:.3f}"
+            score.given,
+            COMPLETION_TITLES[score.completion],
+            f"{100 * score.accuracy:.2f}",
+            f"{score.nll:.3f}",
+            f"{score.ece:.3f}",
         )
     out.print(table)
     say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
@@ -229,7 +233,7 @@ def results(found: "ResultTable", done: Sequence["Run"]) -> None:
     before = ""
     for row in found.rows:
         spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
-        cells = [row.given, row.means, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
+        cells = [row.given, row.completion, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
         if several and before and row.setting != before:
             table.add_section()
         table.add_row(*([row.setting if row.setting != before else ""] if several else []), *cells, str(row.replicas))
@@ -253,11 +257,13 @@ def failures(found: "ResultTable", classes: int) -> None:
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")
     before = ""
-    for row in sorted(found.rows, key=lambda row: (row.setting, row.means != "all given")):
+    for row in sorted(found.rows, key=lambda row: (row.setting, row.completion != "all given")):
         if before and row.setting != before:
             table.add_section()
-        means = "-" if row.means == "all given" else row.means
-        table.add_row(row.setting if row.setting != before else "", cameras[row.given], means, f"{row.accuracy:.1f}")
+        completion = "-" if row.completion == "all given" else row.completion
+        table.add_row(
+            row.setting if row.setting != before else "", cameras[row.given], completion, f"{row.accuracy:.1f}"
+        )
         before = row.setting
     count = found.rows[0].replicas
     say(
@@ -274,29 +280,29 @@ def failures(found: "ResultTable", classes: int) -> None:
 # --- reproduce -------------------------------------------------------------------------------------------------------
 
 
-def planned(work: Sequence["Work"], todo: Sequence["Part"], in_json: bool) -> None:
+def planned(work: Sequence["PlannedRun"], todo: Sequence["Stack"], in_json: bool) -> None:
     """The runs that experiments need, and how far each is."""
-    from trainer.jobs.executors import state
+    from trainer.jobs.stacks import status
 
     if in_json:
-        as_json([{"folder": one.folder.resolve(), "state": state(one)} for one in work])
+        as_json([{"folder": one.folder.resolve(), "state": status(one)} for one in work])
         return
     table = Table(Column("run", overflow="fold"), "state")
     for one in work:
-        table.add_row(one.folder.name, state(one))
+        table.add_row(one.folder.name, status(one))
     out.print(table)
     missing = sum(len(part.folders) for part in todo)
     say(f"{len(work)} runs, {len(work) - missing} of them done; {missing} to train, in {len(todo)} stacks")
 
 
 @contextmanager
-def finishing(todo: Sequence["Part"]) -> Iterator[Callable[[int, "Part"], None]]:
+def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None]]:
     """Says which stack is done, how many are left, and about how long they take."""
     began = time.monotonic()
     total, behind = sum(part.cost for part in todo), 0.0
     _log.info("%d runs to train, in %d stacks", sum(len(part.folders) for part in todo), len(todo))
 
-    def finished(done: int, part: "Part") -> None:
+    def finished(done: int, part: "Stack") -> None:
         nonlocal behind
         behind += part.cost
         left = (time.monotonic() - began) * (total - behind) / behind / 60
@@ -305,7 +311,7 @@ def finishing(todo: Sequence["Part"]) -> Iterator[Callable[[int, "Part"], None]]
     yield finished
 
 
-def outcomes(found: Sequence["Outcome"], paths: Sequence[Path], in_json: bool) -> None:
+def outcomes(found: Sequence["ExperimentResult"], paths: Sequence[Path], in_json: bool) -> None:
     """Tables beside the paper's, and where they were written."""
     from trainer.reporting.comparison_tables import legend, text
 

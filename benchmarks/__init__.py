@@ -1,1 +1,1 @@
-"""Every speed claim, runnable by anyone: python -m benchmarks.NAME."""
+"""Every speed lease, runnable by anyone: python -m benchmarks.NAME."""

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import Rows, middle, wait
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
-from pipeline.features.split_modality import Unit, compute
+from pipeline.features.split_modality import ExtractionTask, compute
 from pipeline.features.vgg import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
 
@@ -84,7 +84,7 @@ def random_store(folder: Path, count: int, size: int) -> ImageStore:
 def against_bare_passes(rows: Rows, scratch: Path, store: ImageStore, device: torch.device, rounds: int) -> None:
     settings = FeatureSettings(epochs=0)
     count, batch = len(store.ids), settings.extract_batch
-    unit = Unit(store.folder, scratch / "unit.h5", 0, "rgb", CLASSES, (), np.zeros(0, np.int64), settings,
+    unit = ExtractionTask(store.folder, scratch / "unit.h5", 0, "rgb", CLASSES, (), np.zeros(0, np.int64), settings,
                 Weights("random"), device.type, {})  # fmt: skip
     network = vgg.make_network(unit.weights, CLASSES, 0, device).eval()
     first = next(store.blocks("rgb"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer.jobs.train import environment
+from trainer.jobs.environment import environment
 
 
 def in_turn(

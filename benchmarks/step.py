@@ -23,8 +23,9 @@ from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
 from pipeline.shards.shard import Modality
 from trainer.data.machine_memory import keep_freed_memory
-from trainer.data.resident import Data, Examples
-from trainer.settings.presets import mnist
+from trainer.data.resident import Data
+from trainer.data.selection import Examples
+from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
 from trainer.training.step import Step, precision
 
@@ -43,7 +44,13 @@ def digits(replicas: int, device: torch.device) -> Data:
 
 
 def stack(replicas: int, precision_: str) -> list[Settings]:
-    base = {**mnist("sshmvae-kl"), "model": "sshmvae-kl", "data": "random", "beta": 0.1, "precision": precision_}
+    base = {
+        **preset_values("mnist", "sshmvae-kl"),
+        "model": "sshmvae-kl",
+        "data": "random",
+        "beta": 0.1,
+        "precision": precision_,
+    }
     return [build({**base, "seed": seed}) for seed in range(replicas)]
 
 
@@ -141,7 +148,7 @@ class PlainStepper:
     """The plain step over the same streams of batches."""
 
     def __init__(self, step: Step, data: Data, device: torch.device, kind: type[PlainStep]) -> None:
-        self.streams = step.labelled[0], step.unlabelled[0]
+        self.streams = step.batches.labelled[0], step.batches.unlabelled[0]
         self.device = device
         self.settings = step.settings
         rate = step.settings.learning_rate

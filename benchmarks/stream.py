@@ -27,13 +27,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import Rows, spread, wait
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 from trainer.data import resident
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.memory_limit import parse_size
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import WindowedStream
-from trainer.jobs.train import plan
+from trainer.jobs.plan import plan
 from trainer.training.step import Step, precision
 
 ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51
@@ -107,7 +108,7 @@ def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: in
     steppers = {"memory": Stepper(shard, None, device), "disk": Stepper(shard, limit, device)}
     data = steppers["disk"].data
     assert isinstance(data, Streamed), "the shard is larger than the limit"
-    layout, per_epoch = data.feeds[0].layout, steppers["disk"].step.per_epoch
+    layout, per_epoch = data.feeds[0].layout, steppers["disk"].step.batches.per_epoch
     steps = -(-per_epoch // layout.per_pass)
     clock: dict[str, list[float]] = {name: [] for name in steppers}
     processor: dict[str, list[float]] = {name: [] for name in steppers}
@@ -123,7 +124,7 @@ def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: in
                     processor[name].append(time.process_time() - start[1])
     begun = time.perf_counter()
     for number in range(per_epoch):
-        steppers["disk"].step.load_batches(per_epoch + number)
+        steppers["disk"].step.batches.load(per_epoch + number)
     reading = time.perf_counter() - begun
     data.close()
     middle = {name: statistics.median(values) for name, values in clock.items()}
@@ -145,9 +146,9 @@ def peak(shard: Shard, limit: str | None, device: torch.device) -> dict[str, int
     """Peak resident memory of three steps, and of an epoch's rows where they are streamed; and the features kept."""
     stepper = Stepper(shard, limit, device)
     stepper(3)
-    if isinstance(stepper.step.unlabelled[0], WindowedStream):
-        for number in range(3, stepper.step.per_epoch):
-            stepper.step.load_batches(number)
+    if isinstance(stepper.step.batches.unlabelled[0], WindowedStream):
+        for number in range(3, stepper.step.batches.per_epoch):
+            stepper.step.batches.load(number)
     for _ in stepper.data.test_batches(1000):
         pass
     stepper.data.close()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 
 settings.register_profile(
     "mmssl", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.files import flush, storage_error
-from pipeline.runtime.leases import claim
+from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
 # What zipfile and its decompressors raise on files that are damaged, depending on where the damage is.
@@ -38,7 +38,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         DataError: it is no intact zip file, or a member would lie outside the folder or is a link.
         StorageError: there is not room enough, or the disk refuses.
     """
-    with claim(folder, wait=lambda: None):
+    with lease(folder, wait=lambda: None):
         return folder if folder.exists() else _unpack(archive, folder)
 
 

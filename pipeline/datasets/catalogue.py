@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.datasets import manifests, washington
 from pipeline.datasets.archives import unpack
-from pipeline.images.preprocess import ARCHIVE, REAL, SAMPLE, raw_folder
+from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, raw_folder
 from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from pipeline.datasets.manifests import fetch, load
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.versions import versions
-from pipeline.shards.shard import Features, Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Features, Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 
 NAMES = ("hm-mnist", "nm-mnist", "hm-digits", "nm-digits")
 CLASSES = tuple("0123456789")
@@ -93,8 +94,10 @@ def build(name: str, shards: Path, raw: Path, *, rotation: float = 45.0, noise: 
         if found.dataset != full_name:
             raise DataError(f"{path}: holds the data set {found.dataset}, not {full_name}", f"move {path} away")
         found.verify()
-        _log.info("%s is there, and verified", path)
-        return path
+        if found.preset is not None:
+            _log.info("%s is there, and verified", path)
+            return path
+        _log.info("%s names no preset yet: it is made again, with the same content", path)
     sweep(shards)
     kind, source = name.split("-")
     digits = _mnist(raw) if source == "mnist" else _bundled()
@@ -121,6 +124,7 @@ def build(name: str, shards: Path, raw: Path, *, rotation: float = 45.0, noise: 
             "source": digits.source,
             "versions": versions("numpy", "scikit-learn"),
         },
+        preset="mnist" if source == "mnist" else "digits",
     )
     _log.info("wrote %s", path)
     return path

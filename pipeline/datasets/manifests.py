@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import flush, sha256, storage_error
-from pipeline.runtime.leases import claim
+from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
@@ -132,7 +132,7 @@ def _find(file: RemoteFile, folder: Path, name: str) -> Path | None:
 
 
 def _get(file: RemoteFile, folder: Path) -> Path:
-    with claim(folder / file.name, wait=lambda: None):  # several jobs that begin at once want it
+    with lease(folder / file.name, wait=lambda: None):  # several jobs that begin at once want it
         return _find(file, folder, folder.name) or _download(file, folder)
 
 

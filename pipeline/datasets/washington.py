@@ -326,3 +326,9 @@ def _read_loc(path: Path) -> tuple[int, int]:
         return int(x), int(y)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: should hold the crop's corner as x,y: {error}") from error
+
+
+FOCAL = 570.3  # pixels; the Kinect of the Washington data set, as are the next two
+
+
+CENTRE = (320.0, 240.0)  # x, y of the optical axis in the 640 x 480 frame, counted from 1, 1

@@ -19,11 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.locations import SAMPLE
 from pipeline.datasets.washington import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings
-from pipeline.features.split_modality import Progress, Unit, compute, is_there, read_recipe, read_rows, refuse_others
+from pipeline.features.split_modality import (
+    ExtractionTask,
+    Progress,
+    compute,
+    is_there,
+    read_recipe,
+    read_rows,
+    refuse_others,
+)
 from pipeline.features.vgg import Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
@@ -32,9 +41,10 @@ from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
-from pipeline.runtime.leases import claim, forget_dead
+from pipeline.runtime.leases import lease, remove_stale
 from pipeline.runtime.versions import versions
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 
 _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.
@@ -45,7 +55,7 @@ _one_at_a_time = threading.Lock()  # in a worker with several threads too: a uni
 
 
 @dataclass(frozen=True)
-class Task:
+class SplitPlan:
     """One split: which samples are tested, which keep their label, and the labels of all, in the store's order."""
 
     split: int
@@ -57,7 +67,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Work:
+class Extraction:
     """What is common to all units of a command."""
 
     store: ImageStore
@@ -66,7 +76,7 @@ class Work:
     folder: Path
     device: str
 
-    def recipe(self, task: Task) -> dict[str, Any]:
+    def recipe(self, task: SplitPlan) -> dict[str, Any]:
         """What makes two results of a split the same, whoever computed them."""
         return {
             "images": self.store.digest,
@@ -77,8 +87,8 @@ class Work:
             "labelled": hashlib.sha256(json.dumps(self._labelled(task)).encode()).hexdigest(),
         }
 
-    def unit(self, task: Task, modality: ImageModality) -> Unit:
-        return Unit(
+    def unit(self, task: SplitPlan, modality: ImageModality) -> ExtractionTask:
+        return ExtractionTask(
             store=self.store.folder.resolve(),
             path=self.folder / f"split-{task.split}-{modality}.h5",
             split=task.split,
@@ -92,7 +102,7 @@ class Work:
             recipe=self.recipe(task) | {"modality": modality},
         )
 
-    def _labelled(self, task: Task) -> list[str]:
+    def _labelled(self, task: SplitPlan) -> list[str]:
         return [sample for sample, mine in zip(self.store.ids, task.labelled, strict=True) if mine]
 
 
@@ -135,7 +145,7 @@ def extract(
     Raises:
         UsageError: no such split, modality or device, or a name that cannot be a file's.
         DataError: no image store, weights that will not do, or results of other settings under this name.
-        ClaimedError: another process is at work on one of them.
+        LeasedError: another process is at work on one of them.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command goes on.
     """
@@ -148,24 +158,24 @@ def extract(
     if scheduler is None:
         vgg.choose_device(device)  # one that is not there is told before the work begins
     folder = (root / "features" / name).resolve()
-    work = Work(store, settings, Weights.named(weights), folder, device)
+    work = Extraction(store, settings, Weights.named(weights), folder, device)
     tasks = {split: _task(store, index, split, settings) for split in splits}
     shards: dict[int, Path] = {}
-    todo: dict[str, Unit] = {}
+    todo: dict[str, ExtractionTask] = {}
 
-    def finish(task: Task) -> None:
+    def finish(task: SplitPlan) -> None:
         units = {modality: work.unit(task, modality) for modality in MODALITIES}
         missing = [modality for modality, unit in units.items() if not is_there(unit, store.ids)]
         if missing:
             _log.warning("split %d: no shard yet, for %s is missing", task.split, " and ".join(missing))
             return
         path = shard_path(root, name, task.split)
-        with claim(path, wait=lambda: check(stop)):
+        with lease(path, wait=lambda: check(stop)):
             shards[task.split] = _write_shard(path, name, work, task, units)
 
     for place in (folder, root / "shards"):
         sweep(place)
-        forget_dead(place)
+        remove_stale(place)
     with stop_requests() as stop, ExitStack() as stack:
         for task in tasks.values():
             check(stop)
@@ -183,7 +193,7 @@ def extract(
             if not missing:
                 finish(task)
         if todo:
-            stack.enter_context(claim(*(unit.path for unit in todo.values())))
+            stack.enter_context(lease(*(unit.path for unit in todo.values())))
             for unit in todo.values():
                 sweep(folder, f".{unit.checkpoint.name}.*.partial", others=True)
             work = replace(work, weights=work.weights.located(root / "raw"))
@@ -211,12 +221,12 @@ def _index(store: ImageStore) -> Index:
     return index_names(f"{sample}_{kind}.png" for sample in store.ids for kind in ("crop", "depthcrop"))
 
 
-def _task(store: ImageStore, index: Index, number: int, settings: FeatureSettings) -> Task:
+def _task(store: ImageStore, index: Index, number: int, settings: FeatureSettings) -> SplitPlan:
     split = split_frames(index, store.index.trials, number)
     test = {frame.id for frame in split.test}
     chosen = set(labelled_ids(split, settings.labelled, seed=settings.seed))
     category = {frame.id: index.categories.index(frame.category) for frame in index.frames}
-    task = Task(
+    task = SplitPlan(
         number,
         index.categories,
         np.array([category[sample] for sample in store.ids], np.int64),
@@ -235,14 +245,18 @@ def _task(store: ImageStore, index: Index, number: int, settings: FeatureSetting
     return task
 
 
-def _run(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress: Progress | None) -> Iterator[str]:
+def _run(
+    units: Mapping[str, ExtractionTask], stop: Stop, scheduler: str | None, progress: Progress | None
+) -> Iterator[str]:
     """Computes units; gives the name of each when its file is there."""
     for count, key in enumerate(_computed(units, stop, scheduler, progress), start=1):
         _log.info("%s: done, %d of %d", key, count, len(units))
         yield key
 
 
-def _computed(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, progress: Progress | None) -> Iterator[str]:
+def _computed(
+    units: Mapping[str, ExtractionTask], stop: Stop, scheduler: str | None, progress: Progress | None
+) -> Iterator[str]:
     if scheduler is None:
         for key, unit in units.items():
             if not _is_made(unit):
@@ -259,7 +273,7 @@ def _computed(units: Mapping[str, Unit], stop: Stop, scheduler: str | None, prog
         yield key
 
 
-def _compute_on_worker(unit: Unit, event: str) -> None:
+def _compute_on_worker(unit: ExtractionTask, event: str) -> None:
     if not unit.store.is_dir():
         raise DataError(
             f"a Dask worker does not see {unit.store}", "the workspace must lie under the same path for every worker"
@@ -269,7 +283,7 @@ def _compute_on_worker(unit: Unit, event: str) -> None:
             compute(unit, distant_stop(event))
 
 
-def _is_made(unit: Unit) -> bool:
+def _is_made(unit: ExtractionTask) -> bool:
     """Whether someone has made it since we looked."""
     try:
         return unit.path.exists() and read_recipe(unit.path) == unit.recipe
@@ -291,7 +305,9 @@ def _shard_is_there(path: Path, recipe: Mapping[str, Any]) -> bool:
     return True
 
 
-def _write_shard(path: Path, name: str, work: Work, task: Task, units: Mapping[ImageModality, Unit]) -> Path:
+def _write_shard(
+    path: Path, name: str, work: Extraction, task: SplitPlan, units: Mapping[ImageModality, ExtractionTask]
+) -> Path:
     ids = np.array(work.store.ids)
     index = work.store.index
     devices = {}
@@ -330,6 +346,7 @@ def _write_shard(path: Path, name: str, work: Work, task: Task, units: Mapping[I
             },
             "versions": versions("torch", "torchvision", "numpy"),
         },
+        preset="sample" if index.dataset == SAMPLE else "rgbd",
     )
     _log.info("wrote %s", path)
     return path

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.features import vgg
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
+from pipeline.features.extraction import fc1
+from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
@@ -33,7 +34,7 @@ Progress = Callable[[str, int, int], None]  # what is counted, how many are done
 
 
 @dataclass(frozen=True)
-class Unit:
+class ExtractionTask:
     """All that computing one modality of one split needs; it travels to a worker."""
 
     store: Path
@@ -57,7 +58,7 @@ class Unit:
         return self.path.with_suffix(".checkpoint.safetensors")
 
 
-def compute(unit: Unit, stop: Callable[[], None], progress: Progress | None = None) -> None:
+def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress | None = None) -> None:
     """Fine-tunes, extracts and writes one unit's file.
 
     Args:
@@ -70,7 +71,7 @@ def compute(unit: Unit, stop: Callable[[], None], progress: Progress | None = No
     store = ImageStore.open(unit.store)
     device = vgg.choose_device(unit.device)
     network = vgg.make_network(unit.weights, unit.classes, vgg.seed_of(unit.settings.seed, unit.split), device)
-    told = Told(unit.name, progress)
+    told = ProgressReporter(unit.name, progress)
     if unit.settings.epochs:
         images = store.images(unit.modality, unit.labelled)
         _log.info("%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(images), unit.settings.epochs)
@@ -94,7 +95,7 @@ def compute(unit: Unit, stop: Callable[[], None], progress: Progress | None = No
     remove(unit.checkpoint)
 
 
-class Told:
+class ProgressReporter:
     """Tells how far a unit is: every step to `progress`, or every half minute to the log."""
 
     def __init__(self, name: str, progress: Progress | None = None) -> None:
@@ -118,7 +119,9 @@ class Told:
             )  # fmt: skip
 
 
-def _write_unit(unit: Unit, ids: Sequence[str], rows: Iterable[Features], width: int, device: str, told: Told) -> None:
+def _write_unit(
+    unit: ExtractionTask, ids: Sequence[str], rows: Iterable[Features], width: int, device: str, told: ProgressReporter
+) -> None:
     digest = hashlib.sha256()
     with atomic_path(unit.path) as temporary, hdf5.creating(temporary) as (file, check_disk):
         target = hdf5.create_rows(file, "fc1", (len(ids), width), np.dtype("<f4"))
@@ -153,7 +156,7 @@ def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
                 yield hdf5.read(path, source, part)[mask[part]]
 
 
-def is_there(unit: Unit, ids: Sequence[str]) -> bool:
+def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
     """Whether a unit's file is there and verifies; a damaged one is told.
 
     Raises:

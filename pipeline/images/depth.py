@@ -6,91 +6,22 @@ there filling first is the safer one: sampling a raw crop can skip the only vali
 "nearest" a distance on the sensor, gives surface normals their true geometry, and costs less on small crops.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from pipeline.datasets.washington import CENTRE, FOCAL
+from pipeline.images.resize import SIZE, Bytes, T, _sources, resize_depth
 from pipeline.runtime.errors import UsageError
 
-Bytes = npt.NDArray[np.uint8]
 Depth = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
-T = TypeVar("T", bound=np.generic)
 
-SIZE = 148
-FOCAL = 570.3  # pixels; the Kinect of the Washington data set, as are the next two
-CENTRE = (320.0, 240.0)  # x, y of the optical axis in the 640 x 480 frame, counted from 1, 1
 
 DepthEncoding = Literal["jet", "normals", "raw"]
 DEPTH_ENCODINGS: tuple[DepthEncoding, ...] = get_args(DepthEncoding)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Where the scaled crop lies inside the square."""
-
-    height: int
-    width: int
-    top: int
-    left: int
-
-
-def _fit(height: int, width: int, size: int) -> _Fit:
-    if min(height, width, size) < 1:
-        raise ValueError(f"cannot fit a {height} x {width} image into {size} x {size}")
-    longer = max(height, width)
-    # Integer rounding, half up: the same on every platform.
-    h, w = (max(1, (2 * side * size + longer) // (2 * longer)) for side in (height, width))
-    return _Fit(h, w, (size - h) // 2, (size - w) // 2)
-
-
-def resize_rgb(rgb: Bytes, size: int = SIZE) -> Bytes:
-    """[H, W, 3] to [size, size, 3]: the longer side scaled to `size`, the shorter centred and extended.
-
-    Pillow's bilinear filter, whose support grows with the reduction (antialiased); the extension repeats the border.
-    """
-    fit = _fit(rgb.shape[0], rgb.shape[1], size)
-    if (fit.height, fit.width) == rgb.shape[:2]:
-        scaled = rgb
-    else:
-        scaled = np.asarray(Image.fromarray(rgb).resize((fit.width, fit.height), Image.Resampling.BILINEAR))
-    out = np.empty((size, size, 3), np.uint8)
-    rows, columns = slice(fit.top, fit.top + fit.height), slice(fit.left, fit.left + fit.width)
-    out[rows, columns] = scaled
-    out[rows, : columns.start] = scaled[:, :1]
-    out[rows, columns.stop :] = scaled[:, -1:]
-    out[: rows.start] = out[rows.start]
-    out[rows.stop :] = out[rows.stop - 1]
-    return out
-
-
-@lru_cache(maxsize=256)
-def _sources(height: int, width: int, size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The source row of every target row, and the source column of every target column; the border repeats."""
-    fit = _fit(height, width, size)
-
-    def along(length: int, scaled: int, start: int) -> npt.NDArray[np.intp]:
-        target = np.clip(np.arange(size, dtype=np.intp) - start, 0, scaled - 1)
-        source: npt.NDArray[np.intp] = (2 * target + 1) * length // (2 * scaled)
-        source.flags.writeable = False
-        return source
-
-    return along(height, fit.height, fit.top), along(width, fit.width, fit.left)
-
-
-def resize_depth(depth: npt.NDArray[T], size: int = SIZE) -> npt.NDArray[T]:
-    """[H, W] or [H, W, C] to [size, size(, C)] with `resize_rgb`'s geometry, each pixel copied from the nearest one.
-
-    No value is invented: nothing comes to lie between an object and its background, and a hole stays a hole.
-    """
-    rows, columns = _sources(*depth.shape[:2], size)
-    return depth.take(columns, axis=1).take(rows, axis=0)
 
 
 def _fill(values: npt.NDArray[T], valid: npt.NDArray[np.bool_]) -> npt.NDArray[T]:
@@ -251,58 +182,3 @@ def encode_depth(
     levels = scale_depth(fill_holes(depth)).take(columns, axis=1)
     colours = jet(levels) if encoding == "jet" else np.repeat(levels[..., None], 3, axis=2)
     return colours.take(rows, axis=0)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W] in mm and the crop's corner, if known."""
-
-    name: str
-    rgb: Bytes
-    depth: Depth
-    corner: tuple[int, int] | None = None
-
-
-_HOLE = np.array([255, 0, 160], np.uint8)
-_PAPER, _INK, _FAINT = (250, 250, 248), (28, 28, 30), (120, 120, 124)
-
-
-def _panels(frame: Preview, encoding: DepthEncoding) -> tuple[Bytes, ...]:
-    """RGB; depth with its holes marked (near is bright); the same filled; encoded. Each [SIZE, SIZE, 3]."""
-    grey = 255 - resize_depth(scale_depth(fill_holes(frame.depth)))[..., None].repeat(3, axis=2)
-    marked = np.where(resize_depth(frame.depth)[..., None] == 0, _HOLE, grey)
-    return resize_rgb(frame.rgb), marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
-
-
-def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") -> Image.Image:
-    """Every frame as RGB, raw depth with holes marked, filled and encoded depth, captioned; up to eight a column."""
-    gap, caption, header, margin = 6, 24, 30, 18
-    titles = ("RGB", "depth, holes marked", "holes filled", {"jet": "jet: near is red"}.get(encoding, encoding))
-    blocks = max(1, -(-len(frames) // 8))
-    tall = max(1, -(-len(frames) // blocks))
-    block_width = len(titles) * (SIZE + gap) - gap
-    sheet = Image.new(
-        "RGB",
-        (2 * margin + blocks * (block_width + 2 * margin) - 2 * margin, 2 * margin + header + tall * (SIZE + caption)),
-        _PAPER,
-    )
-    draw = ImageDraw.Draw(sheet)
-    small, bold = ImageFont.load_default(12), ImageFont.load_default(13)
-    for block in range(blocks):
-        for column, title in enumerate(titles):
-            x = margin + block * (block_width + 2 * margin) + column * (SIZE + gap)
-            draw.text((x, margin), title, _INK, bold)
-    for number, frame in enumerate(frames):
-        block, row = divmod(number, tall)
-        left, top = margin + block * (block_width + 2 * margin), margin + header + row * (SIZE + caption)
-        for column, panel in enumerate(_panels(frame, encoding)):
-            sheet.paste(Image.fromarray(panel), (left + column * (SIZE + gap), top))
-        height, width = frame.depth.shape
-        valid = frame.depth[frame.depth > 0]
-        text = f"{frame.name}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
-        if valid.size:
-            text += f"   {valid.min()}..{valid.max()} mm"
-        if (flaw := depth_flaw(frame.depth)) is not None:
-            text += f"   ({flaw})"
-        draw.text((left, top + SIZE + 3), text, _FAINT, small)
-    return sheet

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.datasets import washington
+from pipeline.datasets.locations import ARCHIVE, raw_folder
 from pipeline.datasets.washington import Frame, Index
 from pipeline.datasets.washington_splits import trials_of
-from pipeline.images.depth import Preview, contact_sheet, depth_flaw, encode_depth, resize_rgb
+from pipeline.images.contact_sheet import Preview, contact_sheet
+from pipeline.images.depth import depth_flaw, encode_depth
+from pipeline.images.resize import resize_rgb
 from pipeline.images.store import (
     INDEX,
     Entry,
@@ -32,48 +35,18 @@ from pipeline.images.store import (
     write_object,
 )
 from pipeline.runtime.cluster import check, run_tasks
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.runtime.interrupts import Stop, stop_requests
-from pipeline.runtime.leases import claim
+from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
-REAL, SAMPLE = "rgbd", "rgbd-sample"
-DATASETS = (REAL, SAMPLE)
-ARCHIVE = "washington-rgbd"  # the manifest of the real data's archive
+
+
 PREVIEW_FRAMES = 16
 _LISTED = 10  # of many similar warnings, how many are told one by one
 
 Progress = Callable[[int, int], None]
-
-
-def raw_folder(dataset: str, root: Path) -> Path:
-    """The folder of category folders of a data set.
-
-    `rgbd` is looked for in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
-    `$MMSSL_DATA/rgbd` and `$MMSSL_DATA/washington-rgbd`; `rgbd-sample` in `raw/rgbd-sample`.
-
-    Raises:
-        UsageError: no such data set.
-        DataError: it is in none of these places; they are named.
-    """
-    if dataset not in DATASETS:
-        raise UsageError(f"there is no RGB-D data set '{dataset}'", f"data sets: {', '.join(DATASETS)}")
-    raw = root / "raw"
-    if dataset == SAMPLE:
-        places = [raw / SAMPLE]
-        hint = "`mmssl data sample` renders it"
-    else:
-        shared = os.environ.get("MMSSL_DATA")
-        beside = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
-        places = [raw / "rgbd-dataset", raw / "rgbd-dataset_eval", raw / ARCHIVE / "unpacked", raw / ARCHIVE, *beside]
-        hint = washington.FETCH_HINT
-    for place in places:
-        try:
-            return washington.find_dataset(place)
-        except DataError:
-            continue
-    raise DataError(f"there is no data set {dataset}: looked in {', '.join(map(str, places))}", hint)
 
 
 def store_folder(dataset: str, root: Path, settings: ImageSettings) -> Path:
@@ -131,7 +104,7 @@ def preprocess(
 
     Raises:
         DataError: there is no data set, an object has no readable frame, or a frame lacks what the encoding needs.
-        ClaimedError: another process is making this store.
+        LeasedError: another process is making this store.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the objects that were finished are kept.
     """
@@ -148,7 +121,7 @@ def preprocess(
     with stop_requests() as stop, ExitStack() as stack:
         headers = _existing(folder, settings, stamps, strict, stop, _log.debug)
         if len(headers) < len(stamps):
-            stack.enter_context(claim(folder, folders=True))
+            stack.enter_context(lease(folder, folders=True))
             missing = {name: stamp for name, stamp in stamps.items() if name not in headers}
             headers |= _existing(folder, settings, missing, strict, stop, _log.warning)  # others may have made some
         tasks = {name: (name, frames, settings, strict) for name, frames in objects.items() if name not in headers}

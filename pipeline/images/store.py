@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.images.depth import SIZE, Bytes, DepthEncoding
+from pipeline.images.depth import DepthEncoding
+from pipeline.images.resize import SIZE, Bytes
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, write_atomically

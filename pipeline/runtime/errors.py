@@ -29,7 +29,7 @@ class StorageError(MmsslError):
     """The disk refused: full, read-only, or no permission."""
 
 
-class ClaimedError(MmsslError):
+class LeasedError(MmsslError):
     """Another process is writing the same output."""
 
 

@@ -1,11 +1,11 @@
 """One process at a time writes an output: a run's folder, an image store, a feature file.
 
-A claim is a small file with a name of its own, beside the output or in its folder, made before work begins and removed
-after it. Whoever finds the claim of another process that lives withdraws. Of two that ask at once, each sees the
+A lease is a small file with a name of its own, beside the output or in its folder, made before work begins and removed
+after it. Whoever finds the lease of another process that lives withdraws. Of two that ask at once, each sees the
 other's, for each looks after it has made its own; both withdraw and ask again a random moment later.
 
 Whether the holder lives is looked up where it runs in the same place (its number, and when it began). Of a process of
-another host only its heartbeat is seen: a counter in the claim, written every few seconds. Who does not see it move for
+another host only its heartbeat is seen: a counter in the lease, written every few seconds. Who does not see it move for
 `LEASE_SECONDS` of its own steady clock takes the holder for dead. No clock is compared with another, no file is locked:
 storage on which a new file and its bytes are seen by others, once closed or flushed, is enough.
 """
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from pipeline.runtime.errors import ClaimedError
+from pipeline.runtime.errors import LeasedError
 from pipeline.runtime.files import storage_error, sweep
 from pipeline.runtime.processes import Process, host, this_process
 
@@ -40,7 +40,7 @@ Wait = Callable[[], None]  # called while another process is waited for; raises 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a claim's file says."""
+    """What a lease's file says."""
 
     path: Path
     process: Process | None  # None where the file is empty or cut short: its maker died, or is about to write it
@@ -52,13 +52,13 @@ class Holder:
         return f"{who} on {self.host}"
 
 
-class Claim:
+class Lease:
     """The outputs that this process holds."""
 
     def __init__(self) -> None:
         self.files: dict[Path, int] = {}
         self.lost: Path | None = None
-        self.silent: set[Process] = set()  # of other places, found dead while asking: no need to wait for each claim
+        self.silent: set[Process] = set()  # of other places, found dead while asking: no need to wait for each lease
         self._over = Event()
         self._lock = Lock()  # a descriptor is not closed, and given to another file, while the heartbeat writes to it
         self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -66,17 +66,17 @@ class Claim:
     def check(self) -> None:
         """
         Raises:
-            ClaimedError: the claim was taken away, for this process had been silent for too long.
+            LeasedError: the lease was taken away, for this process had been silent for too long.
         """
         if self.lost is not None:
-            raise ClaimedError(
+            raise LeasedError(
                 f"{self.lost} is gone: this process was silent for so long that another one may have gone on with its "
                 "work",
                 "the same command waits for the other one, or goes on from there",
             )
 
     def add(self, path: Path) -> None:
-        """Makes the file of a claim."""
+        """Makes the file of a lease."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -125,7 +125,7 @@ class Claim:
 
 
 @contextmanager
-def claim(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> Iterator[Claim]:
+def lease(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> Iterator[Lease]:
     """This process alone writes the outputs within the block; what dead processes left unfinished there is removed.
 
     Args:
@@ -133,15 +133,15 @@ def claim(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> It
         wait: with it, another process is waited for until it ends; without it, it is an error.
 
     Raises:
-        ClaimedError: another process that lives holds one of them; it is named.
+        LeasedError: another process that lives holds one of them; it is named.
         StorageError: the disk is full, read-only, or refuses.
     """
-    held = Claim()
+    held = Lease()
     places = [(output, output if folders else output.parent, "" if folders else output.name) for output in outputs]
     new = [place for _, place, _ in places if folders and not place.exists()]
     try:
         for output, place, name in places:
-            _ask(held, output, place, name, wait)
+            _acquire(held, output, place, name, wait)
             sweep(place, f".{glob.escape(name)}.*.partial" if name else ".*.partial", others=True)
         yield held
     finally:
@@ -151,14 +151,14 @@ def claim(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> It
                 place.rmdir()
 
 
-def _ask(held: Claim, output: Path, place: Path, name: str, wait: Wait | None) -> None:
+def _acquire(held: Lease, output: Path, place: Path, name: str, wait: Wait | None) -> None:
     seen: set[Path] = set()
     while True:
-        mine = place / f".{name}{'.' * bool(name)}{uuid.uuid4().hex}.claim"
+        mine = place / f".{name}{'.' * bool(name)}{uuid.uuid4().hex}.lease"
         held.add(mine)
         try:
             live = next(
-                (other for other in _claims(place, name) if other.path != mine and not _dead(other, held.silent)), None
+                (other for other in _leases(place, name) if other.path != mine and not _dead(other, held.silent)), None
             )
         except BaseException:
             held.remove(mine)
@@ -170,19 +170,19 @@ def _ask(held: Claim, output: Path, place: Path, name: str, wait: Wait | None) -
         holds = live.path in seen or len(seen) > _ASK_AGAIN
         seen.add(live.path)
         if holds and wait is None:
-            raise ClaimedError(
+            raise LeasedError(
                 f"{output} is being written by {live}", "wait until it is done, or stop it; then give the command again"
             )
         if holds and wait is not None:
             _log.info("waiting for %s, which is writing %s", live, output)
-            while any(not _dead(other, held.silent) for other in _claims(place, name)):
+            while any(not _dead(other, held.silent) for other in _leases(place, name)):
                 wait()
                 time.sleep(_POLL)
         time.sleep(random.SystemRandom().uniform(0.1, 0.3))
 
 
 def _dead(other: Holder, silent: set[Process]) -> bool:
-    """Whether the holder of a claim has ended; then its claim is removed. Waits for a heartbeat where that decides.
+    """Whether the holder of a lease has ended; then its lease is removed. Waits for a heartbeat where that decides.
 
     Args:
         silent: processes for whose heartbeat someone has waited in vain; added to.
@@ -202,12 +202,12 @@ def _dead(other: Holder, silent: set[Process]) -> bool:
                 return _dead(now, silent) if here else False
             if not told and time.monotonic() - begun > BEAT_SECONDS:
                 told = True
-                _log.info("%s claims %s; waiting up to %.0f s for a sign of life", other, other.path, LEASE_SECONDS)
+                _log.info("%s holds %s; waiting up to %.0f s for a sign of life", other, other.path, LEASE_SECONDS)
             time.sleep(min(_POLL, BEAT_SECONDS / 4))
         if other.process is not None:
             silent.add(other.process)
     if gone:
-        _log.info("%s has ended; its claim is removed", other)
+        _log.info("%s has ended; its lease is removed", other)
         try:
             other.path.unlink(missing_ok=True)
         except OSError as error:
@@ -215,19 +215,19 @@ def _dead(other: Holder, silent: set[Process]) -> bool:
     return gone
 
 
-def forget_dead(folder: Path) -> None:
-    """Removes the claims in a folder whose processes ran here and have ended: also of outputs that are done."""
-    for path in folder.glob(".*.claim"):
+def remove_stale(folder: Path) -> None:
+    """Removes the leases in a folder whose processes ran here and have ended: also of outputs that are done."""
+    for path in folder.glob(".*.lease"):
         holder = _read(path)
         if holder is not None and holder.process is not None and holder.process.place == this_process().place:
             _dead(holder, set())
 
 
-def _claims(place: Path, name: str) -> Sequence[Holder]:
+def _leases(place: Path, name: str) -> Sequence[Holder]:
     found = []
     for entry in sorted(os.listdir(place)):
-        before, dot, _ = entry.removesuffix(".claim").rpartition(".")
-        if entry.endswith(".claim") and dot and before == (f".{name}" if name else ""):
+        before, dot, _ = entry.removesuffix(".lease").rpartition(".")
+        if entry.endswith(".lease") and dot and before == (f".{name}" if name else ""):
             holder = _read(place / entry)
             if holder is not None:
                 found.append(holder)

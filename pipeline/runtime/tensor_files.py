@@ -22,21 +22,21 @@ MEND = "delete it and run the same command: it starts from the beginning"
 
 
 @dataclass(frozen=True)
-class State:
+class TensorFile:
     """Tensors by name, and the plain values beside them."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
 
-def write_state(path: Path, state: State) -> None:
-    """Writes a state; tensors that lie on the CPU already are not copied.
+def write_tensor_file(path: Path, file: TensorFile) -> None:
+    """Writes a file; tensors that lie on the CPU already are not copied.
 
     Raises:
         StorageError: the disk is full or refuses; what stood at `path` is untouched.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-    values = json.dumps(state.values, sort_keys=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in file.tensors.items()}
+    values = json.dumps(file.values, sort_keys=True)
     metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
     with atomic_path(path) as temporary:
         # safetensors writes to a file `.tmpXXXXXX` beside its target, of which nobody would know whose it was.
@@ -54,8 +54,8 @@ def write_state(path: Path, state: State) -> None:
             shutil.rmtree(own, ignore_errors=True)
 
 
-def read_state(path: Path) -> State:
-    """What `write_state` wrote.
+def read_tensor_file(path: Path) -> TensorFile:
+    """What `write_tensor_file` wrote.
 
     Raises:
         DataError: the file is missing, damaged or no such file; nothing of it is used then.
@@ -74,7 +74,7 @@ def read_state(path: Path) -> State:
         raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
     if _digest(tensors, values) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
-    return State(tensors, json.loads(values))
+    return TensorFile(tensors, json.loads(values))
 
 
 def _digest(tensors: Mapping[str, Tensor], values: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.images.depth import CENTRE, FOCAL
+from pipeline.datasets.washington import CENTRE, FOCAL
 from pipeline.sample.solids import Solid
 
 Floats = npt.NDArray[np.float32]

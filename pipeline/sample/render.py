@@ -22,7 +22,7 @@ from pipeline.datasets.washington import EVERY, VIDEOS
 from pipeline.datasets.washington_splits import TRIALS_FILE, write_trials
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, storage_error, write_atomically
-from pipeline.runtime.leases import claim
+from pipeline.runtime.leases import lease
 from pipeline.sample.ray_caster import Colour, Paint, Shot, View, shoot
 from pipeline.sample.solids import Solid, box, brim, handle, lathe, union
 
@@ -266,13 +266,13 @@ def render(
     Raises:
         UsageError: a setting is out of range.
         DataError: another data set is there; it is never overwritten.
-        ClaimedError: another process is rendering it.
+        LeasedError: another process is rendering it.
         StorageError: the disk is full or refuses.
     """
     settings = Settings(categories, objects_per_category, views, seed)
     folder = root / "rgbd-dataset"
     if not folder.exists():
-        with claim(folder):
+        with lease(folder):
             if not folder.exists():
                 _render(settings, folder, progress)
     if settings_of(folder) != asdict(settings):

@@ -27,7 +27,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class Header:
-    """All that the root's attributes say, and the widths; `digest` is None where it is not recorded."""
+    """What the root's attributes say, and the widths; `digest` and `preset` are None where not recorded."""
 
     dataset: str
     split: int | None
@@ -35,6 +35,7 @@ class Header:
     modalities: tuple[Modality, ...]
     digest: str | None
     provenance: dict[str, Any]
+    preset: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """What a command left behind."""
 
     code: int
@@ -35,7 +35,7 @@ class Outcome:
         return next(line for line in self.err.splitlines() if line.startswith("error: "))
 
 
-Command = Callable[..., Outcome]
+Command = Callable[..., ExperimentResult]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.setenv("MMSSL_ROOT", str(tmp_path / "workspace"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: object) -> Outcome:
+    def run(*arguments: object) -> ExperimentResult:
         handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
         loggers = {name: logging.getLogger(name).handlers for name in ("mmssl", "pipeline", "trainer")}
         monkeypatch.setattr(sys, "argv", ["mmssl", *map(str, arguments)])
@@ -59,7 +59,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
             for name, own in loggers.items():  # the command's handlers write to a stream that ends with the test
                 logging.getLogger(name).handlers = own
         said = capsys.readouterr()
-        return Outcome(int(exit_.value.code or 0), said.out, said.err)
+        return ExperimentResult(int(exit_.value.code or 0), said.out, said.err)
 
     return run
 

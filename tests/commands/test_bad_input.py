@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from commands.conftest import Command, Outcome
+from commands.conftest import Command, ExperimentResult
 from commands.test_train import SMALL
 
 from pipeline.datasets.digits import build
@@ -23,7 +23,7 @@ def shard(tmp_path: Path) -> Path:
     return build("hm-digits", tmp_path, tmp_path / "raw")
 
 
-def refused(outcome: Outcome, code: int, *words: object) -> None:
+def refused(outcome: ExperimentResult, code: int, *words: object) -> None:
     assert outcome.code == code, outcome.err
     assert "Traceback" not in outcome.err
     assert outcome.out == ""

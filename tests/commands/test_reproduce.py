@@ -42,19 +42,19 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     assert "REDUCED" in Path("out/table2.md").read_text()
 
     # A process that was killed when all was done, but for its claim.
-    left = f"Claim().add(Path('out/.table2.json.{'0' * 32}.claim')); os._exit(9)"
+    left = f"Lease().add(Path('out/.table2.json.{'0' * 32}.lease')); os._exit(9)"
     subprocess.run(
         [
             sys.executable,
             "-c",
-            f"import os; from pathlib import Path; from pipeline.runtime.leases import Claim; {left}",
+            f"import os; from pathlib import Path; from pipeline.runtime.leases import Lease; {left}",
         ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert list(Path("out").glob(".*.claim"))
+    assert list(Path("out").glob(".*.lease"))
     again = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--json")
     assert "0 runs to train" in again.err
-    assert not list(Path("out").glob(".*.claim"))
+    assert not list(Path("out").glob(".*.lease"))
     assert again.json[0]["blocks"] == found["blocks"]  # type: ignore[index]
 
 

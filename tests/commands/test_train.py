@@ -83,8 +83,8 @@ def test_evaluate_scores_a_run_anew_from_its_weights(mmssl: Command, small_kl: P
     (run,) = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 2, "--json").json  # type: ignore[misc]
     (again,) = mmssl("evaluate", run["folder"], "--json").json  # type: ignore[misc]
     for old, new in zip(run["result"]["scores"], again["scores"], strict=True):
-        assert {k: new[k] for k in ("given", "means", "accuracy")} == {
-            k: old[k] for k in ("given", "means", "accuracy")
+        assert {k: new[k] for k in ("given", "completion", "accuracy")} == {
+            k: old[k] for k in ("given", "completion", "accuracy")
         }
         assert new["nll"] == pytest.approx(old["nll"], rel=1e-5)
     assert again["elbo"] == pytest.approx(run["result"]["elbo"], rel=1e-5)
@@ -130,7 +130,8 @@ def test_modality_restricts_what_a_model_sees(mmssl: Command) -> None:
 def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mmssl: Command, small_kl: Path) -> None:
     import numpy as np
 
-    from pipeline.shards.shard import Modality, PartData, write_shard
+    from pipeline.shards.shard import Modality
+    from pipeline.shards.writing import PartData, write_shard
 
     rng = np.random.default_rng(0)
 

@@ -15,7 +15,8 @@ from faults.zygote import ROOT, Zygote
 sys.path.append(str(ROOT / "tests" / "pipeline"))
 from rgbd_frames import contents, write_frames
 
-from pipeline.shards.shard import Modality, write_shard
+from pipeline.shards.shard import Modality
+from pipeline.shards.writing import write_shard
 
 FULL = os.environ.get("MMSSL_FAULTS") == "full"
 _counts: Counter[str] = Counter()

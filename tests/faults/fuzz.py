@@ -35,12 +35,13 @@ from pipeline.features.split_modality import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
-from pipeline.runtime.tensor_files import State, read_state, write_state
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer.reporting.comparison import read_outcome
+from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
+from trainer.reporting.comparison import read_result
 from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import build as settings_from
-from trainer.settings.run_settings import read_toml
+from trainer.settings.sources import read_toml
 from trainer.training.run_folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,9 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
     pixels = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     images = ObjectImages("cup_1", ("cup_1_1_1", "cup_1_1_2", "cup_1_1_3"), pixels, pixels, {}, {})
     header = write_object(folder / "object.h5", images, ImageSettings(size=32), "stamp")
-    write_state(folder / "state.safetensors", State({"a": torch.ones(3), "b": torch.zeros(2, 2)}, {"step": 3}))
+    write_tensor_file(
+        folder / "state.safetensors", TensorFile({"a": torch.ones(3), "b": torch.zeros(2, 2)}, {"step": 3})
+    )
     ImageStore.finish(folder, StoreIndex(
         dataset="rgbd", source={"manifest": "x"}, settings=ImageSettings(size=32), versions=({"numpy": "2"},),
         trials=({"cup": 1},), objects={"cup_1": {"ids": header.ids, "digest": header.digest}},  # type: ignore[dict-item]
@@ -95,7 +98,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
     metrics = b"epoch,J,accuracy x\n1,-3.5,0.5\n2,-2.5,0.6\n"
     result = {
         "elbo": -3.0,
-        "scores": [{"given": "x", "means": "zeros", "accuracy": 0.5, "nll": 1.0, "ece": 0.1, "count": 6}],
+        "scores": [{"given": "x", "completion": "zeros", "accuracy": 0.5, "nll": 1.0, "ece": 0.1, "count": 6}],
     }
     outcome = {"name": "table", "title": "a table", "notes": ["reduced"], "settings": {"a": 1}}
 
@@ -129,7 +132,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("shard", good("shard.h5"), "shard.h5", verify_shard),
         ("image-store file", good("object.h5"), "object.h5", verify_object),
         ("feature file", good("object.h5"), "unit.h5", read_recipe),
-        ("state", good("state.safetensors"), "state.safetensors", read_state),
+        ("state", good("state.safetensors"), "state.safetensors", read_tensor_file),
         ("image-store index", good("index.json"), "index.json", lambda path: ImageStore.open(path.parent)),
         ("manifest", manifest, "manifest.toml", lambda path: settings_of(Manifest, **read_toml(path))),
         ("settings in TOML", toml.encode(), "settings.toml", lambda path: settings_from(read_toml(path))),
@@ -137,7 +140,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("metrics", metrics, "metrics.csv", in_run(Run.metrics)),
         ("result", json.dumps(result).encode(), "result.json", in_run(Run.result)),
         ("provenance", b'{"shard": "x", "a": [1, 2]}', "provenance.json", in_run(Run.provenance)),
-        ("outcome", json.dumps(outcome).encode(), "outcome.json", read_outcome),
+        ("outcome", json.dumps(outcome).encode(), "outcome.json", read_result),
         ("archive", good("a.zip"), "a.zip", unpack),
         ("RGB frame", good("rgb.png"), "rgb.png", frame),
         ("depth frame", good("depth.png"), "depth.png", frame),

@@ -25,6 +25,7 @@ def prepare() -> None:
     from pipeline.features import fine_tuning as features
     from pipeline.features import vgg
     from trainer.training import loop as training
+    from trainer.training.step import Step
 
     used = os.environ.get("MMSSL_TEST_USED")
     left = iter(range(int(os.environ.get("MMSSL_TEST_STICKS", "1000000"))))
@@ -47,13 +48,13 @@ def prepare() -> None:
     vgg.vgg16 = TinyVgg
     washington.read_frame = marked(sticks)
     features.seed_of = marked(features.seed_of)
-    training.Step.__call__ = marked(training.Step.__call__)  # type: ignore[method-assign]
+    Step.__call__ = marked(Step.__call__)  # type: ignore[method-assign]
     slow = float(os.environ.get("MMSSL_TEST_SLOW", "0"))
     if slow:
         features._CHECKPOINT_SECONDS = 0.0
         training.CHECKPOINT_SECONDS = 0
         slow_down(features, "seed_of", slow)
-        slow_down(training.Step, "__call__", slow)
+        slow_down(Step, "__call__", slow)
 
 
 def dask_setup(worker: object) -> None:  # noqa: ARG001

@@ -15,21 +15,21 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime import leases as claims
-from pipeline.runtime.errors import ClaimedError, StorageError
-from pipeline.runtime.leases import claim
+from pipeline.runtime.errors import LeasedError, StorageError
+from pipeline.runtime.leases import lease
 from pipeline.runtime.processes import Process, host, this_process
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.runtime.leases import claim
-from pipeline.runtime.errors import ClaimedError
+from pipeline.runtime.leases import lease
+from pipeline.runtime.errors import LeasedError
 try:
-    with claim(*map(Path, sys.argv[2:]), folders=sys.argv[1] == "folder"):
+    with lease(*map(Path, sys.argv[2:]), folders=sys.argv[1] == "folder"):
         print("held", flush=True)
         time.sleep(60)
-except ClaimedError as error:
+except LeasedError as error:
     print(error)
 """
 ELSEWHERE = Process("0123456789ab", 42, 7)
@@ -57,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def foreign(place: Path, process: object = ELSEWHERE) -> Path:
     """A claim as another host would have made it."""
-    path = place / ".0a1b.claim"
+    path = place / ".0a1b.lease"
     path.write_text(json.dumps({"process": str(process), "host": "faraway"}) + "\n000000000000")
     return path
 
@@ -88,30 +88,30 @@ def test_the_second_is_told_who_holds_it_and_a_killed_ones_claim_does_not_block(
     output = tmp_path / "output"
     first = hold(kind, output)
     with (
-        pytest.raises(ClaimedError, match=f"output is being written by process {first.pid} on {host()}") as caught,
-        claim(output, folders=kind == "folder"),
+        pytest.raises(LeasedError, match=f"output is being written by process {first.pid} on {host()}") as caught,
+        lease(output, folders=kind == "folder"),
     ):
         pass
     assert "then give the command again" in str(caught.value.hint)
-    with claim(tmp_path / "output2", folders=kind == "folder"):
+    with lease(tmp_path / "output2", folders=kind == "folder"):
         pass
     end(first)
-    left = list(tmp_path.rglob("*.claim"))
+    left = list(tmp_path.rglob("*.lease"))
     assert len(left) == 1
     unfinished = (output if kind == "folder" else tmp_path) / f".output.{ELSEWHERE}.partial"
     unfinished.write_bytes(b"of another host, which held it before")
-    with claim(output, folders=kind == "folder"):
-        assert left != list(tmp_path.rglob("*.claim"))
+    with lease(output, folders=kind == "folder"):
+        assert left != list(tmp_path.rglob("*.lease"))
         assert not unfinished.exists()
-    assert not list(tmp_path.rglob("*.claim"))
-    with claim(tmp_path / "new", folders=True):
+    assert not list(tmp_path.rglob("*.lease"))
+    with lease(tmp_path / "new", folders=True):
         assert (tmp_path / "new").is_dir()
     assert not (tmp_path / "new").exists(), "a folder that the claim made, and in which nothing was written"
 
 
 def test_a_number_that_another_process_has_now_is_a_dead_ones(tmp_path: Path) -> None:
     path = foreign(tmp_path, replace(this_process(), start=this_process().start - 1))
-    with claim(tmp_path, folders=True):
+    with lease(tmp_path, folders=True):
         assert not path.exists()
     assert tmp_path.exists()
 
@@ -120,7 +120,7 @@ def test_a_process_that_has_ended_and_waits_to_be_read_is_dead(tmp_path: Path) -
     first = hold("folder", tmp_path)
     os.kill(first.pid, signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
-    with claim(tmp_path, folders=True):
+    with lease(tmp_path, folders=True):
         pass
     first.communicate()
 
@@ -128,8 +128,8 @@ def test_a_process_that_has_ended_and_waits_to_be_read_is_dead(tmp_path: Path) -
 @pytest.mark.usefixtures("quick")
 def test_a_heart_that_beats_on_another_host_is_alive(alive: Path) -> None:
     with (
-        pytest.raises(ClaimedError, match="is being written by process 42 on faraway"),
-        claim(alive.parent, folders=True),
+        pytest.raises(LeasedError, match="is being written by process 42 on faraway"),
+        lease(alive.parent, folders=True),
     ):
         pass
     assert alive.exists()
@@ -142,7 +142,7 @@ def test_a_heart_that_stands_still_is_a_dead_ones(content: str | None, tmp_path:
     if content is not None:  # its maker died in the middle of writing it
         path.write_text(content)
     begun = time.monotonic()
-    with claim(tmp_path, folders=True):
+    with lease(tmp_path, folders=True):
         assert not path.exists()
     assert time.monotonic() - begun > 0.6
 
@@ -152,11 +152,11 @@ def test_no_clock_decides_who_is_alive(alive: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "time", lambda: random.SystemRandom().uniform(0, 4e9))
     for when in (0, 4_000_000_000):
         os.utime(alive, (when, when))
-        with pytest.raises(ClaimedError), claim(alive.parent, folders=True):
+        with pytest.raises(LeasedError), lease(alive.parent, folders=True):
             pass
     over = foreign(alive.parent / "elsewhere") if (alive.parent / "elsewhere").mkdir() is None else alive
     os.utime(over, (4_000_000_000, 4_000_000_000))
-    with claim(over.parent, folders=True):
+    with lease(over.parent, folders=True):
         assert not over.exists()
 
 
@@ -170,38 +170,38 @@ def test_waiting_ends_when_the_holder_does(tmp_path: Path) -> None:
         if len(waited) == 2:
             end(first)
 
-    with claim(tmp_path / "archive.zip", wait=wait):
+    with lease(tmp_path / "archive.zip", wait=wait):
         assert len(waited) >= 2
 
 
 @pytest.mark.usefixtures("quick")
 def test_who_was_silent_for_too_long_learns_that_the_claim_is_gone(tmp_path: Path) -> None:
-    with claim(tmp_path, folders=True) as held:
+    with lease(tmp_path, folders=True) as held:
         held.check()
         (path,) = held.files
         path.unlink()
         deadline = time.monotonic() + 5
         while held.lost is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        with pytest.raises(ClaimedError, match="was silent for so long"):
+        with pytest.raises(LeasedError, match="was silent for so long"):
             held.check()
 
 
 ASK = """
 import os, sys, time
 from pathlib import Path
-from pipeline.runtime.leases import claim
-from pipeline.runtime.errors import ClaimedError
+from pipeline.runtime.leases import lease
+from pipeline.runtime.errors import LeasedError
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with claim(folder, folders=True):
+    with lease(folder, folders=True):
         os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # two at once would fail here
         time.sleep(2.5)
         inside.unlink()
     print("did it")
-except ClaimedError:
+except LeasedError:
     print("refused")
 """
 
@@ -229,7 +229,7 @@ def test_of_several_that_ask_at_once_one_gets_it(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StorageError, match="the disk is read-only"), claim(small_disk / "run", folders=True):
+    with pytest.raises(StorageError, match="the disk is read-only"), lease(small_disk / "run", folders=True):
         pass
-    with pytest.raises(StorageError, match="the disk is read-only"), claim(small_disk / "file.h5"):
+    with pytest.raises(StorageError, match="the disk is read-only"), lease(small_disk / "file.h5"):
         pass

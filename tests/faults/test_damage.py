@@ -16,12 +16,12 @@ import pytest
 from faults.conftest import Stage, count
 
 from pipeline.features.fine_tuning import FeatureSettings
-from pipeline.features.split_modality import Unit, is_there, read_recipe, read_rows
+from pipeline.features.split_modality import ExtractionTask, is_there, read_recipe, read_rows
 from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading
-from pipeline.runtime.tensor_files import read_state
+from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.shards.shard import Shard
 
 Tally = Callable[..., None]
@@ -75,7 +75,7 @@ def store_open(path: Path) -> Any:
 
 
 def state_read(path: Path) -> Any:
-    state = read_state(path)
+    state = read_tensor_file(path)
     tensors = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in state.tensors.items()}
     return tensors, state.values
 
@@ -201,7 +201,9 @@ def unit(stages: dict[str, Stage], tmp_path: Path) -> Any:
     path = tmp_path / "unit.h5"
     path.write_bytes(stages["extract"].end["features/rgbd-64/split-0-rgb.h5"])
     recipe, settings = read_recipe(path), FeatureSettings()
-    made = Unit(tmp_path, path, 0, "rgb", 3, (), np.zeros(0, np.int64), settings, Weights("random"), "cpu", recipe)
+    made = ExtractionTask(
+        tmp_path, path, 0, "rgb", 3, (), np.zeros(0, np.int64), settings, Weights("random"), "cpu", recipe
+    )
     with h5py.File(path) as file:
         return made, file["id"].asstr()[...].tolist()
 

@@ -45,7 +45,7 @@ def test_a_full_disk(
     refused(zygote, stage, root, log, "the disk is full")
     after = contents(root)
     assert before == {name: after[name] for name in before}
-    assert not [name for name in after if name.endswith((".partial", ".claim"))]
+    assert not [name for name in after if name.endswith((".partial", ".lease"))]
     for made in after.keys() - before.keys():  # what was finished before is whole
         if made in stage.end:
             assert after[made] == stage.end[made] or "metrics" in made

@@ -191,6 +191,6 @@ def test_a_host_is_lost_in_extract_and_another_in_reproduce(
         lost.lose()
         assert process.wait(timeout=400) == 0, log.read_text()
         assert without_places(stage.made(root)) == stage.end
-        assert not list(root.rglob(".*.claim"))
+        assert not list(root.rglob(".*.lease"))
         assert "Traceback" not in log.read_text()
         tally(f"{name} on three hosts, one lost in the midst of it: byte for byte as one process's")

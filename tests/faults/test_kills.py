@@ -27,7 +27,7 @@ def ends_right(zygote: Zygote, stage: Stage, root: Path) -> None:
     assert zygote.run(*stage.arguments(root), log=log) == 0, log.read_text()
     assert stage.made(root) == stage.end
     assert not list(root.rglob(".*.partial"))
-    assert not list(root.rglob(".*.claim"))
+    assert not list(root.rglob(".*.lease"))
     assert "Traceback" not in log.read_text()
 
 
@@ -91,7 +91,7 @@ def test_two_at_once(name: str, zygote: Zygote, stages: dict[str, Stage], tmp_pa
     root = stage.workspace(tmp_path / "root")
     first = zygote.start(*stage.arguments(root), log=root / "log", slow=0.05)
     deadline = time.monotonic() + 30
-    while not list(root.rglob("*.claim")) and time.monotonic() < deadline:
+    while not list(root.rglob("*.lease")) and time.monotonic() < deadline:
         time.sleep(0.005)
     second = tmp_path / "second"
     assert zygote.run(*stage.arguments(root), log=second) == 1

@@ -24,7 +24,7 @@ from pipeline.datasets.washington import Frame, read_frame
 from pipeline.features.vgg import Weights, make_network
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
-from pipeline.runtime.tensor_files import read_state
+from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.shards.shard import Shard
 
 FORBIDDEN = {
@@ -72,7 +72,7 @@ class Evil:
 def test_a_pickle_by_any_name_runs_nothing(name: str, tmp_path: Path) -> None:
     path, place = tmp_path / name, tmp_path / "it ran"
     torch.save({"features.0.weight": Evil(place)}, path)
-    readers: dict[str, Callable[[Path], object]] = {"shard.h5": Shard.open, "state.safetensors": read_state}
+    readers: dict[str, Callable[[Path], object]] = {"shard.h5": Shard.open, "state.safetensors": read_tensor_file}
     read = readers.get(name, lambda path: make_network(Weights(name, "0" * 64, path), 3, 0, torch.device("cpu")))
     with pytest.raises(DataError, match=str(path)):
         read(path)
@@ -141,7 +141,7 @@ import resource, sys
 from pathlib import Path
 from pipeline.runtime.errors import DataError
 from pipeline.shards.shard import Shard
-from pipeline.runtime.tensor_files import read_state
+from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.datasets.washington import Frame, read_frame
 
 def frame(path):
@@ -149,7 +149,7 @@ def frame(path):
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in map(Path, sys.argv[1:]):
-    read = {".h5": Shard.open, ".png": frame, ".safetensors": read_state}[path.suffix]
+    read = {".h5": Shard.open, ".png": frame, ".safetensors": read_tensor_file}[path.suffix]
     try:
         read(path)
     except DataError as error:
@@ -251,7 +251,7 @@ def test_a_state_whose_header_lies_takes_no_memory(tmp_path: Path) -> None:
         for length in (len(header), 2**31, 2**63):
             path.write_bytes(struct.pack("<Q", length) + header)
             with pytest.raises(DataError, match="is damaged, or no file of mmssl's"):
-                read_state(path)
+                read_tensor_file(path)
 
 
 def test_only_png_is_decoded(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_only_png_is_decoded(tmp_path: Path) -> None:
 
 
 def test_deeply_nested_json_and_toml(tmp_path: Path) -> None:
-    from trainer.settings.run_settings import read_toml
+    from trainer.settings.sources import read_toml
     from trainer.training.run_folder import Run
 
     (tmp_path / "settings.json").write_text("[" * 200_000)

@@ -71,6 +71,6 @@ def test_a_worker_is_killed_in_the_midst_of_a_unit(
         assert command.wait(timeout=180) == 0, (tmp_path / f"command-{number}.log").read_text()
         assert stage.made(root) == stage.end
         assert not list(root.rglob(".*.partial"))
-        assert not list(root.rglob(".*.claim"))
+        assert not list(root.rglob(".*.lease"))
         assert "Traceback" not in (tmp_path / f"command-{number}.log").read_text()
         tally("kill -9 of a Dask worker in a unit of extract: the other one does it again, bit for bit")

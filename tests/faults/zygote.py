@@ -42,11 +42,11 @@ class Zygote:
             clock: the wall clock jumps whenever it is read.
         """
         given = {"argv": list(map(str, arguments)), "log": str(log), "slow": slow, "clock": clock}
-        return int(self._ask(given))
+        return int(self._acquire(given))
 
     def wait(self, process: int, seconds: float = 120) -> int:
         """Its exit code, below 0 for a signal; one that takes longer fails the test."""
-        code = self._ask({"wait": process, "seconds": seconds})
+        code = self._acquire({"wait": process, "seconds": seconds})
         assert code is not None, f"process {process} did not end in {seconds} seconds"
         return int(code)
 
@@ -56,7 +56,7 @@ class Zygote:
     def close(self) -> None:
         self._process.communicate(timeout=30)
 
-    def _ask(self, what: dict[str, Any]) -> Any:
+    def _acquire(self, what: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(what) + "\n")
@@ -76,6 +76,7 @@ def serve() -> None:
     from trainer.jobs import train as runner
     from trainer.reporting import run_tables as report
     from trainer.training import loop as training
+    from trainer.training.step import Step
 
     assert extract
     assert preprocess
@@ -102,7 +103,7 @@ def serve() -> None:
                     training.CHECKPOINT_SECONDS = 0
                     slow_down(washington, "read_frame", what["slow"])
                     slow_down(features, "seed_of", what["slow"])
-                    slow_down(training.Step, "__call__", what["slow"])
+                    slow_down(Step, "__call__", what["slow"])
                 if what["clock"]:
                     time.time = itertools.cycle((1e9, 4e9, 5.0)).__next__
                 sys.argv = ["mmssl", *what["argv"]]

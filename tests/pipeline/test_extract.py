@@ -26,7 +26,8 @@ from pipeline.datasets.washington_splits import labelled_ids, split_frames, tria
 from pipeline.features import extract as stage
 from pipeline.features import split_modality as units
 from pipeline.features import vgg
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
+from pipeline.features.extraction import fc1
+from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import Weights, make_network
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings, ImageStore
@@ -355,11 +356,11 @@ def test_what_a_worker_leaves_that_died_of_a_unit_is_cleared_away(root, undistur
 def test_a_dead_process_leaves_no_claim_behind_where_all_was_done(root, undisturbed):
     extract(root, (0, 3))
     unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
-    die = f"import os; from pathlib import Path; from pipeline.runtime.leases import Claim; Claim().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.claim')); os._exit(9)"  # noqa: E501
+    die = f"import os; from pathlib import Path; from pipeline.runtime.leases import Lease; Lease().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.lease')); os._exit(9)"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", die], cwd=ROOT, check=False).returncode == 9
-    assert list(root.rglob(".*.claim"))
+    assert list(root.rglob(".*.lease"))
     extract(root, (0, 3))
-    assert not list(root.rglob(".*.claim"))
+    assert not list(root.rglob(".*.lease"))
     assert contents(root) == undisturbed
 
 

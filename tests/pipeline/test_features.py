@@ -13,11 +13,12 @@ from torch import nn
 from torchvision.models import vgg16
 
 from pipeline.features import vgg
-from pipeline.features.fine_tuning import FeatureSettings, fc1, fine_tune
+from pipeline.features.extraction import fc1
+from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
-from pipeline.runtime.tensor_files import State, read_state, write_state
+from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings(epochs=4, batch_size=4, learning_rate=1e-3)
@@ -286,11 +287,11 @@ def test_a_loss_that_is_not_finite_stops_it(network, tmp_path):
 
 def test_a_state_survives_a_full_disk(small_disk):
     path = small_disk / "state"
-    write_state(path, State({"a": torch.arange(5.0)}, {"step": 1}))
+    write_tensor_file(path, TensorFile({"a": torch.arange(5.0)}, {"step": 1}))
     with pytest.raises(StorageError, match="the disk is full"):
-        write_state(path, State({"a": torch.zeros(600_000)}, {"step": 2}))
-    assert read_state(path).values == {"step": 1}
-    assert torch.equal(read_state(path).tensors["a"], torch.arange(5.0))
+        write_tensor_file(path, TensorFile({"a": torch.zeros(600_000)}, {"step": 2}))
+    assert read_tensor_file(path).values == {"step": 1}
+    assert torch.equal(read_tensor_file(path).tensors["a"], torch.arange(5.0))
     assert [entry.name for entry in small_disk.iterdir()] == ["state"]
 
 

@@ -5,22 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from pipeline.datasets.washington import FOCAL
+from pipeline.images.contact_sheet import Preview, contact_sheet
 from pipeline.images.depth import (
     DEPTH_ENCODINGS,
-    FOCAL,
     JET,
-    Preview,
-    contact_sheet,
     depth_flaw,
     encode_depth,
     encode_normals,
     fill_holes,
     jet,
-    resize_depth,
-    resize_rgb,
     scale_depth,
     surface_normals,
 )
+from pipeline.images.resize import resize_depth, resize_rgb
 from pipeline.runtime.errors import UsageError
 
 DEPTHS = arrays(

@@ -20,7 +20,8 @@ from pipeline.datasets import catalogue
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.washington import index_dataset, read_frame
 from pipeline.images import preprocess as stage
-from pipeline.images.depth import encode_depth, resize_rgb
+from pipeline.images.depth import encode_depth
+from pipeline.images.resize import resize_rgb
 from pipeline.images.store import ImageSettings, ImageStore, verify_object
 from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError

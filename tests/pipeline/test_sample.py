@@ -8,7 +8,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from pipeline.datasets.washington import index_dataset, read_frame
 from pipeline.datasets.washington_splits import find_trials, labelled_ids, read_trials, split_frames, trials_of
-from pipeline.images.depth import encode_depth, fill_holes, resize_rgb, surface_normals
+from pipeline.images.depth import encode_depth, fill_holes, surface_normals
+from pipeline.images.resize import resize_rgb
 from pipeline.runtime.errors import DataError, StorageError, UsageError
 from pipeline.sample.ray_caster import Paint, View, shoot
 from pipeline.sample.render import CATEGORIES, Settings, draw_object, draw_view, render, settings_of

@@ -20,8 +20,9 @@ from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.schema import RESERVED
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.summary import describe
+from pipeline.shards.writing import PartData, write_shard
 
 MakeShard = Callable[..., Shard]
 MakePart = Callable[..., PartData]

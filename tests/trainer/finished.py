@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.evaluation.evaluate import Evaluation, Score
+from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.presets import mnist
 from trainer.settings.run_settings import build
 from trainer.training.run_folder import Run

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 from trainer.data.resident import Data, load
-from trainer.evaluation.evaluate import Evaluation
-from trainer.jobs.train import Job, train_all
+from trainer.evaluation.metrics import Evaluation
+from trainer.jobs.plan import Job
+from trainer.jobs.train import train_all
 from trainer.settings.run_settings import Settings, build
-from trainer.training.loop import Progress, Silent
+from trainer.training.progress import Progress, Silent
 from trainer.training.run_folder import Run
 from trainer.training.step import Step
 
@@ -55,7 +57,7 @@ NETWORKS: dict[str, dict[str, str]] = {
     "ct-svm": {},
     "cotraining": {"q(y|x)": "x-D8BR, DK", "q(y|X)": "(X)-D8BR, DK"},
 }
-ROUNDS = {"additions": 2, "passes": 1, "least_steps": 12}
+ROUNDS = {"k_best": 2, "passes": 1, "least_steps": 12}
 
 
 def clusters(
@@ -179,7 +181,7 @@ class StopAfter(Silent):
 
 def scores(evaluation: Evaluation) -> dict[tuple[str, str], float]:
     """Accuracy by (given, means)."""
-    return {(score.given, score.means): score.accuracy for score in evaluation.scores}
+    return {(score.given, score.completion): score.accuracy for score in evaluation.scores}
 
 
 OUTCOME = ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json")

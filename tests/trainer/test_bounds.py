@@ -150,7 +150,7 @@ def test_another_label_makes_another_labelled_bound(name: str) -> None:
     x, y = subject.x(4), subject.y(4)
     values = []
     for label in (y, y.roll(1, -1)):
-        with torch.no_grad(), subject.noise.apart("one draw"):
+        with torch.no_grad(), subject.noise.separate_streams("one draw"):
             bound = subject.model.bound(x, label)
         assert bound.log_q_y is not None
         values.append((bound.value, bound.log_q_y))
@@ -163,7 +163,7 @@ def test_a_label_says_nothing_to_models_without_one(name: str) -> None:
     subject = tiny(name)
     values = []
     for y in (None, subject.y(4)):
-        with torch.no_grad(), subject.noise.apart("one draw"):
+        with torch.no_grad(), subject.noise.separate_streams("one draw"):
             bound = subject.model.bound(subject.x(4), y)
         assert bound.log_q_y is None
         values.append(bound.value)

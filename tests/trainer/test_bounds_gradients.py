@@ -109,7 +109,7 @@ def test_gradients_are_differences_of_the_bound_under_the_same_noise(name: str, 
     x, y = subject.x(batch), subject.y(batch)
 
     def total() -> Tensor:
-        with subject.noise.apart("one draw"):
+        with subject.noise.separate_streams("one draw"):
             bound = subject.model.bound(x, y if label == "observed" else None)
         parts = [bound.value, *bound.divergence.values(), *([] if bound.log_q_y is None else [bound.log_q_y])]
         return sum(part.double().mean() for part in parts)

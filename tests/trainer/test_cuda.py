@@ -8,8 +8,7 @@ import torch
 from helpers import make_settings, make_shard
 
 from trainer.data.resident import load
-from trainer.training import loop as training
-from trainer.training.step import Step
+from trainer.training.step import Step, precision
 
 BEYOND = {
     "onset": 0.4,
@@ -34,7 +33,7 @@ def test_a_captured_step_is_the_plain_step(model: str, beyond: dict[str, Any], r
     stack = [make_settings(model, shard, seed=seed, precision="fp32", **beyond) for seed in range(replicas)]
     data = load(stack, [shard] * replicas, device)
     plain, captured = Step(stack, data, device, eager=True), Step(stack, data, device)
-    with training.precision(stack[0], device):
+    with precision(stack[0], device):
         for number in range(8):
             plain(number)
             captured(number)
@@ -57,11 +56,11 @@ def test_the_gpu_computes_what_the_cpu_does(model: str, replicas: int, tmp_path:
     for device in (torch.device("cpu"), torch.device("cuda")):
         data = load(stack, [shard] * replicas, device)
         step = Step(stack, data, device, eager=True)
-        step.load_batches(0)
-        assert step.index_l is not None
-        with training.precision(stack[0], device):
-            log_q = step.model.classify(data.x(step.index_l))  # type: ignore[operator]
-            (data.y(step.index_l) * log_q).sum().backward()
+        step.batches.load(0)
+        assert step.batches.index_l is not None
+        with precision(stack[0], device):
+            log_q = step.model.classify(data.x(step.batches.index_l))  # type: ignore[operator]
+            (data.y(step.batches.index_l) * log_q).sum().backward()
         gradients.append({name: p.grad.cpu() for name, p in step.model.named_parameters() if p.grad is not None})
     own, theirs = gradients
     assert own.keys() == theirs.keys()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
-from trainer.data.resident import Examples, Stream, choose_labelled, choose_modalities, leaves_unlabelled, load
+from trainer.data.resident import Stream, load
+from trainer.data.selection import Examples, choose_labelled, choose_modalities, leaves_unlabelled
 
 # --- the order of the batches ----------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from trainer.nn.distributions import (
     uniform_log_prob,
 )
 from trainer.nn.labels import LabelRule, one_hot
-from trainer.nn.layers import parse
+from trainer.nn.notation import parse
 from trainer.nn.rng import Noise
 
 R, B, K, D = 2, 5, 3, 4
@@ -242,9 +242,9 @@ def test_a_replicas_noise_is_its_seeds_alone() -> None:
 
 def test_noise_apart_leaves_the_usual_streams_alone() -> None:
     one, other = noise(), noise()
-    with one.apart("something else"):
+    with one.separate_streams("something else"):
         aside = one.normal((R, B, D))
-    with other.apart("something else"):
+    with other.separate_streams("something else"):
         torch.testing.assert_close(other.normal((R, B, D)), aside)
     usual = one.normal((R, B, D))
     torch.testing.assert_close(usual, noise().normal((R, B, D)))

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
-from trainer.data.resident import Data, Examples
+from trainer.data.resident import Data
+from trainer.data.selection import Examples
 from trainer.evaluation import evaluate as evaluation
-from trainer.evaluation.evaluate import calibration_error, evaluate, iterate, score, subsets
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.metrics import calibration_error, score, subsets
+from trainer.evaluation.missing_modalities import iterate
 from trainer.models.bound import Bound, pool
 from trainer.nn.distributions import DiagonalNormal, SquaredError
 from trainer.nn.rng import Noise
@@ -64,7 +67,7 @@ def test_scores_against_scikit_learn() -> None:
     log_q = torch.from_numpy(logits).log_softmax(-1).numpy()
     label = rng.integers(0, 7, 500)
     found = score("x+w", "none", log_q, label)
-    assert (found.given, found.means, found.examples) == ("x+w", "none", 500)
+    assert (found.given, found.completion, found.examples) == ("x+w", "none", 500)
     assert found.accuracy == accuracy_score(label, log_q.argmax(-1))
     p = np.exp(log_q.astype(np.float64))
     assert found.nll == pytest.approx(log_loss(label, p / p.sum(-1, keepdims=True), labels=range(7)), rel=1e-6)
@@ -133,7 +136,7 @@ def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     data, noise = make([[10, 11, 12]]), Noise([0])
     fake = Fake(noise)
     (found,) = evaluate(fake, noise, data, iterations=1, samples=4)
-    assert [(s.given, s.means) for s in found.scores] == [
+    assert [(s.given, s.completion) for s in found.scores] == [
         ("x", "zeros"), ("x", "encoders"), ("w", "zeros"), ("w", "encoders"), ("x+w", "none"),
     ]  # fmt: skip
     x, w = ({name: f[None, 10:13] for name, f in data.features.items()}[name] for name in "xw")
@@ -188,11 +191,11 @@ def test_so_many_iterations_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     data, noise = make([[10, 11, 12]]), Noise([0])
     (found,) = evaluate(Fake(noise), noise, data, iterations=7, samples=0)
     assert counts == [["w", "x"]] * 14  # for x and for w, each completed by the other
-    assert [s.means for s in found.scores] == ["iterative", "iterative", "none"]
+    assert [s.completion for s in found.scores] == ["iterative", "iterative", "none"]
     counts.clear()
     (fast,) = evaluate(Fake(noise), noise, data, iterations=7, samples=0, fast=True, bound=False)
     assert counts == []
-    assert [s.means for s in fast.scores] == ["none"]
+    assert [s.completion for s in fast.scores] == ["none"]
     assert fast.elbo is None
 
 
@@ -210,7 +213,7 @@ def test_padding_does_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
         (alone,) = evaluate(Fake(alone_noise), alone_noise, make([own]), iterations=3, samples=0)
         assert together[replica].elbo == pytest.approx(alone.elbo, rel=1e-6)
         for mine, theirs in zip(together[replica].scores, alone.scores, strict=True):
-            assert (mine.given, mine.means, mine.examples) == (theirs.given, theirs.means, len(own))
+            assert (mine.given, mine.completion, mine.examples) == (theirs.given, theirs.completion, len(own))
             assert mine.accuracy == theirs.accuracy
             assert mine.nll == pytest.approx(theirs.nll, rel=1e-6)
             assert mine.ece == pytest.approx(theirs.ece, abs=1e-6)

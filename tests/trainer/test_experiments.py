@@ -9,23 +9,16 @@ import pytest
 
 from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
-from trainer.jobs.executors import parts
-from trainer.jobs.train import choose_device
-from trainer.reporting.comparison import Cell, Measured, Printed, read_outcome
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
+from trainer.jobs.environment import choose_device
+from trainer.jobs.stacks import parts
+from trainer.reporting.comparison import Cell, Measured, Printed, read_result
 from trainer.reporting.comparison_tables import markdown, text
 from trainer.reproduction import printed_numbers as paper
 from trainer.reproduction.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
-from trainer.reproduction.measure import (  # fmt: skip
-    Protocol,
-    check_folder,
-    choose_data,
-    measure,
-    plan,
-    reduced,
-    select,
-    write,
-)
+from trainer.reproduction.measure import check_folder, measure, reduced, write
+from trainer.reproduction.protocol import Protocol, choose_data, plan, select
 from trainer.settings.presets import MNIST_NETWORKS
 
 CPU = choose_device("cpu")
@@ -219,7 +212,7 @@ def test_a_reduced_outcome_takes_no_full_one_s_place(digits: Shards, tmp_path: P
     planned = plan(select(["table2"]), digits, Protocol(data={"mnist": "digits"}), tmp_path)
     outcome = measure(planned, EXPERIMENTS["table2"], CPU)
     path, _ = write(outcome, tmp_path)
-    assert read_outcome(path) == outcome
+    assert read_result(path) == outcome
     check_folder(planned, tmp_path)
     write(outcome.model_copy(update={"reduced": ()}), tmp_path)
     with pytest.raises(UsageError, match="would be a reduced one"):

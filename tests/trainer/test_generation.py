@@ -11,7 +11,8 @@ from tiny import ALIKE, TWO, tiny
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.inference.generation import choose_examples, generate, load_subjects, reconstruct
+from trainer.inference.generation import choose_examples, generate, reconstruct
+from trainer.inference.loading import load_subjects
 from trainer.reporting.generated_images import (
     FAINT,
     draw_panels,

@@ -26,8 +26,9 @@ from pipeline.datasets.digits import build
 from pipeline.runtime.errors import Interrupted
 from pipeline.shards.shard import Modality, Shard
 from trainer.evaluation.evaluate import evaluate
-from trainer.jobs.train import evaluate_run, plan, train_all
-from trainer.training.loop import Silent
+from trainer.jobs.plan import plan
+from trainer.jobs.train import evaluate_run, train_all
+from trainer.training.progress import Silent
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def test_every_system_of_table_5_learns_from_few_labels(model: str, digits: Shar
         name: re.sub(r", D\d+", ", D8", re.sub(r"D8BR", "D32BR", text)) for name, text in NETWORKS[model].items()
     }
     deep = {"networks": networks, "learning_rate": 1e-2, "epochs": 5, "labelled_batch_size": 50}
-    rounds = {"epochs": 2, "cotraining": {"additions": 5}}
-    values = {"ct-svm": rounds, "cotraining": deep | rounds | {"cotraining": {"additions": 5, "least_steps": 60}}}
+    rounds = {"epochs": 2, "cotraining": {"k_best": 5}}
+    values = {"ct-svm": rounds, "cotraining": deep | rounds | {"cotraining": {"k_best": 5, "least_steps": 60}}}
     seen = {"modalities": ("x",)} if model == "sdgm" else {}
     more = {} if model in values else {"batch_size": 128, "label": "exact"}
     alphas = () if model in values else (50.0,)
@@ -94,8 +95,8 @@ def test_unlabelled_examples_help(model: str, bits: Shard) -> None:
 def test_a_classifier_alone_moves_what_the_classifier_is_made_of(model: str, labels: object, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", (X, Modality("w", 6, "bernoulli")))
     step = make_step([make_settings(model, shard, labels=labels, objective="classifier")], shard)
-    assert step.index_u is None
-    assert step.names == ["J", "log q(y)"] + (["J_div"] if model == "sshmvae-kl" else [])
+    assert step.batches.index_u is None
+    assert step.terms.names == ["J", "log q(y)"] + (["J_div"] if model == "sshmvae-kl" else [])
     before = {name: tensor.clone() for name, tensor in step.model.named_parameters()}
     for number in range(3):
         step(number)
@@ -109,10 +110,10 @@ def test_a_classifier_alone_moves_what_the_classifier_is_made_of(model: str, lab
 def test_its_objective_is_the_likelihood_of_the_labels(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     step = make_step([make_settings("ssmvae", shard, objective="classifier", alpha=3.0)], shard)
-    step.load_batches(0)
+    step.batches.load(0)
     data = step.data
-    assert step.index_l is not None
-    x, y = data.x(step.index_l), data.y(step.index_l)
+    assert step.batches.index_l is not None
+    x, y = data.x(step.batches.index_l), data.y(step.batches.index_l)
     step.model.eval()  # running statistics: no batch to differ by
     log_q = step.model.classify(x)  # type: ignore[operator]
     expected = torch.nn.functional.cross_entropy(log_q[0], y[0].argmax(-1)).detach()

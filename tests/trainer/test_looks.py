@@ -10,12 +10,13 @@ from helpers import CPU, clusters, make_settings, make_shard, run_stack, turns
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Part
 from trainer.data.streaming import Streamed
-from trainer.evaluation.evaluate import Score
-from trainer.inference.generation import features_of, generate, load_subjects
+from trainer.evaluation.metrics import Score
+from trainer.inference.generation import features_of, generate
+from trainer.inference.loading import load_subjects
 from trainer.reporting.diagnostics import latents, predict
 from trainer.reporting.generated_images import write_generated
 from trainer.reporting.page import compose
-from trainer.reporting.page_figures import closer_look
+from trainer.reporting.page_figures import draw_models
 from trainer.reporting.render import as_json, html, markdown
 from trainer.training.run_folder import Run
 
@@ -84,7 +85,7 @@ def test_no_one_generates_with_a_co_trained_system(runs: list[Run], tmp_path: Pa
 @pytest.mark.usefixtures("unrendered")
 def test_features_that_are_no_images_are_said_to_be_so(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", (Modality("x", 5, "nonnegative"), Modality("w", 4, "gaussian")))
-    look = closer_look(run_stack(tmp_path, [make_settings("sshmvae", shard)], [shard]), CPU)
+    look = draw_models(run_stack(tmp_path, [make_settings("sshmvae", shard)], [shard]), CPU)
     assert look.generated == ()
     assert [line.split(",")[0] for line in look.apart] == ["The values of these modalities are no images"]
 
@@ -124,7 +125,7 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
     assert made.rows.tolist() == same.rows.tolist()
     assert np.allclose(made.made["encoders"], same.made["encoders"], atol=1e-5)
     assert max(read) <= 25  # rows at a time: a quarter of a window
-    look = closer_look([run], CPU)
+    look = draw_models([run], CPU)
     assert [one.title for one in look.closer[0].pictures] == [
         "Latent space", "Confusions (% of the true class)", "Reliability"
     ]  # fmt: skip

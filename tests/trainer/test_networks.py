@@ -12,19 +12,14 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import UsageError
 from trainer.nn.layers import (
     MLP,
-    Chain,
-    Dense,
-    Dropout,
-    Notation,
     ReplicaBatchNorm,
     ReplicaDropout,
     ReplicaLinear,
     concatenate,
-    expand,
     frozen_statistics,
     over_classes,
-    parse,
 )
+from trainer.nn.notation import Chain, Dense, Dropout, Notation, expand, parse
 from trainer.nn.rng import Noise
 
 R, B, K = 3, 8, 4

@@ -10,11 +10,12 @@ import torch
 from finished import finished
 
 from pipeline.runtime.errors import DataError
-from trainer.reporting.comparison import Block, Cell, Measured, Outcome, Printed, Row, write_outcome
+from trainer.reporting.comparison import Block, Cell, ExperimentResult, Measured, Printed, Row, write_result
 from trainer.reporting.comparison_tables import markdown as written_alone
 from trainer.reporting.page import Page, compose, read, summarise
 from trainer.reporting.render import as_json, html, markdown, pivot, replicas, signed
-from trainer.reporting.run_tables import description, table
+from trainer.reporting.run_tables import table
+from trainer.settings.describe import description
 from trainer.settings.presets import best
 
 CPU = torch.device("cpu")
@@ -29,9 +30,9 @@ def cell(ours: float | None, paper: float | None, **options: object) -> Cell:
     )
 
 
-def outcome(*rows: Row, columns: tuple[str, ...] = ("x", "w"), **changes: object) -> Outcome:
+def outcome(*rows: Row, columns: tuple[str, ...] = ("x", "w"), **changes: object) -> ExperimentResult:
     block = Block(title="hm-mnist", columns=columns, rows=rows)
-    return Outcome(name="table4", title="Table 4", blocks=(block,), **changes)  # type: ignore[arg-type]
+    return ExperimentResult(name="table4", title="Table 4", blocks=(block,), **changes)  # type: ignore[arg-type]
 
 
 ROWS = (
@@ -72,7 +73,7 @@ class Text(HTMLParser):
             self.cells[-1] += data
 
 
-def page_of(tmp_path: Path, *outcomes: Outcome) -> Page:
+def page_of(tmp_path: Path, *outcomes: ExperimentResult) -> Page:
     return compose([(tmp_path / f"{one.name}.json", one) for one in outcomes], [], CPU)
 
 
@@ -194,9 +195,9 @@ def test_outcomes_and_runs_are_found_below_a_folder_tables_first(tmp_path: Path)
     run = finished(tmp_path / "runs")
     (tmp_path / "figure4.svg").write_text("<svg/>")
     for name in ("table10", "table2"):
-        write_outcome(tmp_path / f"{name}.json", Outcome(name=name, title=name))
+        write_result(tmp_path / f"{name}.json", ExperimentResult(name=name, title=name))
     drawn = outcome(*ROWS).model_copy(update={"name": "figure4", "figure": "figure4.svg"})  # with numbers of its own
-    write_outcome(tmp_path / "figure4.json", drawn)
+    write_result(tmp_path / "figure4.json", drawn)
     (tmp_path / "other.json").write_text("[1]")
     outcomes, runs = read([tmp_path, run.folder])
     assert [one.name for _, one in outcomes] == ["table2", "table10", "figure4"]
@@ -216,7 +217,7 @@ def test_what_cannot_be_reported_is_an_error_in_one_sentence(tmp_path: Path) -> 
         read([tmp_path])
     for figure in ("absent.svg", "../table1.svg", "table1.json"):
         with pytest.raises(DataError, match="picture"):
-            page_of(tmp_path, Outcome(name="f", title="f", figure=figure))
+            page_of(tmp_path, ExperimentResult(name="f", title="f", figure=figure))
     short = Row(name="short", cells=(cell(1, 1),))
     with pytest.raises(DataError, match="do not fit"):
         page_of(tmp_path, outcome(short))

@@ -10,9 +10,10 @@ from distributed import LocalCluster
 from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Shard
-from trainer.jobs.executors import Part, Work, parts, state, time_limit, train_parts
-from trainer.jobs.train import plan
-from trainer.training.loop import Silent
+from trainer.jobs.executors import time_limit, train_stacks
+from trainer.jobs.plan import plan
+from trainer.jobs.stacks import PlannedRun, Stack, make_stacks, status
+from trainer.training.progress import Silent
 
 NETWORKS = {
     "q(y|X)": "(X-D16BR)-D16BR, DK",
@@ -27,11 +28,11 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
     return Shard.open(path)
 
 
-def work(shard: Shard, folder: Path, *epochs: int) -> list[Work]:
+def work(shard: Shard, folder: Path, *epochs: int) -> list[PlannedRun]:
     """A small run for each number of epochs, in a folder of its own."""
     values = {"networks": NETWORKS, "precision": "fp32"}
     jobs = [plan("ssmvae", [shard], values=values | {"epochs": own})[0] for own in epochs]
-    return [Work(job, folder / job.settings.name()) for job in jobs]
+    return [PlannedRun(job, folder / job.settings.name()) for job in jobs]
 
 
 class StopsAt(Silent):
@@ -48,16 +49,16 @@ class StopsAt(Silent):
 def test_who_watches_can_stop_the_training_which_goes_on_to_the_same_end(shard: Shard, tmp_path: Path) -> None:
     (undisturbed,) = work(shard, tmp_path / "undisturbed", 2)
     (disturbed,) = work(shard, tmp_path / "disturbed", 2)
-    assert train_parts(parts([undisturbed], 1), "cpu", Silent()) == []
-    assert state(disturbed) == "to do"
+    assert train_stacks(make_stacks([undisturbed], 1), "cpu", Silent()) == []
+    assert status(disturbed) == "to do"
     with pytest.raises(Interrupted):
-        train_parts(parts([disturbed], 1), "cpu", StopsAt(14))
-    assert state(disturbed) == "begun, 1 of 2 epochs"
+        train_stacks(make_stacks([disturbed], 1), "cpu", StopsAt(14))
+    assert status(disturbed) == "begun, 1 of 2 epochs"
     told: list[int] = []
-    assert train_parts(parts([disturbed], 1), "cpu", Silent(), finished=lambda done, _: told.append(done)) == []
+    assert train_stacks(make_stacks([disturbed], 1), "cpu", Silent(), finished=lambda done, _: told.append(done)) == []
     assert told == [1]
-    assert state(disturbed) == "done"
-    assert parts([disturbed], 1) == []
+    assert status(disturbed) == "done"
+    assert make_stacks([disturbed], 1) == []
     for name in ("weights.safetensors", "metrics.csv", "result.json"):
         assert (disturbed.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes()
 
@@ -66,7 +67,7 @@ def test_a_part_that_fails_stops_no_other(shard: Shard, tmp_path: Path) -> None:
     first, second = work(shard, tmp_path, 1, 2)
     first.folder.mkdir(parents=True)
     (first.folder / "mine.txt").write_text("not a run")
-    (failure,) = train_parts(parts([first, second], 1), "cpu", Silent())
+    (failure,) = train_stacks(make_stacks([first, second], 1), "cpu", Silent())
     assert "holds other files" in failure
     assert second.done
 
@@ -75,12 +76,12 @@ def test_processes_train_side_by_side_and_save_themselves_when_asked_to_stop(sha
     todo = work(shard, tmp_path, 1, 2, 100_000)
     before = signal.getsignal(signal.SIGTERM)
 
-    def stop_after_two(done: int, _: Part) -> None:
+    def stop_after_two(done: int, _: Stack) -> None:
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="SIGTERM"):
-        train_parts(parts(todo, 1), "cpu", Silent(), jobs=2, finished=stop_after_two)
+        train_stacks(make_stacks(todo, 1), "cpu", Silent(), jobs=2, finished=stop_after_two)
     assert [one.done for one in todo] == [True, True, False]
     assert todo[2].begun or not todo[2].folder.exists()  # it was training, and saved itself, or had not come to it
     assert signal.getsignal(signal.SIGTERM) == before
@@ -88,12 +89,12 @@ def test_processes_train_side_by_side_and_save_themselves_when_asked_to_stop(sha
 
 def test_a_cluster_trains_the_same(shard: Shard, tmp_path: Path) -> None:
     (here,) = work(shard, tmp_path / "here", 1)
-    train_parts(parts([here], 1), "cpu", Silent())
+    train_stacks(make_stacks([here], 1), "cpu", Silent())
     todo = work(shard, tmp_path / "there", 1, 2)
     with LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1}
     ) as cluster:
-        assert train_parts(parts(todo, 1), "cpu", Silent(), scheduler=cluster.scheduler_address) == []
+        assert train_stacks(make_stacks(todo, 1), "cpu", Silent(), scheduler=cluster.scheduler_address) == []
     assert all(one.done for one in todo)
     for name in ("weights.safetensors", "result.json"):
         assert (todo[0].folder / name).read_bytes() == (here.folder / name).read_bytes()
@@ -102,21 +103,21 @@ def test_a_cluster_trains_the_same(shard: Shard, tmp_path: Path) -> None:
 def test_wrong_use_and_a_cluster_that_is_not_there(
     shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo = parts(work(shard, tmp_path, 1), 1)
+    todo = make_stacks(work(shard, tmp_path, 1), 1)
     with pytest.raises(UsageError, match="--jobs"):
-        train_parts(todo, "cpu", Silent(), jobs=2, scheduler="tcp://127.0.0.1:1")
+        train_stacks(todo, "cpu", Silent(), jobs=2, scheduler="tcp://127.0.0.1:1")
     monkeypatch.setattr("pipeline.runtime.cluster.CONNECT_SECONDS", 0.5)
     with pytest.raises(DataError, match="cannot reach a Dask scheduler"):
-        train_parts(todo, "cpu", Silent(), scheduler="tcp://127.0.0.1:1")
+        train_stacks(todo, "cpu", Silent(), scheduler="tcp://127.0.0.1:1")
 
 
 def test_a_time_limit_saves_what_was_done(shard: Shard, tmp_path: Path) -> None:
     (endless,) = work(shard, tmp_path, 100_000)
-    todo = parts([endless], 1)
+    todo = make_stacks([endless], 1)
     before = signal.signal(signal.SIGTERM, _interrupt)  # as the command line does
     try:
         with pytest.raises(Interrupted, match=r"stopped after 0\.02 minutes, as asked"), time_limit(0.02):
-            train_parts(todo, "cpu", Silent())
+            train_stacks(todo, "cpu", Silent())
     finally:
         signal.signal(signal.SIGTERM, before)
     with time_limit(10):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import make_settings, make_shard, run_stack
 
-from trainer.evaluation.evaluate import calibration_error
-from trainer.inference.generation import load_subjects
+from trainer.evaluation.metrics import calibration_error
+from trainer.inference.loading import load_subjects
 from trainer.reporting.diagnostics import (
     confusion_figure,
     confusions,

@@ -6,7 +6,7 @@ from pipeline.shards.shard import Modality
 from trainer.models import MODELS
 from trainer.models.factory import Factory
 from trainer.nn.labels import LabelRule
-from trainer.nn.layers import Notation, parse
+from trainer.nn.notation import Notation, parse
 from trainer.nn.rng import Noise
 from trainer.settings.presets import PRESETS, preset_for
 from trainer.settings.run_settings import build

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from trainer.jobs import train as runner
-from trainer.models import Classifier
+from trainer.jobs.plan import plan
+from trainer.models.interface import Classifier
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
     agreement,
@@ -29,9 +30,9 @@ def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[St
     """A step, and its first labelled batch."""
     shard = make_shard(tmp_path / "shard.h5")
     step = make_step([make_settings(model, shard, **changes)], shard)
-    step.load_batches(0)
-    assert step.index_l is not None
-    return step, step.data.x(step.index_l), step.data.y(step.index_l)
+    step.batches.load(0)
+    assert step.batches.index_l is not None
+    return step, step.data.x(step.batches.index_l), step.data.y(step.batches.index_l)
 
 
 def test_a_modality_alone_is_what_the_model_would_be_given(tmp_path: Path) -> None:
@@ -104,16 +105,16 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
 
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
     step, x, y = ready(tmp_path, smoothness=1, radius=0.5)
-    assert step.index_u is not None
-    model, x_u = cast(Classifier, step.model), step.data.x(step.index_u)
+    assert step.batches.index_u is not None
+    model, x_u = cast(Classifier, step.model), step.data.x(step.batches.index_u)
     own = []
     for batches in ((x, None), (None, x_u), (x, x_u)):
-        with step.noise.apart("smoothness"):
+        with step.noise.separate_streams("smoothness"):
             found = penalties(step.settings, model, step.noise, batches[0], y, batches[1])
             own.append(float(found["smoothness"][1].detach()))
     assert own[0] > 0
     assert own[2] > own[0]
-    with step.noise.apart("smoothness"):  # the labelled ones first, then the others, from one stream
+    with step.noise.separate_streams("smoothness"):  # the labelled ones first, then the others, from one stream
         parts = [smoothness(model.classify, step.noise, batch, 0.5) for batch in (x, x_u)]
     assert own[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)  # type: ignore[union-attr]
 
@@ -215,18 +216,18 @@ def test_before_the_onset_training_is_the_papers_and_after_it_the_terms_count(tm
     terms: dict[str, Any] = {"mean_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1}
     step, _, _ = ready(tmp_path, onset=0.5, **terms)
     plain, _, _ = ready(tmp_path)
-    half = step.per_epoch * step.settings.epochs // 2
+    half = step.batches.per_epoch * step.settings.epochs // 2
     assert half > 0
     for number in range(half):
         step(number)
         plain(number)
     for (name, ours), theirs in zip(step.model.named_parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
-    assert step.names != plain.names
-    assert not step.totals[[step.names.index(name) for name in step.extra]].any()
+    assert step.terms.names != plain.names
+    assert not step.terms.totals[[step.terms.names.index(name) for name in step.extra_terms.names]].any()
     step(half)
     plain(half)
-    assert step.totals[[step.names.index(name) for name in step.extra]].all()
+    assert step.terms.totals[[step.terms.names.index(name) for name in step.extra_terms.names]].all()
     assert any(
         not torch.equal(ours, theirs)
         for ours, theirs in zip(step.model.parameters(), plain.model.parameters(), strict=True)
@@ -243,7 +244,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(tmp_path: Path) -> 
         for name, tensor in step.model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * tensor
     own = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
-    with step.averaged():
+    with step.average.applied():
         for name, tensor in step.model.state_dict().items():
             torch.testing.assert_close(tensor, expected[name])
     for name, tensor in step.model.state_dict().items():
@@ -270,12 +271,12 @@ def test_with_an_onset_rate_and_average_begin_there(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     settings = make_settings("sshmvae", shard, schedule="cosine", averaging=0.99, onset=0.5, information=1, epochs=10)
     step = make_step([settings], shard)
-    total = step.per_epoch * 10
+    total = step.batches.per_epoch * 10
     rates, shares = [], []
     for number in range(total):
         step.set_pace(number)
         rates.append(step.optimizer.param_groups[0]["lr"])
-        shares.append(float(step.share))
+        shares.append(float(step.average.weight))
     half = math.ceil(total / 2)
     assert set(rates[: half + 1]) == {settings.learning_rate}
     assert rates[half:] == sorted(rates[half:], reverse=True)
@@ -311,7 +312,7 @@ def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path:
         settings = make_settings(model, shard, modalities=modalities, **own)
         step = make_step([settings], shard)
         step(0)
-        assert bool(step.finite.all())
+        assert bool(step.terms.finite.all())
 
 
 @pytest.mark.parametrize(
@@ -330,19 +331,19 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     with pytest.raises(UsageError, match=said):
-        runner.plan(model, [shard], values={"modalities": modalities, **values})
+        plan(model, [shard], values={"modalities": modalities, **values})
 
 
 def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_can_take(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    own = runner.plan("sshmvae-kl", [shard])[0].settings
-    best = runner.plan("sshmvae-kl", [shard], preset="best")[0].settings
+    own = plan("sshmvae-kl", [shard])[0].settings
+    best = plan("sshmvae-kl", [shard], preset="best")[0].settings
     assert own.beyond() == {}
     assert best.beyond()
     assert best.model_dump() == own.model_dump() | best.beyond()
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
-        assert runner.plan(model, [shard], preset="best")[0].settings.beyond()
-    (single,) = runner.plan("m2", [shard], preset="best", values={"modalities": ("x",)})
+        assert plan(model, [shard], preset="best")[0].settings.beyond()
+    (single,) = plan("m2", [shard], preset="best", values={"modalities": ("x",)})
     assert not {"consistency", "partial_alpha", "agreement"} & single.settings.beyond().keys()
-    chosen = runner.plan("sshmvae-kl", [shard], preset="best", values={"schedule": "constant"})[0].settings
+    chosen = plan("sshmvae-kl", [shard], preset="best", values={"schedule": "constant"})[0].settings
     assert "schedule" not in chosen.beyond()  # what is asked for goes before the preset

@@ -54,7 +54,7 @@ def trained(stack: list[tuple[Settings, Shard]], replica: int = 0) -> Weights:
     for name, parameter in step.model.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
             found[f"{moment} of {name}"] = step.optimizer.state[parameter][moment][replica].clone()
-    return found | {"noise": step.noise.state(replica), "totals": step.totals[:, replica].clone()}
+    return found | {"noise": step.noise.state(replica), "totals": step.terms.totals[:, replica].clone()}
 
 
 def assert_close(ours: Weights, theirs: Weights) -> None:
@@ -116,8 +116,8 @@ def test_a_neighbours_overflow_does_not_spread(splits: list[Shard]) -> None:
     step = make_step([own[0], sick[0]], own[1], sick[1])
     for number in range(STEPS):
         step(number)
-    assert not bool(step.finite[:, 1].all())
-    assert bool(step.finite[:, 0].all())
+    assert not bool(step.terms.finite[:, 1].all())
+    assert bool(step.terms.finite[:, 0].all())
     alone = trained([own])
     for name, tensor in step.model.state_dict().items():
         assert torch.allclose(tensor[0], alone[name], rtol=1e-4, atol=1e-5), name
@@ -127,7 +127,7 @@ def assert_same_outcome(ours: list[Run], theirs: list[Run]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.result().elbo == pytest.approx(other.result().elbo, rel=1e-4)
         for own, their in zip(mine.result().scores, other.result().scores, strict=True):
-            assert (own.given, own.means, own.examples) == (their.given, their.means, their.examples)
+            assert (own.given, own.completion, own.examples) == (their.given, their.completion, their.examples)
             assert own.nll == pytest.approx(their.nll, rel=1e-4)
         assert scores(mine.result()) == scores(other.result())
         for name, tensor in mine.read_weights().items():
@@ -225,16 +225,16 @@ def test_noise_for_a_replicas_own_rows_alone() -> None:
 def test_noise_apart_leaves_the_usual_streams_where_they_were() -> None:
     noise, undisturbed = Noise([3, 8]), Noise([3, 8])
     noise.normal((2, 4, 2)), undisturbed.normal((2, 4, 2))
-    with noise.apart("evaluation"):
+    with noise.separate_streams("evaluation"):
         first = noise.normal((2, 4, 2))
-        with noise.apart("something else"):
+        with noise.separate_streams("something else"):
             other = noise.normal((2, 4, 2))
         second = noise.normal((2, 4, 2))
-    with noise.apart("evaluation"):
+    with noise.separate_streams("evaluation"):
         assert torch.equal(noise.normal((2, 4, 2)), first)
         assert torch.equal(noise.normal((2, 4, 2)), second)
     assert not torch.equal(first, other)
-    with pytest.raises(ZeroDivisionError), noise.apart("evaluation"):
+    with pytest.raises(ZeroDivisionError), noise.separate_streams("evaluation"):
         raise ZeroDivisionError
     usual = undisturbed.normal((2, 4, 2))
     assert torch.equal(noise.normal((2, 4, 2)), usual)

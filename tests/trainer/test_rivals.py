@@ -31,13 +31,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.runtime.tensor_files import State, read_state, write_state
+from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from pipeline.shards.shard import Shard
 from trainer.baselines import check_values
 from trainer.baselines.cotrained_svm import SupportVectorMachines, _in_own_span
-from trainer.baselines.cotraining import CoTrained, Lesson, LogQ, Taught, exchange, merge
-from trainer.data.resident import Rows
-from trainer.jobs.train import evaluate_run, load_model, plan
+from trainer.baselines.cotraining import CoTrained, LogQ, PseudoLabels, TrainingSet, exchange, merge
+from trainer.data.selection import Rows
+from trainer.inference.loading import load_model
+from trainer.jobs.plan import plan
+from trainer.jobs.train import evaluate_run
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
 
@@ -64,9 +66,9 @@ class TheSurest:
         return rows[:count]
 
 
-def taught(**rows: tuple[float, int]) -> Taught:
+def taught(**rows: tuple[float, int]) -> PseudoLabels:
     """`r5=(0.9, 1)`: row 5 was called class 1, by a teacher 0.9 sure."""
-    return Taught(
+    return PseudoLabels(
         np.array([int(name[1:]) for name in rows], np.int64),
         np.array([label for _, label in rows.values()], np.int64),
         np.array([sure for sure, _ in rows.values()]),
@@ -74,14 +76,14 @@ def taught(**rows: tuple[float, int]) -> Taught:
 
 
 def exchanged(
-    views: dict[str, Says], has: dict[str, Taught] | None = None, rows: int = 4, **changes: int
+    views: dict[str, Says], has: dict[str, PseudoLabels] | None = None, rows: int = 4, **changes: int
 ) -> dict[str, dict[int, tuple[float, int]]]:
     """By pupil, each row that it is newly taught: how sure its teacher is, and of which class."""
     settings = Settings.model_validate(
         {"model": "ct-svm", "data": "", "labels": 2, "epochs": 1, "batch_size": 2, "learning_rate": 1, "networks": {}}
-        | {"cotraining": {"additions": 1} | changes}
+        | {"cotraining": {"k_best": 1} | changes}
     )
-    nothing = {name: Taught.nothing() for name in views}
+    nothing = {name: PseudoLabels.nothing() for name in views}
     new = exchange(TheSurest(), views, np.arange(rows), nothing | (has or {}), settings, 0)  # type: ignore[arg-type]
     return {
         pupil: dict(
@@ -97,7 +99,7 @@ B = Says({0: (0.1, 0.9), 1: (0.55, 0.45), 2: (0.4, 0.6), 3: (0.45, 0.55)})
 
 def test_each_view_teaches_the_other_what_it_is_surest_of_in_each_class() -> None:
     assert exchanged({"a": A, "b": B}) == {"a": {0: (0.9, 1), 1: (0.55, 0)}, "b": {0: (0.9, 0), 2: (0.8, 1)}}
-    assert exchanged({"a": A, "b": B}, additions=9)["b"] == {0: (0.9, 0), 1: (0.6, 0), 2: (0.8, 1), 3: (0.7, 1)}
+    assert exchanged({"a": A, "b": B}, k_best=9)["b"] == {0: (0.9, 0), 1: (0.6, 0), 2: (0.8, 1), 3: (0.7, 1)}
 
 
 def test_what_a_view_was_taught_it_neither_teaches_nor_learns_again() -> None:
@@ -122,11 +124,11 @@ def test_of_three_views_the_surest_teacher_is_believed() -> None:
 def test_a_pool_is_drawn_anew_each_round_from_what_is_left() -> None:
     rows = 60
     sure = Says(dict.fromkeys(range(rows), (0.9, 0.1)))
-    found = exchanged({"a": sure, "b": sure}, rows=rows, pool=10, additions=60)
+    found = exchanged({"a": sure, "b": sure}, rows=rows, pool=10, k_best=60)
     assert len(found["a"]) == len(found["b"]) == 10
     assert found["a"].keys() != set(range(10))
     left = {"a": taught(**{f"r{row}": (0.9, 0) for row in range(50)})}  # type: ignore[arg-type]
-    assert exchanged({"a": sure, "b": sure}, left, rows, pool=10, additions=60)["a"].keys() == set(range(50, 60))
+    assert exchanged({"a": sure, "b": sure}, left, rows, pool=10, k_best=60)["a"].keys() == set(range(50, 60))
 
 
 def test_merging_keeps_the_surest_and_the_order_of_rows() -> None:
@@ -168,7 +170,7 @@ def test_a_view_is_scikit_learns_machine_on_scaled_features(classes: int, tmp_pa
     settings = make_settings("ct-svm", shard, labels="all", cotraining=ROUNDS | {"scale": "features", "cost": 0.1})
     data = make_data([settings], shard)
     system = SupportVectorMachines(settings, data)
-    view = system.fit("w", Lesson(np.arange(40), np.asarray(train.labels)), lambda: None)
+    view = system.fit("w", TrainingSet(np.arange(40), np.asarray(train.labels)), lambda: None)
     other = make_pipeline(StandardScaler(), LinearSVC(C=0.1, max_iter=100_000, random_state=0))
     other.fit(np.asarray(train.features["w"], np.float64), train.labels)
     decision = other.decision_function(np.asarray(test.features["w"], np.float64))
@@ -306,12 +308,12 @@ def test_weights_of_other_settings(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [make_settings(model, shard, epochs=1)], [shard])
     path = run.folder / "weights.safetensors"
-    state = read_state(path)
+    state = read_tensor_file(path)
     for tensors in (
         {name: tensor for name, tensor in state.tensors.items() if name != min(state.tensors)},
         {name: tensor[:1] for name, tensor in state.tensors.items()},
     ):
-        write_state(path, State(tensors, {}))
+        write_tensor_file(path, TensorFile(tensors, {}))
         with pytest.raises(DataError, match="do not fit its settings"):
             evaluate_run(run, CPU)
 
@@ -339,7 +341,7 @@ def test_what_the_views_teach_one_another_makes_them_better(model: str, tmp_path
     """Than their own supervised start, with two labels a class; each of three seeds, and by far in the mean."""
     shard = flipped(tmp_path / "shard.h5")
     networks = {"q(y|x)": "x-D24BR, DK", "q(y|X)": "(X)-D24BR, DK"} if model == "cotraining" else {}
-    rounds = {"additions": 10, "passes": 1, "least_steps": 50, "candidates": 2}
+    rounds = {"k_best": 10, "passes": 1, "least_steps": 50, "candidates": 2}
     changes = {"labels": 10, "epochs": 5, "labelled_batch_size": 20, "networks": networks, "cotraining": rounds}
     runs = run_stack(tmp_path, [make_settings(model, shard, seed=seed, **changes) for seed in range(3)], [shard] * 3)
     for given in ("x", "w"):
@@ -383,7 +385,7 @@ def test_what_is_given_replaces_the_presets_rounds_one_by_one(tmp_path: Path) ->
     shard = make_shard(tmp_path / "shard.h5")
     (job,) = plan("ct-svm", [shard], preset="digits", values={"cotraining": {"pool": 7}, "epochs": 3})
     assert job.settings.cotraining is not None
-    assert (job.settings.cotraining.pool, job.settings.cotraining.additions, job.settings.epochs) == (7, 5, 3)
+    assert (job.settings.cotraining.pool, job.settings.cotraining.k_best, job.settings.epochs) == (7, 5, 3)
     assert f"-3-rounds-seed-0-{job.settings.fingerprint()[:8]}" in job.settings.name()
     with pytest.raises(UsageError, match="ct-svm has no alpha"):
         plan("ct-svm", [shard], alphas=(1.0,))

@@ -9,11 +9,14 @@ from helpers import CPU, MODELS, V, W, X, clusters, make_settings, make_shard, o
 
 from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.shards.shard import Shard
-from trainer.evaluation.evaluate import Evaluation, Score
+from trainer.data.streaming import load
+from trainer.evaluation.metrics import Evaluation, Score
+from trainer.inference.loading import load_model
 from trainer.jobs import train as runner
-from trainer.jobs.train import choose_device, evaluate_run, load_model
+from trainer.jobs.environment import choose_device
+from trainer.jobs.train import evaluate_run
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import Checkpoint, Run, write_state
+from trainer.training.run_folder import Checkpoint, Run, write_tensor_file
 
 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[object, ...]]]:
@@ -118,8 +121,8 @@ def test_a_run_evaluated_anew_scores_the_same(model: str, samples: int, tmp_path
         assert other.elbo != run.result().elbo or other.scores != run.result().scores
     else:
         other = evaluate_run(run, CPU, iterations=1)
-        by = {(s.given, s.means): s.nll for s in run.result().scores}
-        changed = {key for key, nll in ((((s.given, s.means)), s.nll) for s in other.scores) if nll != by[key]}
+        by = {(s.given, s.completion): s.nll for s in run.result().scores}
+        changed = {key for key, nll in ((((s.given, s.completion)), s.nll) for s in other.scores) if nll != by[key]}
         assert changed == {("x", "iterative"), ("w", "iterative")}
 
 
@@ -141,7 +144,7 @@ def test_a_run_whose_shard_is_gone_or_another(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [small(shard)], [shard])
-    data = runner.load([run.settings], [shard], CPU)
+    data = load([run.settings], [shard], CPU)
     model, noise = load_model(run, data, CPU)
     assert noise.seeds == (0,)
     for name, tensor in model.state_dict().items():
@@ -149,7 +152,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     path = run.folder / "weights.safetensors"
     state = run.read_weights()
     name = next(iter(state))
-    write_state(path, Checkpoint(state | {name: state[name][:-1]}, {}))
+    write_tensor_file(path, Checkpoint(state | {name: state[name][:-1]}, {}))
     with pytest.raises(DataError, match="do not fit its settings") as caught:
         load_model(run, data, CPU)
     assert str(run.folder) in caught.value.message

@@ -15,9 +15,9 @@ from helpers import NETWORKS, StopAfter, make_settings, make_shard, run_stack
 from pipeline.runtime import tensor_files as state
 from pipeline.runtime.errors import DataError, Interrupted, StorageError
 from pipeline.runtime.files import sweep
-from trainer.evaluation.evaluate import Evaluation, Score
+from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import Checkpoint, Run, find, read_state, write_state
+from trainer.training.run_folder import Checkpoint, Run, find, read_tensor_file, write_tensor_file
 
 
 def settings(**changes: Any) -> Settings:
@@ -171,8 +171,8 @@ def test_metrics_that_were_lost(tmp_path: Path) -> None:
 
 def test_a_state_is_read_as_written(tmp_path: Path) -> None:
     state = small_state()
-    write_state(tmp_path / "state", state)
-    again = read_state(tmp_path / "state")
+    write_tensor_file(tmp_path / "state", state)
+    again = read_tensor_file(tmp_path / "state")
     assert again.values == state.values
     assert again.tensors.keys() == state.tensors.keys()
     for name, tensor in state.tensors.items():
@@ -182,14 +182,14 @@ def test_a_state_is_read_as_written(tmp_path: Path) -> None:
             again.tensors[name].contiguous().view(-1).view(torch.uint8), tensor.flatten().view(torch.uint8)
         )
     content = (tmp_path / "state").read_bytes()
-    write_state(tmp_path / "state", again)
+    write_tensor_file(tmp_path / "state", again)
     assert (tmp_path / "state").read_bytes() == content
 
 
 def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
     """Whatever safetensors calls its own temporary file."""
     path = tmp_path / "state"
-    write_state(path, small_state())
+    write_tensor_file(path, small_state())
     content = path.read_bytes()
     killed = (
         "import os, sys; from pathlib import Path; import torch; from pipeline import state\n"
@@ -197,7 +197,7 @@ def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
         "    (Path(target).parent / '.tmpAbCdEf').write_bytes(b'half')\n"
         "    os._exit(9)\n"
         "state.save_file = save\n"
-        "state.write_state(Path(sys.argv[1]), state.State({'a': torch.zeros(2)}, {}))"
+        "state.write_tensor_file(Path(sys.argv[1]), state.State({'a': torch.zeros(2)}, {}))"
     )
     root = Path(state.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", killed, str(path)], cwd=root, check=False).returncode == 9
@@ -210,7 +210,7 @@ def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     """Every bit of the header's length, and one of every byte after it: never another state, never another error."""
     path = tmp_path / "state"
-    write_state(path, small_state())
+    write_tensor_file(path, small_state())
     good = path.read_bytes()
     rng = random.Random(0)
     places = [(byte, bit) for byte in range(8) for bit in range(8)]
@@ -220,37 +220,37 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         bad[byte] ^= 1 << bit
         path.write_bytes(bad)
         with pytest.raises(DataError) as caught:
-            read_state(path)
+            read_tensor_file(path)
         assert caught.value.message.startswith(f"{path} is damaged")
         assert "the same command" in str(caught.value.hint)
     path.write_bytes(good)
-    read_state(path)
+    read_tensor_file(path)
 
 
 def test_every_truncation_and_every_tail_is_found(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    write_state(path, small_state())
+    write_tensor_file(path, small_state())
     good = path.read_bytes()
     for length in range(len(good)):
         path.write_bytes(good[:length])
         with pytest.raises(DataError, match="is damaged"):
-            read_state(path)
+            read_tensor_file(path)
     for tail in (b"\0", b"x" * 8, good):
         path.write_bytes(good + tail)
         with pytest.raises(DataError, match="is damaged"):
-            read_state(path)
+            read_tensor_file(path)
     for hole in range(0, len(good) - 16, 16):  # a block that was never written
         if good[hole : hole + 16] != bytes(16):
             path.write_bytes(good[:hole] + bytes(16) + good[hole + 16 :])
             with pytest.raises(DataError, match="is damaged"):
-                read_state(path)
+                read_tensor_file(path)
 
 
 @pytest.mark.parametrize("content", [b"\x80\x04K\x01.", b'{"a": 1}', b"PK\x03\x04" + bytes(60)])
 def test_other_files_are_no_state(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(DataError, match="or no file of mmssl's"):
-        read_state(tmp_path / "state")
+        read_tensor_file(tmp_path / "state")
 
 
 def test_a_state_of_another_program_is_none(tmp_path: Path) -> None:
@@ -259,15 +259,15 @@ def test_a_state_of_another_program_is_none(tmp_path: Path) -> None:
     for metadata in (None, {"values": "{}"}, {"mmssl": "3"}, {"mmssl": "[]"}, {"mmssl": json.dumps({"values": 1})}):
         (tmp_path / "state").write_bytes(save({"w": torch.zeros(2)}, metadata))
         with pytest.raises(DataError, match="or no file of mmssl's"):
-            read_state(tmp_path / "state")
+            read_tensor_file(tmp_path / "state")
 
 
 def test_a_state_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no"):
-        read_state(tmp_path / "state")
+        read_tensor_file(tmp_path / "state")
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="cannot read"):
-        read_state(tmp_path / "folder")
+        read_tensor_file(tmp_path / "folder")
 
 
 def test_a_damaged_checkpoint_is_not_trained_on(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality
-from trainer.jobs.train import check_model, check_preset, folders, plan
+from trainer.jobs.plan import check_model, check_preset, folders, plan
 from trainer.models import MODELS as REGISTERED
-from trainer.nn.layers import parse
+from trainer.nn.notation import parse
 from trainer.settings.presets import PRESETS
-from trainer.settings.run_settings import CoTraining, Settings, build, differences, read_assignments, read_toml
+from trainer.settings.run_settings import CoTraining, Settings, build, differences
+from trainer.settings.sources import read_assignments, read_toml
 
 GOOD: dict[str, Any] = {
     "model": "sshmvae",
@@ -82,11 +83,11 @@ def test_a_value_that_cannot_be(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cotraining": {"additions": 1}}, "sshmvae is not co-trained: it has no [cotraining]"),
+        ({"cotraining": {"k_best": 1}}, "sshmvae is not co-trained: it has no [cotraining]"),
         ({"model": "ct-svm"}, "ct-svm needs the settings of its rounds, [cotraining]"),
-        ({"model": "cotraining", "cotraining": {"additions": 0}}, "cotraining.additions: "),
+        ({"model": "cotraining", "cotraining": {"k_best": 0}}, "cotraining.k_best: "),
         (
-            {"model": "ct-svm", "cotraining": {"additions": 1, "addition": 1}},
+            {"model": "ct-svm", "cotraining": {"k_best": 1, "addition": 1}},
             "there is no setting 'cotraining.addition'",
         ),
         ({"objective": "bounds"}, "objective: "),
@@ -174,12 +175,12 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
 
 def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
     changes: dict[str, Any] = {
-        "additions": 3, "pool": 9, "cost": 2, "scale": "features", "candidates": 7, "granularity": 2, "passes": 3,
+        "k_best": 3, "pool": 9, "cost": 2, "scale": "features", "candidates": 7, "granularity": 2, "passes": 3,
         "least_steps": 9,
     }  # fmt: skip
     assert changes.keys() == CoTraining.model_fields.keys()
     values = GOOD | {"model": "cotraining", "networks": NETWORKS["cotraining"]}
-    prints = {build(values | {"cotraining": {"additions": 2} | change}).fingerprint() for change in [{}, *(
+    prints = {build(values | {"cotraining": {"k_best": 2} | change}).fingerprint() for change in [{}, *(
         {name: value} for name, value in changes.items()
     )]}  # fmt: skip
     assert len(prints) == 9

@@ -31,14 +31,17 @@ from helpers import (
 )
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.shards.shard import Modality, PartData, Shard, write_shard
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
 from trainer.data import machine_memory as memory
 from trainer.data import resident
-from trainer.data.memory_limit import parse_size, within
+from trainer.data.memory_limit import choose_windows, parse_size
+from trainer.data.selection import choose_labelled
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate
-from trainer.jobs import train as runner
+from trainer.jobs.plan import plan
+from trainer.settings.presets import PRESETS
 from trainer.settings.run_settings import Settings
 from trainer.training.step import Step
 
@@ -80,7 +83,7 @@ def passed(stack: list[Settings], data: resident.Data, steps: range) -> np.ndarr
     index, seen = data.first_index(streams), []
     with closing(data):
         for number in steps:
-            data.place(index, streams, number)
+            data.write_indices(index, streams, number)
             x = data.x(index)
             assert torch.equal(x["x"][..., 0] * 2**16, x["w"][..., 0])  # modalities stay together
             seen.append(x["w"][..., 0].long().numpy())
@@ -96,7 +99,7 @@ def test_a_pass_takes_every_unlabelled_row_exactly_once(window: int, tmp_path: P
     shard = numbered(tmp_path / "shard.h5")
     own = settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
     seen = passed([own], streamed([own], shard), range(390))[:, 0].reshape(3, -1)
-    labelled = resident.choose_labelled(own, shard)
+    labelled = choose_labelled(own, shard)
     for one in seen:
         assert sorted(one) == sorted(set(range(ROWS)) - set(labelled))
     assert not np.array_equal(seen[0], seen[1])
@@ -173,13 +176,13 @@ def test_where_every_row_is_labelled_they_stream_with_their_labels(tmp_path: Pat
     data = streamed([own], shard)
     assert data.paced == "labelled"
     step = Step([own], data, CPU)
-    assert step.index_l is not None
+    assert step.batches.index_l is not None
     seen = []
     with closing(data):
-        for number in range(step.per_epoch):
-            step.load_batches(number)
-            rows = data.x(step.index_l)["w"][0, :, 0].long()
-            assert data.y(step.index_l)[0].argmax(-1).tolist() == (rows % 3).tolist()
+        for number in range(step.batches.per_epoch):
+            step.batches.load(number)
+            rows = data.x(step.batches.index_l)["w"][0, :, 0].long()
+            assert data.y(step.batches.index_l)[0].argmax(-1).tolist() == (rows % 3).tolist()
             seen += rows.tolist()
     assert sorted(seen) == list(range(ROWS))
 
@@ -215,7 +218,7 @@ def test_the_same_weights_have_the_same_scores(tmp_path: Path) -> None:
         step = Step([own], data[0], CPU)
         a, b = (evaluate(step.model, step.noise, d, iterations=2, samples=0)[0] for d in data)
         for one, two in zip(a.scores, b.scores, strict=True):
-            if one.means != "iterative":  # its noise depends on the size of the batches
+            if one.completion != "iterative":  # its noise depends on the size of the batches
                 assert (one.accuracy, one.nll) == (two.accuracy, pytest.approx(two.nll, rel=1e-4))
 
 
@@ -263,13 +266,13 @@ def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> No
 
     (path,) = shard_paths("hm-digits", [], tmp_path)
     shard = Shard.open(path)
-    small = {name: text.replace("D512", "D64") for name, text in runner.PRESETS["digits"]("ssmvae")["networks"].items()}
+    small = {name: text.replace("D512", "D64") for name, text in PRESETS["digits"]("ssmvae")["networks"].items()}
     accuracy = {}
     for limit in (None, "250kB"):
         values = {"epochs": 8, "networks": small, "batch_size": 64, "labelled_batch_size": 30, "iterations": 1} | (
             {"memory_limit": limit} if limit else {}
         )
-        jobs = runner.plan("ssmvae", [shard], values=values, seeds=(0, 1), alphas=(10,))
+        jobs = plan("ssmvae", [shard], values=values, seeds=(0, 1), alphas=(10,))
         windows = {job.settings.window for job in jobs}
         assert (windows == {None}) if limit is None else all(w and w < shard.train.rows / 2 for w in windows)
         runs = run_stack(tmp_path / str(limit), [job.settings for job in jobs], [shard] * 2)
@@ -286,7 +289,7 @@ def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> No
     """Counted where it is allocated: NumPy's arrays through tracemalloc, the flat tensors by their size."""
     shard = numbered(tmp_path / "shard.h5", rows=20_000, width=125)  # 512 bytes and a label a row: 10 MB
     limit = 1_000_000
-    (own,) = within(limit, [settings(shard, window=None, batch_size=50)], [shard], 1)
+    (own,) = choose_windows(limit, [settings(shard, window=None, batch_size=50)], [shard], 1)
     assert own.window
     tracemalloc.start()
     try:
@@ -300,7 +303,7 @@ def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> No
         orders = 8 * (2 * SLOTS + 2) * own.window + 8 * 3 * 20_000  # of rows, not of features
         with closing(data):
             for number in range(450):
-                data.place(index, streams, number)
+                data.write_indices(index, streams, number)
             for _ in data.test_batches(1000):
                 pass
         peak = tracemalloc.get_traced_memory()[1] - rows
@@ -327,7 +330,7 @@ def test_the_window_follows_from_the_limit(tmp_path: Path) -> None:
     row = 8 + 4 * 9
 
     def windows(limit: object, together: int = 16) -> list[int | None]:
-        return [s.window for s in within(limit, [own, own, theirs], [shard, shard, other], together)]
+        return [s.window for s in choose_windows(limit, [own, own, theirs], [shard, shard, other], together)]
 
     assert windows(2 * 1250 * row) == [None] * 3  # what fits is not streamed
     one, two, three = windows(1000 * row)  # 500 for each shard, less 30 labelled rows: 2.5 windows

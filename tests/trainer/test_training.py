@@ -41,6 +41,7 @@ from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
 from trainer.training import loop as training
+from trainer.training.checkpoints import save
 from trainer.training.run_folder import Checkpoint, Run
 from trainer.training.step import Step
 
@@ -101,12 +102,12 @@ def test_the_bound_rises_and_so_does_accuracy(model: str, label: str, tmp_path: 
     (before,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0)
     means = []
     for epoch in range(16):
-        step.totals.zero_()
+        step.terms.totals.zero_()
         for number in range(5 * epoch, 5 * epoch + 5):
             step(number)
-        means.append(step.totals[:, 0] / 5)
+        means.append(step.terms.totals[:, 0] / 5)
     for name in ("J", "L", "U", "log q(y)"):
-        row = step.names.index(name)
+        row = step.terms.names.index(name)
         assert means[-1][row] > means[0][row] + 0.3
     (after,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0)
     assert scores(before)["x+w", "none"] <= 0.6
@@ -123,7 +124,7 @@ def test_gumbel_and_exact_labels(model: str, tmp_path: Path) -> None:
         step = make_step([make_settings(model, shard, label=label, **kinds)], shard)
         start = weights(step)
         ends[label] = weights(take(step, 4))
-        assert bool(step.finite.all())
+        assert bool(step.terms.finite.all())
         for name, parameter in step.model.named_parameters():
             assert not torch.equal(start[name], parameter), f"{name} was not trained"
     assert not equal(ends["gumbel"], ends["exact"])
@@ -134,15 +135,15 @@ def test_all_labelled(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     kinds = {"modalities": ("x",)} if model in ("m2", "sdgm") else {}
     step = make_step([make_settings(model, shard, labels="all", **kinds)], shard)
-    assert step.per_epoch == 5  # 40 rows in batches of 8
+    assert step.batches.per_epoch == 5  # 40 rows in batches of 8
     take(step, 5)
     if model in WITH_LABELS:
-        assert step.index_u is None
-        assert sorted(np.concatenate([step.labelled[0].batch(n) for n in range(5)])) == list(range(40))
-        assert not any(name.startswith("U") for name in step.names)
-        assert {"J", "L", "log q(y)"} <= set(step.names)
+        assert step.batches.index_u is None
+        assert sorted(np.concatenate([step.batches.labelled[0].batch(n) for n in range(5)])) == list(range(40))
+        assert not any(name.startswith("U") for name in step.terms.names)
+        assert {"J", "L", "log q(y)"} <= set(step.terms.names)
     else:
-        assert step.index_l is None
+        assert step.batches.index_l is None
     moved = [n.mean.abs().sum() > 0 for n in step.model.modules() if isinstance(n, ReplicaBatchNorm)]
     assert all(moved)  # here the running statistics follow the labelled pass: there is no other
 
@@ -151,13 +152,13 @@ def test_all_labelled(model: str, tmp_path: Path) -> None:
 def test_a_model_without_labels_sees_every_row_once_an_epoch(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     step = make_step([make_settings(model, shard)], shard)
-    assert step.index_l is None
-    assert step.labelled == []
+    assert step.batches.index_l is None
+    assert step.batches.labelled == []
     seen = []
-    for number in range(step.per_epoch):
-        step.load_batches(number)
-        assert step.index_u is not None
-        seen += step.index_u[0].tolist()
+    for number in range(step.batches.per_epoch):
+        step.batches.load(number)
+        assert step.batches.index_u is not None
+        seen += step.batches.index_u[0].tolist()
     assert sorted(seen) == list(range(40))
 
 
@@ -170,9 +171,9 @@ def test_running_statistics_follow_the_unlabelled_pass_alone(tmp_path: Path) -> 
     linear, norm = branch[0], branch[1]
     assert isinstance(linear, ReplicaLinear)
     assert isinstance(norm, ReplicaBatchNorm)
-    step.load_batches(0)
-    assert step.index_u is not None
-    h = torch.einsum("rbf,rfo->rbo", step.data.x(step.index_u)["x"], linear.weight)
+    step.batches.load(0)
+    assert step.batches.index_u is not None
+    h = torch.einsum("rbf,rfo->rbo", step.data.x(step.batches.index_u)["x"], linear.weight)
     expected_mean, expected_variance = 0.1 * h.mean(1), 0.9 + 0.1 * h.var(1, correction=1)
     step(0)
     assert torch.allclose(norm.mean, expected_mean, rtol=1e-5, atol=1e-7)
@@ -183,14 +184,14 @@ def test_batches_are_gathered_from_the_streams(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     stack = [make_settings("ssmvae", shard, seed=seed) for seed in (4, 9)]
     step = Step(stack, make_data(stack, shard), CPU)
-    step.load_batches(11)
-    assert step.index_l is not None
-    assert step.index_u is not None
+    step.batches.load(11)
+    assert step.batches.index_l is not None
+    assert step.batches.index_u is not None
     for r in range(2):
-        assert step.index_l[r].tolist() == step.labelled[r].batch(11).tolist()
-        assert step.index_u[r].tolist() == step.unlabelled[r].batch(11).tolist()
-        assert not set(step.index_l[r].tolist()) & set(step.index_u[r].tolist())
-    assert step.per_epoch == math.ceil(34 / 8)
+        assert step.batches.index_l[r].tolist() == step.batches.labelled[r].batch(11).tolist()
+        assert step.batches.index_u[r].tolist() == step.batches.unlabelled[r].batch(11).tolist()
+        assert not set(step.batches.index_l[r].tolist()) & set(step.batches.index_u[r].tolist())
+    assert step.batches.per_epoch == math.ceil(34 / 8)
     assert len(step.data.classes) == len(CLASSES)
 
 
@@ -226,7 +227,7 @@ def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
             terms = [*own.log_p.values(), *own.log_q.values(), *own.divergence.values(), own.value]
             assert {term.dtype for term in terms} == {torch.float32}
         assert {p.dtype for p in step.model.parameters()} == {torch.float32}
-        ends[precision] = float(step.totals[step.names.index("J"), 0]) / 12
+        ends[precision] = float(step.terms.totals[step.terms.names.index("J"), 0]) / 12
     assert ends["bf16"] != ends["fp32"]
     assert ends["bf16"] == pytest.approx(ends["fp32"], rel=0.05)
 
@@ -250,10 +251,10 @@ def test_metrics_are_the_means_of_an_epochs_terms(tmp_path: Path) -> None:
     (run,) = run_stack(tmp_path / "run", [settings], [shard])
     step = make_step([settings], shard)
     for row in run.metrics():
-        before = step.totals.clone()
+        before = step.terms.totals.clone()
         for number in range(5 * (int(row["epoch"]) - 1), 5 * int(row["epoch"])):
             step(number)
-        means = dict(zip(step.names, ((step.totals - before)[:, 0] / 5).tolist(), strict=True))
+        means = dict(zip(step.terms.names, ((step.terms.totals - before)[:, 0] / 5).tolist(), strict=True))
         assert {name: float(row[name]) for name in means} == pytest.approx(means, rel=1e-5, abs=1e-5)
         assert means["J"] == pytest.approx(
             means["L"] + 2.5 * means["log q(y)"] + means["U"] - 0.5 * means["J_div"], rel=1e-5
@@ -532,10 +533,10 @@ def test_a_stop_does_not_save_what_is_not_finite(tmp_path: Path) -> None:
     settings = make_settings("ssmvae", shard)
     step = take(make_step([settings], shard), 1)
     run = Run(tmp_path / "run", settings)
-    training.save([run], step, 1)
+    save([run], step, 1)
     before = (run.folder / "checkpoint.safetensors").read_bytes()
     step(1)
-    step.finite[step.names.index("U"), 0] = False
+    step.terms.finite[step.terms.names.index("U"), 0] = False
     with pytest.raises(TrainingError, match="'U' of seed 0"):
-        training.save([run], step, 2)
+        save([run], step, 2)
     assert (run.folder / "checkpoint.safetensors").read_bytes() == before

@@ -1,7 +1,8 @@
-"""Co-training of networks (Cheng et al. 2016), whose additions are diverse, and a network on top of all of them."""
+"""Co-training of networks (Cheng et al. 2016), whose k_best are diverse, and a network on top of all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,13 +11,16 @@ from torch.nn import functional as F
 
 from pipeline.runtime.errors import TrainingError
 from trainer.baselines.convex_clustering import convex_clusters, diverse
-from trainer.baselines.cotraining import Check, CoTrained, Lesson, LogQ, group
-from trainer.data.resident import Data, Rows, Stream
+from trainer.baselines.cotraining import Check, CoTrained, LogQ, TrainingSet, group
+from trainer.baselines.method import COMMON_SETTINGS, CoTrainingMethod
+from trainer.data.resident import Data, Stream
+from trainer.data.selection import Rows
+from trainer.models.card import ModelCard
 from trainer.nn.distributions import Categorical
-from trainer.nn.layers import expand, parse
+from trainer.nn.notation import expand, parse
 from trainer.nn.rng import Noise, seed_for
 from trainer.settings.run_settings import Settings
-from trainer.training.step import LOWER_RATE
+from trainer.training.terms import LOWER_RATE
 
 BLOCK = 4096
 Inputs = Mapping[str, Tensor]  # by name, [rows, D]
@@ -54,12 +58,15 @@ class Fusion:
 class Networks:
     """The system `cotraining`."""
 
+    completions: ClassVar = ("views",)
+    has_classifier: ClassVar = True
+
     def __init__(self, settings: Settings, data: Data, device: torch.device) -> None:
         self.settings, self.data, self.device = settings, data, device
         self.classes = len(data.classes)
         self.widths = {modality.name: modality.width for modality in data.modalities}
 
-    def fit(self, name: str, lesson: Lesson, check: Check) -> NetworkView:
+    def fit(self, name: str, lesson: TrainingSet, check: Check) -> NetworkView:
         view = self._view(name)
         self._train(view.network, view.features, lesson.rows, lesson.labels, check)
         return view
@@ -73,7 +80,7 @@ class Networks:
         hidden = view.hidden(surest).cpu().numpy().astype(np.float64)
         return surest[diverse(convex_clusters(hidden, own.granularity), count)]
 
-    def fuse(self, views: Mapping[str, NetworkView], lesson: Lesson, check: Check) -> Fusion:
+    def fuse(self, views: Mapping[str, NetworkView], lesson: TrainingSet, check: Check) -> Fusion:
         fusion = self._fusion(views)
         hidden = {name: view.hidden(lesson.rows) for name, view in views.items()}
         self._train(fusion.network, hidden, np.arange(len(lesson.rows)), lesson.labels, check)
@@ -151,3 +158,25 @@ def _blocks(inputs: Inputs, rows: Rows) -> list[dict[str, Tensor]]:
 def _log_q(network: Categorical, blocks: list[dict[str, Tensor]]) -> LogQ:
     with torch.no_grad():
         return torch.cat([network.parameters_of(x)[0][0].log_softmax(-1) for x in blocks]).cpu().numpy()
+
+
+# A network per modality, and one on top of their hidden layers, for which X stands in q(y|X).
+CARD = ModelCard(
+    name="cotraining",
+    title="co-training",
+    build=Networks,
+    networks={
+        "mnist": {"q(y|x)": "x-D512BR-D512BR, DK", "q(y|X)": "(X)-D512BR, DK"},
+        "rgbd": {"q(y|x)": "x-D1024BR-D1024BR-Dropout0.5, DK", "q(y|X)": "(X)-D1024BR-Dropout0.5, DK"},
+    },
+    method=CoTrainingMethod(Networks),
+    presets={  # all ours: the paper only quotes this system
+        "mnist": {"epochs": 20, "cotraining": {"k_best": 10, "pool": 5000}},
+        "rgbd": {"epochs": 10, "cotraining": {"k_best": 5, "pool": 5000, "least_steps": 600}},
+        "digits": {"epochs": 10, "cotraining": {"k_best": 5}},
+        "sample": {"epochs": 5, "cotraining": {"k_best": 2}},
+    },
+    accepts=COMMON_SETTINGS
+    | {"labelled_batch_size", "learning_rate", "precision", "networks"}
+    | {f"cotraining.{name}" for name in ("k_best", "pool", "candidates", "granularity", "passes", "least_steps")},
+)

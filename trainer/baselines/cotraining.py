@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
-from trainer.data.resident import Data, Rows
-from trainer.evaluation.evaluate import Evaluation, Score, score, subsets
+from trainer.data.resident import Data
+from trainer.data.selection import Rows
+from trainer.evaluation.metrics import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import CoTraining, Settings
-from trainer.training.loop import Progress
+from trainer.training.progress import Progress
 from trainer.training.run_folder import Checkpoint, Run
 
 LogQ = NDArray[np.float32]  # log-probabilities, [N, K]
@@ -39,7 +40,7 @@ V = TypeVar("V", bound=View)
 
 
 @dataclass(frozen=True)
-class Taught:
+class PseudoLabels:
     """What others have taught a view: rows ascending, the label each was given, and how sure its teacher was."""
 
     rows: Rows
@@ -47,15 +48,15 @@ class Taught:
     confidence: NDArray[np.float64]
 
     @classmethod
-    def nothing(cls) -> "Taught":
+    def nothing(cls) -> "PseudoLabels":
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
-    def of(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Taught":
-        return Taught(self.rows[index], self.labels[index], self.confidence[index])
+    def of(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "PseudoLabels":
+        return PseudoLabels(self.rows[index], self.labels[index], self.confidence[index])
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """What a classifier is fitted to: the labelled rows and the taught ones, ascending, and their labels."""
 
     rows: Rows
@@ -65,7 +66,7 @@ class Lesson:
 class System(Protocol[V]):
     """One of the co-trained systems."""
 
-    def fit(self, name: str, lesson: Lesson, check: Check) -> V:
+    def fit(self, name: str, lesson: TrainingSet, check: Check) -> V:
         """A fresh classifier on one modality."""
         ...
 
@@ -73,7 +74,7 @@ class System(Protocol[V]):
         """Of a class's rows, the surest first, the `count` (or fewer) that the view teaches."""
         ...
 
-    def fuse(self, views: Mapping[str, V], lesson: Lesson, check: Check, /) -> View | None:
+    def fuse(self, views: Mapping[str, V], lesson: TrainingSet, check: Check, /) -> View | None:
         """A classifier on all modalities; None where the views' predictions are multiplied."""
         ...
 
@@ -159,11 +160,11 @@ def cotrain(run: Run, data: Data, system: System[V], progress: Progress) -> CoTr
     total = (settings.epochs + 1) * len(names) + 1
     views: dict[str, V] = {}
 
-    def lesson(more: Taught) -> Lesson:
+    def lesson(more: PseudoLabels) -> TrainingSet:
         rows = np.concatenate([own.labelled, more.rows])
         labels = np.concatenate([known[own.labelled], more.labels])
         order = rows.argsort()
-        return Lesson(rows[order], labels[order])
+        return TrainingSet(rows[order], labels[order])
 
     with stop_requests() as stop:
 
@@ -198,10 +199,10 @@ def exchange(
     system: System[V],
     views: Mapping[str, V],
     unlabelled: Rows,
-    taught: Mapping[str, Taught],
+    taught: Mapping[str, PseudoLabels],
     settings: Settings,
     round_: int,
-) -> dict[str, Taught]:
+) -> dict[str, PseudoLabels]:
     """What each view is newly taught in a round."""
     has = {name: np.isin(unlabelled, own.rows) for name, own in taught.items()}
     # A view may teach what it was not taught itself, as long as one of the others can learn it.
@@ -214,7 +215,7 @@ def exchange(
         rng = np.random.default_rng(seed_for(settings.seed, "pool", round_))
         pool = np.sort(rng.choice(pool, size, replace=False))
     proposals = {
-        name: propose(system, views[name], unlabelled[pool[teaches[name][pool]]], group(settings).additions)
+        name: propose(system, views[name], unlabelled[pool[teaches[name][pool]]], group(settings).k_best)
         for name in views
     }
     new = {}
@@ -224,10 +225,10 @@ def exchange(
     return new
 
 
-def propose(system: System[V], view: V, rows: Rows, count: int) -> Taught:
+def propose(system: System[V], view: V, rows: Rows, count: int) -> PseudoLabels:
     """The rows that a view would teach, `count` a class at most: each has the label that the view finds likeliest."""
     if len(rows) == 0:
-        return Taught.nothing()
+        return PseudoLabels.nothing()
     log_q = view.log_q(rows)
     labels, sure = log_q.argmax(-1), np.exp(log_q.max(-1).astype(np.float64))
     chosen = []
@@ -237,42 +238,42 @@ def propose(system: System[V], view: V, rows: Rows, count: int) -> Taught:
         if len(surest):
             chosen.append(np.searchsorted(rows, system.choose(view, rows[surest], count)))
     index = np.concatenate(chosen)
-    return merge([Taught(rows[index], labels[index].astype(np.int64), sure[index])])
+    return merge([PseudoLabels(rows[index], labels[index].astype(np.int64), sure[index])])
 
 
-def merge(parts: Sequence[Taught]) -> Taught:
+def merge(parts: Sequence[PseudoLabels]) -> PseudoLabels:
     """All of it, by rows ascending; of a row that occurs twice what its surest teacher said, the first of equals."""
-    every = Taught(*(np.concatenate([getattr(part, own.name) for part in parts]) for own in fields(Taught)))
+    every = PseudoLabels(*(np.concatenate([getattr(part, own.name) for part in parts]) for own in fields(PseudoLabels)))
     every = every.of(np.argsort(-every.confidence, kind="stable"))
     return every.of(np.unique(every.rows, return_index=True)[1])
 
 
-def restore(run: Run, names: Sequence[str]) -> tuple[int, dict[str, Taught]]:
+def restore(run: Run, names: Sequence[str]) -> tuple[int, dict[str, PseudoLabels]]:
     """The rounds that are saved, and what every view was taught in them."""
     checkpoint = run.read_checkpoint()
     if checkpoint is None:
-        return 0, {name: Taught.nothing() for name in names}
+        return 0, {name: PseudoLabels.nothing() for name in names}
     tensors = checkpoint.tensors
     taught = {
-        name: Taught(*(tensors[f"{own.name} of {name}"].numpy() for own in fields(Taught)))
+        name: PseudoLabels(*(tensors[f"{own.name} of {name}"].numpy() for own in fields(PseudoLabels)))
         if f"rows of {name}" in tensors
-        else Taught.nothing()
+        else PseudoLabels.nothing()
         for name in names
     }
     return int(checkpoint.values["rounds"]), taught
 
 
-def _save(run: Run, done: int, taught: Mapping[str, Taught]) -> None:
+def _save(run: Run, done: int, taught: Mapping[str, PseudoLabels]) -> None:
     tensors = {
         f"{own.name} of {name}": torch.from_numpy(getattr(more, own.name))
         for name, more in taught.items()
         if len(more.rows)
-        for own in fields(Taught)
+        for own in fields(PseudoLabels)
     }
     run.write_checkpoint(Checkpoint(tensors, {"rounds": done}))
 
 
-def _record(round_: int, trained: CoTrained[V], data: Data, taught: Mapping[str, Taught]) -> dict[str, object]:
+def _record(round_: int, trained: CoTrained[V], data: Data, taught: Mapping[str, PseudoLabels]) -> dict[str, object]:
     """A line of metrics.csv: how much each view has been taught so far, and what it makes of it."""
     line: dict[str, object] = {"epoch": round_}
     line |= {f"taught {name}": len(more.rows) for name, more in taught.items()}

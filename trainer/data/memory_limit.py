@@ -7,7 +7,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.data.resident import choose_labelled, choose_modalities
+from trainer.data.selection import choose_labelled, choose_modalities
 from trainer.settings.run_settings import Settings
 
 
@@ -26,7 +26,7 @@ def parse_size(text: object) -> int:
     return size
 
 
-def within(limit: object, stack: Sequence[Settings], shards: Sequence[Shard], together: int) -> list[Settings]:
+def choose_windows(limit: object, stack: Sequence[Settings], shards: Sequence[Shard], together: int) -> list[Settings]:
     """The settings with the window that a memory limit leaves room for; None where the whole shard fits.
 
     Args:

@@ -15,7 +15,8 @@ from torch import Tensor
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Features, Part, Shard
 from trainer.data import resident
-from trainer.data.resident import Data, Examples, Rows, Stream, lay_out
+from trainer.data.resident import Data, Stream
+from trainer.data.selection import Examples, Rows, index_rows
 from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
 from trainer.settings.run_settings import Settings
 
@@ -29,7 +30,7 @@ class Feed:
     Attributes:
         base: where its first window begins.
         test: where the rows of a batch of the test set lie; `test_rows` is how many fit.
-        offset: the shard's first row in the numbering of `lay_out`.
+        offset: the shard's first row in the numbering of `index_rows`.
     """
 
     shard: Shard
@@ -81,7 +82,7 @@ class Streamed(Data):
             return bases[:, None].repeat(1, streams[0].batch_size)
         return super().first_index(streams)
 
-    def place(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
+    def write_indices(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
         needed: dict[int, list[tuple[int, int]]] = {}
         for stream, feed in zip(streams, self.feeds, strict=True):
             if isinstance(stream, WindowedStream):
@@ -89,7 +90,7 @@ class Streamed(Data):
         for feed in self.feeds:
             if spans := needed.pop(id(feed.reader), None):
                 feed.reader.need(min(first for first, _ in spans), max(last for _, last in spans))
-        super().place(index, streams, number)
+        super().write_indices(index, streams, number)
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
         size = min(size, *(feed.test_rows for feed in self.feeds))
@@ -126,7 +127,7 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     window = stack[0].window
     if window is None:
         return resident.load(stack, shards, device)
-    modalities, offsets, examples = lay_out(stack, shards)
+    modalities, offsets, examples = index_rows(stack, shards)
     widths = {m.name: m.width for m in modalities}
     paced = "unlabelled" if len(examples[0].unlabelled) else "labelled"
     kept: dict[str, list[Rows]] = {}

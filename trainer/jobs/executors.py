@@ -1,7 +1,6 @@
 """Many runs in parts: grouped into stacks, ordered, and trained here, in processes, or by a Dask cluster."""
 
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -11,8 +10,6 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +18,11 @@ from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
-from trainer.data.resident import choose_modalities, leaves_unlabelled
 from trainer.jobs import train as runner
-from trainer.settings.run_settings import Settings
-from trainer.training.loop import Progress, Silent
-from trainer.training.run_folder import Run
+from trainer.jobs.environment import choose_device
+from trainer.jobs.plan import Job
+from trainer.jobs.stacks import Stack
+from trainer.training.progress import Progress, Silent
 
 _log = logging.getLogger(__name__)
 _POLL = 0.5  # seconds between two looks at a request to stop
@@ -33,87 +30,17 @@ _SAY = 60.0  # seconds between two lines about a part that is under way
 _one_at_a_time = threading.Lock()  # a worker process trains one part at a time, whatever its threads
 
 
-Results = Generator["tuple[Part, str | None]", None, None]  # parts as they end, and why they failed
+Results = Generator["tuple[Stack, str | None]", None, None]  # parts as they end, and why they failed
 
 
-@dataclass(frozen=True)
-class Work:
-    """A run to have: what and on which shard, where it lies, and its rank; runs of a lower rank go first."""
-
-    job: runner.Job
-    folder: Path
-    rank: int = 0
-
-    @property
-    def done(self) -> bool:
-        return (self.folder / "result.json").exists()
-
-    @property
-    def begun(self) -> bool:
-        return (self.folder / "checkpoint.safetensors").exists()
-
-
-@dataclass(frozen=True)
-class Part:
-    """Runs that are trained in one pass; plain enough to be sent to another process."""
-
-    settings: tuple[Settings, ...]
-    shards: tuple[Path, ...]
-    folders: tuple[Path, ...]
-    cost: float
-
-    def __str__(self) -> str:
-        more = f" and {len(self.folders) - 1} more" if len(self.folders) > 1 else ""
-        return f"{self.folders[0].name}{more}"
-
-
-def parts(work: Sequence[Work], stack: int) -> list[Part]:
-    """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
-
-    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
-    is cut into equal stacks, along the ranks, before those that are done are left out: whatever was done when a command
-    was stopped, those who were together stay so, for apart they would end in other last digits.
-    """
-    groups: dict[object, list[Work]] = {}
-    for one in sorted(work, key=lambda one: one.rank):
-        settings, shard = one.job.settings, one.job.shard
-        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind), []).append(one)
-    cut = []
-    for group in groups.values():
-        size = math.ceil(len(group) / math.ceil(len(group) / stack))
-        cut += [group[start : start + size] for start in range(0, len(group), size)]
-    found = [own for own in ([one for one in whole if not one.done] for whole in cut) if own]
-    found.sort(key=lambda own: (not any(one.begun for one in own), own[0].rank, cost(own)))
-    return [
-        Part(
-            tuple(one.job.settings for one in own),
-            tuple(one.job.shard.path.resolve() for one in own),
-            tuple(one.folder.resolve() for one in own),
-            cost(own),
-        )
-        for own in found
-    ]
-
-
-def cost(work: Sequence[Work]) -> float:
-    """About how long runs take, in units of its own: to order them, and to guess the time that is left."""
-    total = 0.0
-    for one in work:
-        settings, shard = one.job.settings, one.job.shard
-        width = sum(modality.width for modality in choose_modalities(shard, settings.modalities))
-        total += settings.epochs * shard.train.rows * (width + 2000)  # the networks between cost as if so much wider
-    return total
-
-
-def train_parts(
-    todo: Sequence[Part],
+def train_stacks(
+    todo: Sequence[Stack],
     device: str,
     progress: Progress,
     *,
     jobs: int = 1,
     scheduler: str | None = None,
-    finished: Callable[[int, Part], None] | None = None,
+    finished: Callable[[int, Stack], None] | None = None,
 ) -> list[str]:
     """Trains all parts; one that fails stops no other.
 
@@ -205,13 +132,11 @@ def time_limit(minutes: float | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _attempt(part: Part, device: str, progress: Progress) -> str | None:
+def _attempt(part: Stack, device: str, progress: Progress) -> str | None:
     """Trains a part; why it failed, or None."""
     try:
-        jobs = [
-            runner.Job(settings, Shard.open(path)) for settings, path in zip(part.settings, part.shards, strict=True)
-        ]
-        runner.train_all(jobs, part.folders, runner.choose_device(device), progress, stack=len(jobs))
+        jobs = [Job(settings, Shard.open(path)) for settings, path in zip(part.settings, part.shards, strict=True)]
+        runner.train_all(jobs, part.folders, choose_device(device), progress, stack=len(jobs))
     except Interrupted:
         raise
     except MmsslError as error:
@@ -222,7 +147,7 @@ def _attempt(part: Part, device: str, progress: Progress) -> str | None:
 class _Lines(Silent):
     """For a process without a terminal of its own: a line about the epoch, now and then."""
 
-    def __init__(self, part: Part, stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, part: Stack, stop: Callable[[], None] = lambda: None) -> None:
         self.part, self.stop, self.said = part, stop, time.monotonic()
 
     def step(self, done: int, total: int) -> None:  # noqa: ARG002
@@ -248,7 +173,7 @@ class _Stoppable:
         self.progress.epoch(epoch, epochs, summary)
 
 
-def _here(todo: Sequence[Part], device: str, progress: Progress) -> Results:
+def _here(todo: Sequence[Stack], device: str, progress: Progress) -> Results:
     """Parts in this process. A request to stop that comes while shards are read or a model is measured waits for that:
     raised in the midst of it, HDF5 might swallow it.
     """
@@ -258,12 +183,12 @@ def _here(todo: Sequence[Part], device: str, progress: Progress) -> Results:
             yield part, _attempt(part, device, _Stoppable(progress, stop))
 
 
-def _in_processes(todo: Sequence[Part], device: str, count: int) -> Results:
+def _in_processes(todo: Sequence[Stack], device: str, count: int) -> Results:
     """Parts in processes of their own, which are asked to stop when this one is, and save themselves."""
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
     with pool, stop_requests() as stop:
-        waiting: dict[Future[str | None], Part] = {pool.submit(_in_process, part, device): part for part in todo}
+        waiting: dict[Future[str | None], Stack] = {pool.submit(_in_process, part, device): part for part in todo}
         while waiting:
             ready, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
             if stop.requested:
@@ -302,7 +227,7 @@ def _set_up(threads: int, level: int) -> None:
     logging.getLogger("trainer").setLevel(level)
 
 
-def _in_process(part: Part, device: str) -> str | None:
+def _in_process(part: Stack, device: str) -> str | None:
     parent = os.getppid()
 
     def stop_where_abandoned() -> None:
@@ -312,7 +237,7 @@ def _in_process(part: Part, device: str) -> str | None:
     return _attempt(part, device, _Lines(part, stop_where_abandoned))
 
 
-def _on_cluster(todo: Sequence[Part], device: str, scheduler: str) -> Results:
+def _on_cluster(todo: Sequence[Stack], device: str, scheduler: str) -> Results:
     by_name = {part.folders[0].name: part for part in todo}
     tasks = {name: (part, device) for name, part in by_name.items()}
     with stop_requests() as stop:
@@ -320,7 +245,7 @@ def _on_cluster(todo: Sequence[Part], device: str, scheduler: str) -> Results:
             yield by_name[name], failure
 
 
-def _on_worker(part: Part, device: str, event: str) -> str | None:
+def _on_worker(part: Stack, device: str, event: str) -> str | None:
     for path in part.shards:
         if not path.exists():
             raise DataError(
@@ -328,13 +253,3 @@ def _on_worker(part: Part, device: str, event: str) -> str | None:
             )
     with _one_at_a_time:
         return _attempt(part, device, _Lines(part, distant_stop(event)))
-
-
-def state(work: Work) -> str:
-    """`done`, `begun, 3 of 500 epochs`, or `to do`."""
-    if work.done:
-        return "done"
-    if not work.begun:
-        return "to do"
-    run = Run(work.folder, work.job.settings)
-    return f"begun, {len(run.metrics())} of {work.job.settings.epochs} epochs"

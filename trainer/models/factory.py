@@ -9,7 +9,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality
 from trainer.nn.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
 from trainer.nn.labels import LabelRule
-from trainer.nn.layers import Notation, expand, parse
+from trainer.nn.notation import Notation, expand, parse
 from trainer.nn.rng import Noise
 
 C = TypeVar("C", Gaussian, Categorical, ObservationModel)

@@ -7,7 +7,7 @@
     X       x          modality -> [R, B, D]
     z       z          [R, B, Z]
     q(z|X)  self.q_z
-    p(x|z)  self.p_x   one a modality
+    p(x|z)  self.p_x   one per modality
 
 It learns from every pair and no label; what its z tells of the label is read by a linear probe (`trainer.evaluation`).
 A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
@@ -19,6 +19,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from trainer.models.bound import Bound
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
@@ -46,3 +47,27 @@ class JMVAE(nn.Module):
 
     def decode(self, z: Tensor, modality: str) -> Observation:
         return self.p_x[modality](z=z)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.encode(x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        return self.decode(self.encode(x).mean, target).mean
+
+
+CARD = ModelCard(
+    name="jmvae",
+    title="JMVAE",
+    build=JMVAE,
+    networks={
+        # Not in the appendix: built in the manner of its neighbours there.
+        "mnist": {
+            "q(z|X)": "(X-D512BR-D512BR)-D512BR, D64",
+            "p(x|z)": "z-D512BR-D512BR, Dx",
+        },
+        "rgbd": {
+            "q(z|X)": "(X-D1024BR-D1024BR)-D1024BR, D1024",
+            "p(x|z)": "z-D1024BR-D1024BR, Dx",
+        },
+    },
+)

@@ -2,14 +2,14 @@
 
     generative   p(X|z) p(z),  log p(X|z) = sum over modalities of log p(x|z)
     inference    q(z|X)
-    encoders     q(z|x), one a modality
+    encoders     q(z|x), one per modality
 
     symbol  code           shape
     X       x              modality -> [R, B, D]
     z       z              [R, B, Z]
     q(z|X)  self.q_z
-    q(z|x)  self.q_z_each  one a modality
-    p(x|z)  self.p_x       one a modality
+    q(z|x)  self.q_z_each  one per modality
+    p(x|z)  self.p_x       one per modality
 
 What its z tells of the label is read by a linear probe (`trainer.evaluation`). With more than two modalities, a subset
 of several is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from trainer.models.bound import Bound, pool
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
@@ -54,3 +55,29 @@ class JMVAEkl(nn.Module):
 
     def decode(self, z: Tensor, modality: str) -> Observation:
         return self.p_x[modality](z=z)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.encode(x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        return self.decode(self.encode(x).mean, target).mean
+
+
+CARD = ModelCard(
+    name="jmvae-kl",
+    title="JMVAE-kl",
+    build=JMVAEkl,
+    networks={
+        # Not in the appendix: built in the manner of its neighbours there.
+        "mnist": {
+            "q(z|X)": "(X-D512BR-D512BR)-D512BR, D64",
+            "p(x|z)": "z-D512BR-D512BR, Dx",
+            "q(z|x)": "x-D512BR-D512BR, D64",
+        },
+        "rgbd": {
+            "q(z|X)": "(X-D1024BR-D1024BR)-D1024BR, D1024",
+            "p(x|z)": "z-D1024BR-D1024BR, Dx",
+            "q(z|x)": "x-D1024BR-D1024BR, D1024",
+        },
+    },
+)

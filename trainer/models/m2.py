@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.bound import Bound
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.nn.labels import one_hot
 
 
 class M2(nn.Module):
@@ -64,3 +66,37 @@ class M2(nn.Module):
 
     def concatenate(self, x: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([x[m] for m in self.modalities], dim=-1)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        """The mean of q(z|x,y) at the most probable y."""
+        return self.q_z(x=self.concatenate(x), y=self._most_probable(x)).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        """The target's part of the mean of p([x;w]|z,y)."""
+        y = self._most_probable(x)
+        joint = self.p_x(z=self.q_z(x=self.concatenate(x), y=y).mean, y=y).mean
+        widths = [x[m].shape[-1] for m in self.modalities]
+        return torch.split(joint, widths, dim=-1)[self.modalities.index(target)]
+
+    def _most_probable(self, x: Mapping[str, Tensor]) -> Tensor:
+        log_q = self.classify(x)
+        return one_hot(log_q.argmax(-1), log_q.shape[-1])
+
+
+CARD = ModelCard(
+    name="m2",
+    title="M2",
+    build=M2,
+    networks={
+        "mnist": {  # appendix A.1.1, of SS-MVAE
+            "q(y|X)": "(X-D512BR-D512BR)-D512BR, DK",
+            "q(z|X,y)": "(y, X-D512BR-D512BR)-D512BR, D64",
+            "p(x|z,y)": "(z, y)-D512BR-D512BR, Dx",
+        },
+        "rgbd": {  # appendix A.1.2, of SS-MVAE
+            "q(y|X)": "(X-D1024BR-D1024BR)-D1024BR-Dropout0.5, DK",
+            "q(z|X,y)": "(y, X-D1024BR-D1024BR)-D1024BR, D1024",
+            "p(x|z,y)": "(z, y)-D1024BR-D1024BR, Dx",
+        },
+    },
+)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
 from trainer.models.bound import Bound, average_classifier
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
 
@@ -68,3 +69,33 @@ class SDGM(nn.Module):
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|x,a)], `[R, B, K]`; at the mean of q(a|x) where samples is 0."""
         return average_classifier(lambda a: self.q_y(**x, a=a), self.q_a(**x), samples)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.q_a(**x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        raise UsageError(f"sdgm sees one modality alone, so it cannot make {target} from it")
+
+
+CARD = ModelCard(
+    name="sdgm",
+    title="SDGM",
+    build=SDGM,
+    networks={
+        # Not in the appendix: built in the manner of its neighbours there.
+        "mnist": {
+            "q(a|X)": "X-D512BR-D512BR, D128",
+            "q(y|X,a)": "(X-D512BR-D512BR, a)-D512BR, DK",
+            "q(z|X,y,a)": "(X-D512BR-D512BR, y, a)-D512BR, D64",
+            "p(a|z,y)": "(z, y)-D512BR-D512BR, D128",
+            "p(x|a,y,z)": "(a, y, z)-D512BR-D512BR, Dx",
+        },
+        "rgbd": {
+            "q(a|X)": "X-D1024BR-D1024BR, D1024",
+            "q(y|X,a)": "(X-D1024BR-D1024BR, a)-D1024BR-Dropout0.5, DK",
+            "q(z|X,y,a)": "(X-D1024BR-D1024BR, y, a)-D1024BR, D1024",
+            "p(a|z,y)": "(z-D1024BR, y-D1024BR), D1024",
+            "p(x|a,y,z)": "(a, y, z)-D1024BR-D1024BR, Dx",
+        },
+    },
+)

@@ -12,7 +12,7 @@
     q(y|a)    self.q_y
     q(z|a,y)  self.q_z
     p(a|z,y)  self.p_a
-    p(x|a)    self.p_x   one a modality
+    p(x|a)    self.p_x   one per modality
 
 A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
 """
@@ -23,6 +23,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from trainer.models.bound import Bound, average_classifier
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
 
@@ -72,3 +73,32 @@ class SSHMVAE(nn.Module):
 
     def decode(self, a: Tensor, modality: str) -> Observation:
         return self.p_x[modality](a=a)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.encode(x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        return self.decode(self.encode(x).mean, target).mean
+
+
+CARD = ModelCard(
+    name="sshmvae",
+    title="SS-HMVAE",
+    build=SSHMVAE,
+    networks={
+        "mnist": {  # appendix A.1.1
+            "q(a|X)": "(X-D512BR-D512BR)-D512BR, D128",
+            "q(y|a)": "a-D512BR, DK",
+            "q(z|a,y)": "(a, y)-D512BR-D512BR, D64",
+            "p(a|z,y)": "(z, y)-D512BR-D512BR, D128",
+            "p(x|a)": "a-D512BR-D512BR, Dx",
+        },
+        "rgbd": {  # appendix A.1.2
+            "q(a|X)": "(X-D1024BR), D1024",
+            "q(y|a)": "a-D1024BR-Dropout0.5, DK",
+            "q(z|a,y)": "(a-D1024BR, y-D1024BR), D1024",
+            "p(a|z,y)": "(z-D1024BR, y-D1024BR), D1024",
+            "p(x|a)": "a-D1024BR-D1024BR, Dx",
+        },
+    },
+)

@@ -2,7 +2,7 @@
 
     generative   p(X|a) p(a|z,y) p(z) p(y),  log p(X|a) = sum over modalities of log p(x|a)
     inference    q(a|X) q(z|a,y),  classifier q(y|a)
-    encoders     q(a|x), one a modality, kept near q(a|X) by eq. 12:  log q(y|x) = log E_q(a|x)[q(y|a)]
+    encoders     q(a|x), one per modality, kept near q(a|X) by eq. 12:  log q(y|x) = log E_q(a|x)[q(y|a)]
 
     symbol    code           shape
     X         x              modality -> [R, B, D]
@@ -10,11 +10,11 @@
     a         a              [R, B, A]
     z         z              [(K,) R, B, Z]
     q(a|X)    self.q_a
-    q(a|x)    self.q_a_each  one a modality
+    q(a|x)    self.q_a_each  one per modality
     q(y|a)    self.q_y
     q(z|a,y)  self.q_z
     p(a|z,y)  self.p_a
-    p(x|a)    self.p_x       one a modality
+    p(x|a)    self.p_x       one per modality
 
 With more than two modalities, a subset of several is encoded by the normalised geometric mean of its encoders
 (`trainer.models.bound.pool`).
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from trainer.models.bound import Bound, average_classifier, pool
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
 
@@ -85,3 +86,34 @@ class SSHMVAEkl(nn.Module):
 
     def decode(self, a: Tensor, modality: str) -> Observation:
         return self.p_x[modality](a=a)
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.encode(x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        return self.decode(self.encode(x).mean, target).mean
+
+
+CARD = ModelCard(
+    name="sshmvae-kl",
+    title="SS-HMVAE-kl",
+    build=SSHMVAEkl,
+    networks={
+        "mnist": {  # appendix A.1.1
+            "q(a|X)": "(X-D512BR-D512BR)-D512BR, D128",
+            "q(y|a)": "a-D512BR, DK",
+            "q(z|a,y)": "(a, y)-D512BR-D512BR, D64",
+            "p(a|z,y)": "(z, y)-D512BR-D512BR, D128",
+            "p(x|a)": "a-D512BR-D512BR, Dx",
+            "q(a|x)": "x-D512BR-D512BR, D128",
+        },
+        "rgbd": {  # appendix A.1.2
+            "q(a|X)": "(X-D1024BR), D1024",
+            "q(y|a)": "a-D1024BR-Dropout0.5, DK",
+            "q(z|a,y)": "(a-D1024BR, y-D1024BR), D1024",
+            "p(a|z,y)": "(z-D1024BR, y-D1024BR), D1024",
+            "p(x|a)": "a-D1024BR-D1024BR, Dx",
+            "q(a|x)": "x-D1024BR-D1024BR, D1024",
+        },
+    },
+)

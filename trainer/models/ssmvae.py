@@ -9,7 +9,7 @@
     z         z          [(K,) R, B, Z]
     q(y|X)    self.q_y
     q(z|X,y)  self.q_z
-    p(x|z,y)  self.p_x   one a modality
+    p(x|z,y)  self.p_x   one per modality
 
 A missing modality is the zero vector; there is no latent variable before the classifier to complete it with.
 """
@@ -20,8 +20,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from trainer.models.bound import Bound
+from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.nn.labels import one_hot
 
 
 class SSMVAE(nn.Module):
@@ -58,3 +60,34 @@ class SSMVAE(nn.Module):
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x,w), `[R, B, K]`."""
         return self.q_y(**x).logits
+
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        """The mean of q(z|X,y) at the most probable y."""
+        return self.q_z(**x, y=self._most_probable(x)).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        y = self._most_probable(x)
+        return self.p_x[target](z=self.q_z(**x, y=y).mean, y=y).mean
+
+    def _most_probable(self, x: Mapping[str, Tensor]) -> Tensor:
+        log_q = self.classify(x)
+        return one_hot(log_q.argmax(-1), log_q.shape[-1])
+
+
+CARD = ModelCard(
+    name="ssmvae",
+    title="SS-MVAE",
+    build=SSMVAE,
+    networks={
+        "mnist": {  # appendix A.1.1
+            "q(y|X)": "(X-D512BR-D512BR)-D512BR, DK",
+            "q(z|X,y)": "(y, X-D512BR-D512BR)-D512BR, D64",
+            "p(x|z,y)": "(z, y)-D512BR-D512BR, Dx",
+        },
+        "rgbd": {  # appendix A.1.2
+            "q(y|X)": "(X-D1024BR-D1024BR)-D1024BR-Dropout0.5, DK",
+            "q(z|X,y)": "(y, X-D1024BR-D1024BR)-D1024BR, D1024",
+            "p(x|z,y)": "(z, y)-D1024BR-D1024BR, Dx",
+        },
+    },
+)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 from torch.nn import functional as F
 
-from trainer.nn.layers import MLP, Notation, ReplicaLinear, over_classes
+from trainer.nn.layers import MLP, ReplicaLinear, over_classes
+from trainer.nn.notation import Notation
 from trainer.nn.rng import Noise
 
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, where a density has no logarithm

@@ -31,7 +31,7 @@ class Noise:
         self._rows: tuple[int, ...] | None = None
 
     @contextmanager
-    def apart(self, purpose: str) -> Iterator[None]:
+    def separate_streams(self, purpose: str) -> Iterator[None]:
         """Within it, samples come from fresh streams of their own, and the usual ones stand still."""
         usual = self.generators
         self.generators = [self._generator(seed, purpose, self.device) for seed in self.seeds]
@@ -41,7 +41,7 @@ class Noise:
             self.generators = usual
 
     @contextmanager
-    def only(self, rows: Sequence[int]) -> Iterator[None]:
+    def limit_rows(self, rows: Sequence[int]) -> Iterator[None]:
         """Within it, replica r draws for its first `rows[r]` of the B rows alone; the others, its padding, get zeros.
 
         So a replica's streams advance as they would without neighbours, whose batches may be longer.

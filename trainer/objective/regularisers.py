@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from trainer.models import Classifier
+from trainer.models.interface import Classifier
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
 

@@ -1,6 +1,6 @@
-"""What an experiment came to, beside what the paper printed: the record that tables, figures and pages are made from.
+"""What an experiment came to, beside what the paper printed: the record behind tables, figures and pages.
 
-`mmssl reproduce` writes an `Outcome` as JSON; whatever shows results reads it back. Accuracies are in per cent.
+`mmssl reproduce` writes an `ExperimentResult` as JSON; what shows results reads it back. Accuracies are in per cent.
 """
 
 from pathlib import Path
@@ -74,7 +74,7 @@ class Block(_Record):
     rows: tuple[Row, ...]
 
 
-class Outcome(_Record):
+class ExperimentResult(_Record):
     """A table or a figure.
 
     Attributes:
@@ -107,17 +107,17 @@ class Outcome(_Record):
         return any(one.printed is not None for block in self.blocks for row in block.rows for one in row.cells)
 
 
-def write_outcome(path: Path, outcome: Outcome) -> None:
+def write_result(path: Path, outcome: ExperimentResult) -> None:
     write_if_changed(path, outcome.model_dump_json(indent=2) + "\n")
 
 
-def read_outcome(path: Path) -> Outcome:
+def read_result(path: Path) -> ExperimentResult:
     """
     Raises:
         DataError: the file is missing, or no outcome.
     """
     try:
-        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        return ExperimentResult.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"there is no {path}", "mmssl reproduce writes it") from None
     except (OSError, UnicodeDecodeError, ValidationError) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.reporting.comparison import Block, Cell, Outcome
+from trainer.reporting.comparison import Block, Cell, ExperimentResult
 
 TOLERANCE = 0.5  # percentage points below the paper's number from which a difference is marked
 LEGEND = "paper / ours ± standard deviation (number of runs) / ours less the paper's"
@@ -61,7 +61,7 @@ def text(block: Block, comparable: bool) -> Text:
     return Text(rows, tuple(notes))
 
 
-def legend(outcome: Outcome) -> list[str]:
+def legend(outcome: ExperimentResult) -> list[str]:
     """What a reader needs beside the numbers, a sentence each; what was reduced comes first."""
     cells = [cell for block in outcome.blocks for row in block.rows for cell in row.cells]
     lines = [f"REDUCED: {'; '.join(outcome.reduced)}."] if outcome.reduced else []
@@ -78,7 +78,7 @@ def legend(outcome: Outcome) -> list[str]:
     return [*lines, *outcome.notes, f"Where we differ from the paper on purpose: {DEVIATIONS}."]
 
 
-def markdown(outcome: Outcome) -> str:
+def markdown(outcome: ExperimentResult) -> str:
     """The outcome as a Markdown document."""
     parts = [f"# {outcome.name}: {outcome.title}", *legend(outcome)]
     if outcome.figure is not None:

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from trainer.baselines import load_rival
-from trainer.data.streaming import load
-from trainer.evaluation.evaluate import BATCH, BINS, calibration_error, completion, evaluating, predictions, subsets
-from trainer.inference.generation import Subject, infer
-from trainer.jobs.train import shard_of
-from trainer.models import Model
+from trainer.evaluation.evaluate import BATCH, evaluating
+from trainer.evaluation.metrics import BINS, calibration_error, subsets
+from trainer.evaluation.missing_modalities import completer
+from trainer.inference.loading import LoadedRun
+from trainer.models.interface import Model
 from trainer.reporting.plot_style import colour, marker, styled
-from trainer.training.run_folder import Run
+from trainer.training.method import Predictions
 from trainer.training.step import precision
 
 if TYPE_CHECKING:
@@ -23,46 +21,13 @@ if TYPE_CHECKING:
 
 POINTS = 1500  # shown of a latent space at most
 _NUMBERED = 12  # classes whose shares are written into a confusion matrix
-Predictions = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
+AllPredictions = dict[str, Predictions]  # by given modalities, `x+w`
 
 
-def predict(subject: Subject) -> Predictions:
-    """By given modalities, log-probabilities `[N, K]` and labels `[N]` over the test set; by the model's first means.
-
-    Iterative sampling is left out where the model has other means.
-    """
-    model, settings = cast(Model, subject.model), subject.run.settings
-    modalities = [modality.name for modality in subject.data.modalities]
-    found = {}
-    with precision(settings, subject.data.label.device), evaluating(subject.model, subject.noise):
-        for given in subsets(modalities):
-            means = _means(model, given, modalities)
-            (found["+".join(given)],) = predictions(
-                subject.model,
-                subject.noise,
-                subject.data,
-                given,
-                means,
-                iterations=settings.iterations,
-                samples=settings.samples,
-            )
-    return found
-
-
-def predict_rival(run: Run, device: torch.device) -> tuple[Predictions, tuple[str, ...]]:
-    """What `predict` gives, of a finished run of a co-trained system; and the classes' names.
-
-    Raises:
-        DataError: the run is not done, its weights are damaged, or its shard is missing or another one.
-    """
-    data = load([run.settings], [shard_of(run)], device)
-    test, (label,) = data.examples[0].test, data.test_labels()
-    with precision(run.settings, device):
-        trained = load_rival(run, data, device)
-        found = {
-            "+".join(given): (trained.log_q(given, test), label) for given in subsets([m.name for m in data.modalities])
-        }
-    return found, data.classes
+def predict(loaded: LoadedRun) -> AllPredictions:
+    """Predictions over the test set by given modalities, the others by the model's first completion."""
+    modalities = [modality.name for modality in loaded.data.modalities]
+    return {"+".join(given): loaded.trained.predictions(given) for given in subsets(modalities)}
 
 
 def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -75,7 +40,7 @@ def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[
 
 
 @styled
-def confusion_figure(found: Predictions, classes: Sequence[str]) -> "Figure":
+def confusion_figure(found: AllPredictions, classes: Sequence[str]) -> "Figure":
     """Confusion matrices, a panel for each subset of modalities; shares of the true class, in per cent."""
     from matplotlib.figure import Figure
 
@@ -115,7 +80,7 @@ def reliability(
 
 
 @styled
-def reliability_figure(found: Predictions) -> "Figure":
+def reliability_figure(found: AllPredictions) -> "Figure":
     """Accuracy against confidence, a line for each subset of modalities; the larger a point, the more examples."""
     from matplotlib.figure import Figure
 
@@ -144,25 +109,26 @@ def reliability_figure(found: Predictions) -> "Figure":
     return figure
 
 
-def latents(subject: Subject, points: int = POINTS) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+def latents(loaded: LoadedRun, points: int = POINTS) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
     """By given modalities, the latent variable's mean `[N, Z]` for the first test examples; and their labels `[N]`."""
-    model, settings, data = cast(Model, subject.model), subject.run.settings, subject.data
+    settings, data, trained = loaded.run.settings, loaded.data, loaded.generative
+    model = cast(Model, trained.model)
     modalities = [modality.name for modality in data.modalities]
     found: dict[str, list[NDArray[np.float32]]] = {"+".join(given): [] for given in subsets(modalities)}
     seen = 0
-    with precision(settings, data.label.device), evaluating(subject.model, subject.noise):
+    with precision(settings, data.label.device), evaluating(trained.model, trained.noise):
         for index, (rows,) in data.test_batches(min(BATCH, points)):
             x = data.x(index)
             for given in subsets(modalities):
-                fill = completion(
-                    _means(model, given, modalities), subject.model, subject.noise, data.modalities, settings.iterations
+                fill = completer(
+                    trained.completion(given), trained.model, trained.noise, data.modalities, settings.iterations
                 )
-                latent, _ = infer(subject.model, fill({name: x[name] for name in given}))
+                latent = model.latent_mean(fill({name: x[name] for name in given}))
                 found["+".join(given)].append(latent[0].float().cpu().numpy())
             seen += rows
             if seen >= points:
                 break
-    return {given: np.concatenate(own)[:points] for given, own in found.items()}, data.test_labels()[0][:points]
+    return {given: np.concatenate(parts)[:points] for given, parts in found.items()}, data.test_labels()[0][:points]
 
 
 def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -176,16 +142,16 @@ def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.floa
 
 
 @styled
-def latent_figure(subject: Subject) -> "Figure":
+def latent_figure(loaded: LoadedRun) -> "Figure":
     """The latent space's first two principal components, a panel for each subset of modalities, coloured by class."""
     from matplotlib.figure import Figure
 
-    points, label = latents(subject)
+    points, label = latents(loaded)
     flat = project(points)
     figure = Figure(figsize=(3.6 * len(flat), 3.9), layout="constrained")
     panels = figure.subplots(1, len(flat), sharex=True, sharey=True, squeeze=False).flat
     for panel, (given, own) in zip(panels, flat.items(), strict=True):
-        for number, name in enumerate(subject.data.classes):
+        for number, name in enumerate(loaded.data.classes):
             mine = own[label == number]
             if len(mine):
                 panel.scatter(
@@ -202,7 +168,3 @@ def latent_figure(subject: Subject) -> "Figure":
 def _name(panel: "Axes", where: NDArray[np.float32], name: str) -> None:
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     panel.text(float(where[0]), float(where[1]), name, ha="center", va="center", fontsize=8, color="#101418", bbox=box)
-
-
-def _means(model: Model, given: Sequence[str], modalities: Sequence[str]) -> str:
-    return "none" if len(given) == len(modalities) else model.completions[0]

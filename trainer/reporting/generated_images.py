@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
-from trainer.inference.generation import CPU, Made, generate, load_subjects
+from trainer.inference.generation import Made, generate
+from trainer.inference.loading import CPU, load_runs
+from trainer.models.registry import card, model_names
 from trainer.reporting.plot_style import check_format, save, styled
-from trainer.reporting.run_tables import TITLES, grouped, names
+from trainer.reporting.run_tables import grouped
+from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -125,7 +128,7 @@ def panels(
     first = [group[0] for group in grouped(runs)]
     labels = {id(run): label for run, label in zip(first, _labels(first), strict=True)}
     found: dict[tuple[str, str], tuple[Shard, list[tuple[Run, Made]]]] = {}
-    for subject in load_subjects(first, device):
+    for subject in load_runs(first, device):
         seen = [modality.name for modality in subject.data.modalities]
         for goal in [target] if target is not None else seen:
             made = generate(subject, given or [m for m in seen if m != goal], goal, examples, iterations)
@@ -133,15 +136,15 @@ def panels(
             if before and set(before[0][1].given) != set(made.given):
                 raise UsageError(f"{subject.run.folder} makes {goal} from other modalities than {before[0][0].folder}")
             before.append((subject.run, made))
-    order = list(TITLES)
+    order = model_names()
     return [
         Panel(
             shard,
             own[0][1],
             {
-                f"{labels[id(run)]} (iterative)" if means == "iterative" else labels[id(run)]: values
+                f"{labels[id(run)]} (iterative)" if completion == "iterative" else labels[id(run)]: values
                 for run, made in sorted(own, key=lambda pair: order.index(pair[0].settings.model))
-                for means, values in made.made.items()
+                for completion, values in made.made.items()
             },
         )
         for (shard, own) in found.values()
@@ -150,7 +153,7 @@ def panels(
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The models' names; where one comes twice on the same data, with what tells its runs apart."""
-    titles = [TITLES[run.settings.model] for run in runs]
+    titles = [card(run.settings.model).title for run in runs]
     labels = list(titles)
     for title in set(titles):
         for data in {run.settings.digest for run in runs}:

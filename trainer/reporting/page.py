@@ -16,12 +16,13 @@ import torch
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.versions import versions
-from trainer.reporting.comparison import Outcome, read_outcome
-from trainer.reporting.page_figures import Closer, Look, Picture, closer_look, pictures
+from trainer.models.registry import model_names
+from trainer.reporting.comparison import ExperimentResult, read_result
+from trainer.reporting.page_figures import ModelFigures, ModelsSection, Picture, draw_models, pictures
 from trainer.reporting.plot_style import data_uri
-from trainer.reporting.run_tables import TITLES, ResultTable, grouped, names, table
-from trainer.settings.presets import PRESETS
-from trainer.settings.run_settings import Settings
+from trainer.reporting.run_tables import ResultTable, grouped, table
+from trainer.settings.describe import names
+from trainer.settings.presets import PAPER_DATA, paper_epochs
 from trainer.training.run_folder import Run, find
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Result:
 
     anchor: str
     source: Path
-    outcome: Outcome
+    outcome: ExperimentResult
     picture: Picture | None
 
 
@@ -67,7 +68,7 @@ class DataSet:
     settings: tuple[Setting, ...]
     unfinished: tuple[str, ...]
     pictures: tuple[Picture, ...]
-    closer: tuple[Closer, ...]
+    closer: tuple[ModelFigures, ...]
     apart: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -99,7 +100,7 @@ class Page:
     data_sets: tuple[DataSet, ...]
 
 
-def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Outcome]], list[Run]]:
+def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, ExperimentResult]], list[Run]]:
     """The outcomes, tables first, and the runs in these files and folders, or anywhere below them.
 
     Raises:
@@ -108,13 +109,13 @@ def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Outcome]], list[Run]]:
     outcomes, runs = [], []
     for path in paths:
         if path.is_file():
-            outcomes.append((path, read_outcome(path)))
+            outcomes.append((path, read_result(path)))
         elif path.is_dir():
             found = find([path])
             runs += found
             inside = {run.folder for run in found}
             candidates = (file for file in path.rglob("*.json") if file.parent not in inside)
-            outcomes += [(file, read_outcome(file)) for file in candidates if _is_outcome(file)]
+            outcomes += [(file, read_result(file)) for file in candidates if _is_experiment_result(file)]
         else:
             raise DataError(f"there is no {path}", "train a run: mmssl train sshmvae-kl")
     if not outcomes and not runs:
@@ -125,7 +126,7 @@ def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Outcome]], list[Run]]:
 
 
 def compose(
-    outcomes: Sequence[tuple[Path, Outcome]], runs: Sequence[Run], device: torch.device, models: bool = True
+    outcomes: Sequence[tuple[Path, ExperimentResult]], runs: Sequence[Run], device: torch.device, models: bool = True
 ) -> Page:
     """The page's content.
 
@@ -146,7 +147,7 @@ def compose(
     return Page(made, versions()["mmssl"], results, summarise(outcomes), data_sets)
 
 
-def summarise(outcomes: Sequence[tuple[Path, Outcome]]) -> Summary | None:
+def summarise(outcomes: Sequence[tuple[Path, ExperimentResult]]) -> Summary | None:
     """How our numbers compare with the paper's, over all cells that have both; None where there are none.
 
     Outcomes on other data than the paper's are left out.
@@ -173,7 +174,7 @@ def summarise(outcomes: Sequence[tuple[Path, Outcome]]) -> Summary | None:
 # --- outcomes --------------------------------------------------------------------------------------------------------
 
 
-def _is_outcome(path: Path) -> bool:
+def _is_experiment_result(path: Path) -> bool:
     """Whether a JSON file is meant as an outcome; it may still be damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +186,7 @@ def _is_outcome(path: Path) -> bool:
     return meant
 
 
-def _result(number: int, path: Path, outcome: Outcome) -> Result:
+def _result(number: int, path: Path, outcome: ExperimentResult) -> Result:
     for block in outcome.blocks:
         if any(len(row.cells) != len(block.columns) for row in block.rows):
             raise DataError(f"{path}: {block.title} has rows that do not fit its {len(block.columns)} columns")
@@ -218,7 +219,7 @@ def _data_set(anchor: str, name: str, runs: Sequence[Run], device: torch.device,
     unfinished = [
         f"{run.folder.name}: {len(run.metrics())} of {run.settings.epochs} epochs" for run in runs if not run.done
     ]
-    look = closer_look(done, device) if models and done else Look()
+    look = draw_models(done, device) if models and done else ModelsSection()
     return DataSet(
         anchor=anchor,
         name=name,
@@ -246,7 +247,7 @@ def _as_in_the_paper(run: Run) -> tuple[str, int, tuple[str, ...], float, str, f
     """Orders runs by data, model, modalities, number of labels (many first), alpha, beta, split and seed."""
     own = run.settings
     few = -own.labels if isinstance(own.labels, int) else float("-inf")
-    place = list(TITLES).index(own.model)
+    place = model_names().index(own.model)
     settings = (few, own.objective, own.alpha, own.beta, -1 if own.split is None else own.split, own.seed)
     return own.data, place, own.modalities, *settings
 
@@ -254,7 +255,8 @@ def _as_in_the_paper(run: Run) -> tuple[str, int, tuple[str, ...], float, str, f
 def _caveats(runs: Sequence[Run]) -> Iterator[str]:
     """What makes these runs unlike the paper's."""
     first = runs[0].settings
-    epochs = _epochs_of_the_paper(first)
+    preset = PAPER_DATA.get(first.data)
+    epochs = None if preset is None else paper_epochs(preset, "sshmvae")
     if epochs is None:
         yield "These data are not the paper's: no number here compares with its tables."
     trained = {run.settings.epochs for run in runs if run.settings.cotraining is None}
@@ -264,10 +266,3 @@ def _caveats(runs: Sequence[Run]) -> Iterator[str]:
         yield f"Reduced: {counts} epoch{'s' if few[-1] > 1 else ''} instead of the paper's {epochs}."
     if all(len(group) == 1 for group in grouped(runs)):
         yield "One run a setting: differences may be chance."
-
-
-def _epochs_of_the_paper(settings: Settings) -> int | None:
-    for prefix, preset in (("hm-mnist", "mnist"), ("nm-mnist", "mnist"), ("rgbd", "rgbd")):
-        if settings.data.startswith(prefix) and "sample" not in settings.data:
-            return int(PRESETS[preset]("ssmvae")["epochs"])
-    return None

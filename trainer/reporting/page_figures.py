@@ -3,26 +3,25 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from pipeline.runtime.errors import MmsslError
-from trainer.baselines import RIVALS
-from trainer.inference.generation import Subject, load_subjects
-from trainer.models import Model
+from trainer.evaluation.metrics import COMPLETION_TITLES
+from trainer.inference.loading import LoadedRun, load_run
+from trainer.models.registry import card
 from trainer.reporting.diagnostics import (
-    Predictions,
+    AllPredictions,
     confusion_figure,
     latent_figure,
     predict,
-    predict_rival,
     reliability_figure,
 )
 from trainer.reporting.generated_images import draw_panels, image_shape, panels
 from trainer.reporting.plot_style import data_uri, render
 from trainer.reporting.plots import alpha_figure, curves_figure, labels_figure, splits_figure
-from trainer.reporting.run_tables import MEANS, TITLES, grouped
+from trainer.reporting.run_tables import grouped
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ Makes = Literal["images", "numbers", "no other", "no latent"]
 
 
 @dataclass(frozen=True)
-class Closer:
+class ModelFigures:
     """What one run's model does, in pictures; `about` says what it makes of a missing modality, what is not shown."""
 
     run: str
@@ -58,7 +57,7 @@ class Closer:
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelsSection:
     """What the models of some runs do.
 
     Attributes:
@@ -68,7 +67,7 @@ class Look:
         missing: what could not be drawn, and why.
     """
 
-    closer: tuple[Closer, ...] = ()
+    closer: tuple[ModelFigures, ...] = ()
     generated: tuple[Picture, ...] = ()
     apart: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -111,7 +110,7 @@ def _parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """All runs together, or those of each model, named, where their lines would be too many for one picture."""
     models: dict[str, list[Run]] = {}
     for run in runs:
-        models.setdefault(TITLES[run.settings.model], []).append(run)
+        models.setdefault(card(run.settings.model).title, []).append(run)
     if len(grouped(runs)) > MOST_LINES and len(models) > 1:
         return list(models.items())
     return [("", list(runs))] if runs else []
@@ -126,7 +125,7 @@ def _vary(runs: Sequence[Run], setting: str) -> set[str]:
     return {model for (model, _), own in values.items() if len(own) > 1}
 
 
-def closer_look(done: Sequence[Run], device: torch.device) -> Look:
+def draw_models(done: Sequence[Run], device: torch.device) -> ModelsSection:
     """What the models of finished runs do, in pictures: of one run for each model, on whichever modalities it sees.
 
     It is the first of those whose alpha and beta are 1, where there are any.
@@ -135,12 +134,12 @@ def closer_look(done: Sequence[Run], device: torch.device) -> Look:
     for run in sorted(done, key=lambda run: (run.settings.alpha != 1, run.settings.beta != 1)):
         first.setdefault((run.settings.model, run.settings.modalities), run)
     order = {run.folder: number for number, run in enumerate(done)}
-    closer: list[Closer] = []
+    closer: list[ModelFigures] = []
     missing: list[str] = []
     able: list[Run] = []
     for run in sorted(first.values(), key=lambda run: order[run.folder]):
         try:
-            closer.append(_rival(run, device) if run.settings.model in RIVALS else _model(run, device))
+            closer.append(_model_figures(run, device))
         except MmsslError as error:
             _log.warning("%s", error.message)
             missing.append(error.message)
@@ -148,10 +147,10 @@ def closer_look(done: Sequence[Run], device: torch.device) -> Look:
         if closer[-1].makes == "images":
             able.append(run)
     generated, failed = _generated(able, device)
-    return Look(tuple(closer), generated, tuple(_apart(closer)), (*missing, *failed))
+    return ModelsSection(tuple(closer), generated, tuple(_apart(closer)), (*missing, *failed))
 
 
-def _apart(closer: Sequence[Closer]) -> Iterator[str]:
+def _apart(closer: Sequence[ModelFigures]) -> Iterator[str]:
     """Why some models are not among the generated images, a sentence for each reason."""
     titles = {makes: [one.title for one in closer if one.makes == makes] for makes in get_args(Makes)}
     if titles["no latent"]:
@@ -169,29 +168,24 @@ def _apart(closer: Sequence[Closer]) -> Iterator[str]:
 
 
 def _title(run: Run) -> str:
-    return " on ".join(filter(None, (TITLES[run.settings.model], "+".join(run.settings.modalities))))
+    return " on ".join(filter(None, (card(run.settings.model).title, "+".join(run.settings.modalities))))
 
 
-def _model(run: Run, device: torch.device) -> Closer:
-    (subject,) = load_subjects([run], device)
-    modalities = [modality.name for modality in subject.data.modalities]
+def _model_figures(run: Run, device: torch.device) -> ModelFigures:
+    loaded, about = load_run(run, device), card(run.settings.model)
+    modalities = [modality.name for modality in loaded.data.modalities]
     makes: Makes
-    if len(modalities) == 1:
-        makes, about = "no other", "It sees one modality alone."
+    if not about.is_generative:
+        makes = "no latent"
+        text = "Each modality has a classifier of its own. There is no latent space to show, and nothing is generated."
+    elif len(modalities) == 1:
+        makes, text = "no other", "It sees one modality alone."
     else:
-        means = MEANS[cast(Model, subject.model).completions[0]]
-        about = f"In the place of a missing modality: {means}."
-        images = all(image_shape(subject.shard, modality) is not None for modality in modalities)
+        text = f"In the place of a missing modality: {COMPLETION_TITLES[about.completions[0]]}."
+        images = all(image_shape(loaded.shard, modality) is not None for modality in modalities)
         makes = "images" if images else "numbers"
     title = _title(run)
-    return Closer(run.folder.name, title, about, makes, tuple(_portraits(subject, title)))
-
-
-def _rival(run: Run, device: torch.device) -> Closer:
-    found, classes = predict_rival(run, device)
-    title = _title(run)
-    about = "Each modality has a classifier of its own. There is no latent space to show, and nothing is generated."
-    return Closer(run.folder.name, title, about, "no latent", tuple(_predicted(found, classes, title)))
+    return ModelFigures(run.folder.name, title, text, makes, tuple(_drawn(loaded, title)))
 
 
 def _generated(runs: Sequence[Run], device: torch.device) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
@@ -209,14 +203,15 @@ def _generated(runs: Sequence[Run], device: torch.device) -> tuple[tuple[Picture
     return (_picture("One modality made from the other", said, figure),), ()
 
 
-def _portraits(subject: Subject, title: str) -> Iterator[Picture]:
-    yield _picture(
-        "Latent space", f"Two principal components of {title}'s latent space, by class", latent_figure(subject)
-    )
-    yield from _predicted(predict(subject), subject.data.classes, title)
+def _drawn(loaded: LoadedRun, title: str) -> Iterator[Picture]:
+    if card(loaded.run.settings.model).is_generative:
+        yield _picture(
+            "Latent space", f"Two principal components of {title}'s latent space, by class", latent_figure(loaded)
+        )
+    yield from _predicted(predict(loaded), loaded.data.classes, title)
 
 
-def _predicted(found: Predictions, classes: Sequence[str], title: str) -> Iterator[Picture]:
+def _predicted(found: AllPredictions, classes: Sequence[str], title: str) -> Iterator[Picture]:
     accuracy = ", ".join(
         f"{100 * float((log_q.argmax(-1) == label).mean()):.1f} % given {given}"
         for given, (log_q, label) in found.items()

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import DataError
-from trainer.inference.generation import CPU
+from trainer.inference.loading import CPU
+from trainer.models.registry import card
 from trainer.reporting.generated_images import generation_figure
 from trainer.reporting.plot_style import colour, letters, line, marker, save, styled
-from trainer.reporting.run_tables import TITLES, grouped, names
+from trainer.reporting.run_tables import grouped
+from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
         DataError: none of the runs has an epoch behind it, or they measure no accuracy.
     """
     groups = _trained(runs)
-    titles = [f"{TITLES[group[0].settings.model]}, {group[0].settings.data}" for group in groups]
+    titles = [f"{card(group[0].settings.model).title}, {group[0].settings.data}" for group in groups]
     alphas = sorted({group[0].settings.alpha for group in groups})
     figure, panels = _panels(len(set(titles)), share_y=False)
     for panel, title in zip(panels, dict.fromkeys(titles), strict=True):
@@ -258,7 +260,7 @@ def _trained(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _models(groups: Sequence[Sequence[Run]]) -> list[str]:
     """The models' names where they tell the groups apart, else all that tells them apart."""
-    titles = [TITLES[group[0].settings.model] for group in groups]
+    titles = [card(group[0].settings.model).title for group in groups]
     if len(set(titles)) == len(titles):
         return titles
     common, besides = names([group[0].settings for group in groups], titled=True)

@@ -97,26 +97,26 @@ def signed(difference: float) -> str:
 
 
 def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:
-    """The given modalities, and the table's rows by setting and means with one entry for each of them.
+    """The given modalities, and the table's rows by setting and completion with one entry for each of them.
 
-    What needs no means, because all is given, stands in every row of its setting.
+    What needs no completion, because all is given, stands in every row of its setting.
     """
     given = list(dict.fromkeys(row.given for row in results.rows))
-    whole = {(row.setting, row.given): row for row in results.rows if row.means == "all given"}
+    whole = {(row.setting, row.given): row for row in results.rows if row.completion == "all given"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in results.rows:
-        if row.means != "all given":
-            lines.setdefault((row.setting, row.means), {})[row.given] = row
+        if row.completion != "all given":
+            lines.setdefault((row.setting, row.completion), {})[row.given] = row
         elif not any(setting == row.setting for setting, _ in lines):  # the whole comes last: there is nothing else
-            lines[row.setting, row.means] = {}
+            lines[row.setting, row.completion] = {}
     return given, [
         (
             setting,
-            means,
+            completion,
             max(row.replicas for row in results.rows if row.setting == setting),
             [own.get(one) or whole.get((setting, one)) for one in given],
         )
-        for (setting, means), own in lines.items()
+        for (setting, completion), own in lines.items()
     ]
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainer.models.registry import card
+from trainer.nn.notation import parse
 from trainer.reproduction import printed_numbers as paper
-from trainer.settings.presets import MNIST_NETWORKS
 
 Source = Literal["mnist", "rgbd"]
 HM, RGBD = "hm-mnist", "rgbd"
@@ -62,7 +63,7 @@ class Number:
 
     Attributes:
         given: the modalities seen at test, `x+w`.
-        means: what stands in for the others, as in `trainer.evaluation.evaluate.Score`.
+        completion: what stands in for the others, as in `trainer.evaluation.metrics.Score`.
         split: the one split that it is of; None for the mean over all runs.
         note: what a reader of the number has to know.
     """
@@ -71,7 +72,7 @@ class Number:
     column: str
     spec: Spec
     given: str
-    means: str
+    completion: str
     split: int | None = None
     note: str = ""
 
@@ -112,17 +113,17 @@ class Experiment:
 
 def networks_with_a_of(width: int) -> dict[str, str]:
     """SS-HMVAE's networks for MNIST with another dimension of a: of the two distributions whose variable a is."""
-    networks = MNIST_NETWORKS["sshmvae"]
-    return {name: f"{networks[name].rsplit(',', 1)[0]}, D{width}" for name in ("q(a|X)", "p(a|z,y)")}
+    networks = card("sshmvae").networks["mnist"]
+    return {name: str(parse(networks[name]).with_units(width)) for name in ("q(a|X)", "p(a|z,y)")}
 
 
 def _both(row: str, column: str, spec: Spec, note: str = "") -> Number:
     return Number(row, column, spec, "x+w", "none", note=note)
 
 
-def _inputs(row: str, spec: Spec, means: str) -> tuple[Number, ...]:
+def _inputs(row: str, spec: Spec, completion: str) -> tuple[Number, ...]:
     """Given x alone, w alone and both."""
-    single = (Number(row, given, spec, given, means) for given in ("x", "w"))
+    single = (Number(row, given, spec, given, completion) for given in ("x", "w"))
     return (*single, _both(row, "x+w", spec))
 
 
@@ -248,8 +249,8 @@ def _figure6() -> Experiment:
 
     def grid(title: str, given: str) -> Grid:
         numbers = (
-            Number(row, str(split), spec, given, means, split=split)
-            for row, (spec, means) in rows.items()
+            Number(row, str(split), spec, given, completion, split=split)
+            for row, (spec, completion) in rows.items()
             for split in SPLITS
         )
         return Grid(title, columns, tuple(numbers))

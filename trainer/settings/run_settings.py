@@ -2,40 +2,30 @@
 
 import hashlib
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.runtime.errors import DataError, UsageError
-from trainer.nn.layers import parse
+from pipeline.runtime.errors import UsageError
+from trainer.models.registry import card
+from trainer.nn.notation import parse
 
-ModelName = Literal["jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl", "ct-svm", "cotraining"]
 PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
-_LATER = {
-    "objective": "bound",
-    "cotraining": None,
-    "mean_alpha": 0.0,
-    "information": 0.0,
-    "agreement": 0.0,
-    "onset": 0.0,
-}  # in a hash only where not so: runs made before keep their names
 
 
 class CoTraining(BaseModel):
     """What a round of co-training does (docs/compared.md); `Settings.epochs` says how many rounds there are.
 
     Attributes:
-        additions: examples that each view labels for the others, a class and a round.
+        k_best: examples that each view labels for the others, a class and a round.
         pool: unlabelled examples, drawn anew each round, among which they are chosen; 0 for all.
         cost: C of the support vector machines (ct-svm).
         scale: before a support vector machine, "features" brings each feature to variance 1, "view" divides a whole
             view by one number, so that its features' mean variance is 1 (ct-svm).
-        candidates: the most confident examples among which diverse additions are chosen, a multiple of `additions`;
+        candidates: the most confident examples among which diverse additions are chosen, a multiple of `k_best`;
             1 takes the most confident ones (cotraining).
         granularity: of the clustering, in multiples of its authors' choice; more gives more clusters (cotraining).
         passes: over what it learns from, each time that a network is fitted (cotraining).
@@ -44,7 +34,7 @@ class CoTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    additions: Positive
+    k_best: Positive
     pool: Annotated[int, Field(ge=0)] = 0
     cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     scale: Literal["features", "view"] = "view"
@@ -55,7 +45,7 @@ class CoTraining(BaseModel):
 
 
 BEYOND = (
-    "label", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "agreement",
+    "label_estimator", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "agreement",
     "onset", "averaging", "schedule", "samples",
 )  # fmt: skip
 
@@ -73,7 +63,7 @@ class Settings(BaseModel):
         seed: decides initial weights, label subset, batch order and noise.
         alpha: weight of the classifier's log-likelihood in eq. 6.
         beta: weight of the divergence in eq. 13 (models with single-modality encoders).
-        label: an unobserved label is a Gumbel-softmax sample, or summed over exactly.
+        label_estimator: an unobserved label is a Gumbel-softmax sample, or summed over exactly.
         temperature: of the Gumbel-softmax sample.
         objective: eq. 7 (or 13), or log q(y|.) of the labelled examples alone (table 6; with eq. 12 in the -kl model).
         epochs: passes over the unlabelled examples (over the labelled ones where there are no others); the rounds of
@@ -106,7 +96,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: ModelName
+    model: str
     data: str
     digest: str = ""
     split: int | None = None
@@ -115,7 +105,7 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    label: Literal["gumbel", "exact"] = "gumbel"
+    label_estimator: Literal["gumbel", "exact"] = "gumbel"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     objective: Literal["bound", "classifier"] = "bound"
     epochs: Positive
@@ -147,26 +137,39 @@ class Settings(BaseModel):
         except UsageError as error:
             raise ValueError(error) from None  # the one kind that pydantic collects
 
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        try:
+            return card(model).name
+        except UsageError as error:
+            raise ValueError(error) from None
+
     @model_validator(mode="after")
     def _fits_the_model(self) -> "Settings":
-        co_trained = self.model in ("ct-svm", "cotraining")
-        if co_trained and self.cotraining is None:
+        takes_rounds = "cotraining" in (card(self.model).accepts or ())
+        if takes_rounds and self.cotraining is None:
             raise ValueError(UsageError(f"{self.model} needs the settings of its rounds, [cotraining]"))
-        if not co_trained and self.cotraining is not None:
+        if not takes_rounds and self.cotraining is not None:
             raise ValueError(UsageError(f"{self.model} is not co-trained: it has no [cotraining]"))
-        if self.objective == "classifier" and (co_trained or not self.learns_labels):
+        if self.objective == "classifier" and not (self.maximises_bound and self.learns_labels):
             raise ValueError(UsageError(f"{self.model} has no classifier to be trained without its bound"))
         return self
 
     @property
     def has_encoders(self) -> bool:
         """Whether the model has an encoder for each modality, and with it beta."""
-        return self.model.endswith("-kl")
+        return card(self.model).has_encoders
 
     @property
     def learns_labels(self) -> bool:
         """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
-        return not self.model.startswith("jmvae")
+        return card(self.model).learns_labels
+
+    @property
+    def maximises_bound(self) -> bool:
+        """Whether the model has a bound, and with it alpha."""
+        return card(self.model).is_generative
 
     @property
     def turns(self) -> str:
@@ -195,8 +198,7 @@ class Settings(BaseModel):
 
     def fingerprint(self) -> str:
         """sha256 of the settings."""
-        unused = {name for name, value in _LATER.items() if getattr(self, name) == value}
-        return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def stack_key(self) -> str:
         """Equal for replicas that can be trained in one stack: all but seed, split, shard, alpha and beta."""
@@ -205,8 +207,12 @@ class Settings(BaseModel):
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
     """`alpha 1 instead of 2`, one line a field that differs."""
-    mine, other = ours.model_dump(), theirs.model_dump()
-    return [f"{key} {mine[key]} instead of {other[key]}" for key in mine if mine[key] != other[key]]
+    ours_by_name, theirs_by_name = ours.model_dump(), theirs.model_dump()
+    return [
+        f"{name} {value} instead of {theirs_by_name[name]}"
+        for name, value in ours_by_name.items()
+        if value != theirs_by_name[name]
+    ]
 
 
 def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
@@ -229,35 +235,3 @@ def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
         if isinstance(cause, ValueError) and isinstance(cause.args[0], UsageError):
             raise UsageError(f"{source}: {where}: {cause.args[0].message}", cause.args[0].hint) from None
         raise UsageError(f"{source}: {where}: {first['msg']} (got {first['input']!r})") from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, not yet validated.
-
-    Raises:
-        DataError: the file is not there, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"there is no settings file {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read the settings file {path}: {error}") from None
-
-
-def read_assignments(given: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` texts as settings, not yet validated; a value is written as in TOML, a word may go unquoted.
-
-    Raises:
-        UsageError: one is no assignment.
-    """
-    values: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name.strip().isidentifier() and equals and value.strip()):
-            raise UsageError(f"--set takes NAME=VALUE, and got '{text}'", "an example: --set consistency=1")
-        try:
-            values |= {name.strip(): tomllib.loads(f"value = {value}")["value"]}
-        except tomllib.TOMLDecodeError:
-            values |= {name.strip(): value.strip()}
-    return values

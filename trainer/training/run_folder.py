@@ -27,13 +27,14 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, remove, storage_error, write_atomically
-from pipeline.runtime.leases import Claim
-from pipeline.runtime.tensor_files import MEND, State, read_state, write_state
-from trainer.evaluation.evaluate import Evaluation, Score
+from pipeline.runtime.leases import Lease
+from pipeline.runtime.tensor_files import MEND, TensorFile, read_tensor_file, write_tensor_file
+from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 
-Checkpoint = State  # of one replica
+Checkpoint = TensorFile  # of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
+FORMAT = 2  # of a run's folder; raised when an older program could not read a newer run, or the other way round
 RESULT, EVALUATION = "result.json", "evaluation.json"
 
 
@@ -41,13 +42,13 @@ class Run:
     """One replica's folder.
 
     Attributes:
-        claim: of whoever trains it; nothing is written any more once it is lost.
+        lease: of whoever trains it; nothing is written any more once it is lost.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self.claim: Claim | None = None
+        self.lease: Lease | None = None
 
     @classmethod
     def prepare(cls, folder: Path, settings: Settings) -> "Run":
@@ -82,8 +83,9 @@ class Run:
             raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
+        _check_format(path, values)
         try:
-            return cls(folder, build(values, source=str(path)))
+            return cls(folder, build({key: values[key] for key in values if key != "format"}, source=str(path)))
         except UsageError as error:  # a file's fault, not the command's
             raise DataError(error.message, "delete the run's folder and train again") from None
 
@@ -102,7 +104,8 @@ class Run:
 
     def begin(self, labelled: Sequence[str]) -> None:
         """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
-        write_atomically(self.folder / "settings.json", self.settings.model_dump_json(indent=2) + "\n")
+        values = {"format": FORMAT, **self.settings.model_dump(mode="json")}
+        write_atomically(self.folder / "settings.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
 
     def metrics(self) -> list[dict[str, str]]:
@@ -137,7 +140,7 @@ class Run:
         """Writes the checkpoint, or, as PROPOSED, beside it the one that is to replace it."""
         self._check()
         values = {**checkpoint.values, "settings": self.settings.fingerprint()}
-        write_state(self.folder / name, Checkpoint(checkpoint.tensors, values))
+        write_tensor_file(self.folder / name, Checkpoint(checkpoint.tensors, values))
 
     def accept_checkpoint(self) -> None:
         """The proposed checkpoint becomes the checkpoint."""
@@ -163,21 +166,21 @@ class Run:
         path = self.folder / name
         if not path.exists():
             return None
-        checkpoint = read_state(path)
+        checkpoint = read_tensor_file(path)
         if checkpoint.values.get("settings") != self.settings.fingerprint():
             raise DataError(f"{path} belongs to a run of other settings", MEND)
         return checkpoint
 
     def _check(self) -> None:
-        if self.claim is not None:
-            self.claim.check()
+        if self.lease is not None:
+            self.lease.check()
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         self._check()
-        write_state(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
+        write_tensor_file(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
 
     def read_weights(self) -> dict[str, Tensor]:
-        return read_state(self.folder / "weights.safetensors").tensors
+        return read_tensor_file(self.folder / "weights.safetensors").tensors
 
     def write_provenance(self, values: Mapping[str, Any]) -> None:
         write_atomically(self.folder / "provenance.json", json.dumps(values, indent=2) + "\n")
@@ -224,6 +227,22 @@ def find(folders: Iterable[Path]) -> list[Run]:
     """The runs in these folders or anywhere below them, by path."""
     found = {path.parent for folder in folders for path in folder.rglob("settings.json")}
     return [Run.open(folder) for folder in sorted(found)]
+
+
+def _check_format(path: Path, values: object) -> None:
+    """
+    Raises:
+        DataError: the run was made by an older or a newer version, or the file holds no settings.
+    """
+    found = values.get("format", 1) if isinstance(values, dict) else None
+    if not isinstance(found, int):
+        raise DataError(f"{path} holds no settings of a run", "delete the run's folder and train again")
+    if found != FORMAT:
+        made = "an older" if found < FORMAT else "a newer"
+        raise DataError(
+            f"{path.parent} was made by {made} version of mmssl (run format {found}, and this version reads {FORMAT})",
+            "move the folder away and train again" if found < FORMAT else "update mmssl",
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

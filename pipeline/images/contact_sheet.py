@@ -1,0 +1,67 @@
+"""Frames, raw and processed, on one sheet to look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.images.depth import Depth, DepthEncoding, depth_flaw, encode_depth, fill_holes, scale_depth
+from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W] in mm and the crop's corner, if known."""
+
+    name: str
+    rgb: Bytes
+    depth: Depth
+    corner: tuple[int, int] | None = None
+
+
+_HOLE = np.array([255, 0, 160], np.uint8)
+
+
+_PAPER, _INK, _FAINT = (250, 250, 248), (28, 28, 30), (120, 120, 124)
+
+
+def _panels(frame: Preview, encoding: DepthEncoding) -> tuple[Bytes, ...]:
+    """RGB; depth with its holes marked (near is bright); the same filled; encoded. Each [SIZE, SIZE, 3]."""
+    grey = 255 - resize_depth(scale_depth(fill_holes(frame.depth)))[..., None].repeat(3, axis=2)
+    marked = np.where(resize_depth(frame.depth)[..., None] == 0, _HOLE, grey)
+    return resize_rgb(frame.rgb), marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
+
+
+def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") -> Image.Image:
+    """Every frame as RGB, raw depth with holes marked, filled and encoded depth, captioned; up to eight a column."""
+    gap, caption, header, margin = 6, 24, 30, 18
+    titles = ("RGB", "depth, holes marked", "holes filled", {"jet": "jet: near is red"}.get(encoding, encoding))
+    blocks = max(1, -(-len(frames) // 8))
+    tall = max(1, -(-len(frames) // blocks))
+    block_width = len(titles) * (SIZE + gap) - gap
+    sheet = Image.new(
+        "RGB",
+        (2 * margin + blocks * (block_width + 2 * margin) - 2 * margin, 2 * margin + header + tall * (SIZE + caption)),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    small, bold = ImageFont.load_default(12), ImageFont.load_default(13)
+    for block in range(blocks):
+        for column, title in enumerate(titles):
+            x = margin + block * (block_width + 2 * margin) + column * (SIZE + gap)
+            draw.text((x, margin), title, _INK, bold)
+    for number, frame in enumerate(frames):
+        block, row = divmod(number, tall)
+        left, top = margin + block * (block_width + 2 * margin), margin + header + row * (SIZE + caption)
+        for column, panel in enumerate(_panels(frame, encoding)):
+            sheet.paste(Image.fromarray(panel), (left + column * (SIZE + gap), top))
+        height, width = frame.depth.shape
+        valid = frame.depth[frame.depth > 0]
+        text = f"{frame.name}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
+        if valid.size:
+            text += f"   {valid.min()}..{valid.max()} mm"
+        if (flaw := depth_flaw(frame.depth)) is not None:
+            text += f"   ({flaw})"
+        draw.text((left, top + SIZE + 3), text, _FAINT, small)
+    return sheet

@@ -1,0 +1,162 @@
+"""Writing a shard, whole or not at all."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.runtime import hdf5
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path
+from pipeline.shards.schema import (
+    SCHEMA,
+    Features,
+    Hasher,
+    Header,
+    Modality,
+    header_fault,
+    row_fault,
+    value_fault,
+)
+from pipeline.shards.shard import _HINT, Part, Shard
+
+
+@dataclass
+class PartData:
+    """What `write_shard` takes for one part.
+
+    Attributes:
+        features: per modality the whole array `[N, D]`, or an iterable of consecutive blocks `[n, D]` of it, which is
+            consumed once; train before test, in the order of the modalities.
+        labels: integers `[N]`, a class index or -1.
+        ids: strings `[N]`.
+        labelled: booleans `[N]`, for train only.
+    """
+
+    features: Mapping[str, NDArray[Any] | Iterable[NDArray[Any]]]
+    labels: NDArray[Any] | Sequence[int]
+    ids: NDArray[Any] | Sequence[str]
+    labelled: NDArray[np.bool_] | Sequence[bool] | None = None
+
+
+def write_shard(
+    path: Path | str,
+    *,
+    dataset: str,
+    classes: Sequence[str],
+    modalities: Sequence[Modality],
+    train: PartData,
+    test: PartData,
+    split: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+) -> Shard:
+    """Writes a shard, whole or not at all, and opens it.
+
+    Args:
+        preset: the name of the settings that fit the data; where None, `mmssl train` goes by the distributions.
+
+    Raises:
+        DataError: the content would not be a valid shard.
+        StorageError: the disk is full or refuses; nothing is left behind.
+    """
+    path = Path(path)
+    header = Header(dataset, split, tuple(classes), tuple(modalities), None, dict(provenance or {}), preset)
+    fault = header_fault(header)
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    given = {"train": train, "test": test}
+    parts = {name: _as_part(path, name, data, header.modalities) for name, data in given.items()}
+    fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    with atomic_path(path) as temporary, hdf5.creating(temporary) as (file, check_disk):
+        hasher = Hasher(header)
+        for name, part in parts.items():
+            group = file.create_group(name)
+            for modality in header.modalities:
+                target = hdf5.create_rows(group, modality.name, (part.rows, modality.width), np.dtype("<f4"))
+                for start, block in _checked_blocks(path, part, modality, given[name].features[modality.name]):
+                    target[start : start + len(block)] = block
+                    hasher.update(block)
+                    check_disk()
+            hdf5.write_rows(group, "label", part.labels)
+            hdf5.write_rows(group, "id", part.ids)
+            if part.labelled is not None:
+                hdf5.write_rows(group, "labelled", part.labelled)
+            hasher.rows(part.row_data)
+            check_disk()
+        _write_header(file, header, hasher.hexdigest())
+    return Shard.open(path)
+
+
+def _as_part(path: Path, name: str, data: PartData, modalities: tuple[Modality, ...]) -> Part:
+    labels = np.asarray(data.labels)
+    fault = None
+    if set(data.features) != {modality.name for modality in modalities}:
+        fault = f"{name} has features of {sorted(data.features)}, not of the modalities named"
+    elif labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
+        fault = f"{name}/label is not a list of whole numbers"
+    elif len(data.ids) != len(labels):
+        fault = f"{name} has {len(labels)} labels and {len(data.ids)} ids"
+    elif not all(isinstance(value, str) and _is_text(value) for value in data.ids):
+        fault = f"{name} has an id that is not a text without NUL"
+    elif data.labelled is not None and (name != "train" or np.shape(data.labelled) != labels.shape):
+        fault = f"{name} cannot have a labelled of shape {np.shape(data.labelled)}"
+    if fault:
+        raise DataError(f"{path}: {fault}", _HINT)
+    mask = None if data.labelled is None else np.array(data.labelled, np.bool_)
+    return Part(path, name, modalities, labels.astype(np.int64), np.array(data.ids, np.str_), mask)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _checked_blocks(
+    path: Path, part: Part, modality: Modality, features: NDArray[Any] | Iterable[NDArray[Any]]
+) -> Iterator[tuple[int, Features]]:
+    """(first row, block as float32) of a modality, each block found valid, all rows there."""
+    name = f"{part.name}/{modality.name}"
+    step = max(1, hdf5.BLOCK_BYTES // (4 * modality.width))
+    blocks = features
+    if isinstance(features, np.ndarray):
+        blocks = (features[first : first + step] for first in range(0, len(features), step))
+    start = 0
+    for given in blocks:
+        if given.ndim != 2 or given.shape[1] != modality.width or start + len(given) > part.rows:
+            raise DataError(
+                f"{path}: rows {start}.. of {name} have the shape {given.shape}, "
+                f"which does not fit into {(part.rows, modality.width)}",
+                _HINT,
+            )
+        with np.errstate(over="ignore"):  # a float64 too large becomes inf, and is refused as such
+            block = np.asarray(given, np.float32)
+        fault = value_fault(block, modality.distribution, start) if len(block) else None
+        if fault:
+            raise DataError(f"{path}: {name} {fault}", _HINT)
+        yield start, block
+        start += len(block)
+    if start < part.rows:
+        raise DataError(f"{path}: {name} has {start} rows, and there are {part.rows} labels", _HINT)
+
+
+def _write_header(file: h5py.File, header: Header, digest: str) -> None:
+    hdf5.write_attribute(file, "schema", SCHEMA)
+    hdf5.write_attribute(file, "dataset", header.dataset)
+    if header.split is not None:
+        hdf5.write_attribute(file, "split", header.split)
+    hdf5.write_attribute(file, "classes", json.dumps(header.classes))
+    hdf5.write_attribute(file, "modalities", json.dumps({m.name: m.distribution for m in header.modalities}))
+    hdf5.write_attribute(file, "provenance", json.dumps(header.provenance, sort_keys=True))
+    if header.preset is not None:
+        hdf5.write_attribute(file, "preset", header.preset)
+    hdf5.write_attribute(file, "digest", digest)

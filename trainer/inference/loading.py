@@ -1,0 +1,88 @@
+"""Finished runs loaded again: their shards, their data, their models."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.shards.shard import Shard
+from trainer.data.resident import Data
+from trainer.data.streaming import load
+from trainer.training.method import GenerativeModel, TrainedModel, method_of
+from trainer.training.run_folder import Run
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run with its shard, its data and its trained model."""
+
+    run: Run
+    shard: Shard
+    data: Data
+    trained: TrainedModel
+
+    @property
+    def generative(self) -> GenerativeModel:
+        """
+        Raises:
+            UsageError: the model has no latent variable.
+        """
+        if not isinstance(self.trained, GenerativeModel):
+            raise UsageError(
+                f"{self.run.folder} holds {self.run.settings.model}, which has no latent variable and generates nothing"
+            )
+        return self.trained
+
+
+def load_run(run: Run, device: torch.device = CPU) -> LoadedRun:
+    """One finished run.
+
+    Raises:
+        DataError: the run is not done, its weights are damaged, or its shard is missing or another one.
+    """
+    (loaded,) = load_runs([run], device)
+    return loaded
+
+
+def load_runs(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[LoadedRun]:
+    """Finished runs one at a time, in an order that reads data as rarely as may be; streamed as in their training.
+
+    Raises:
+        DataError: as `load_run`.
+    """
+    shard: Shard | None = None
+    data: Data | None = None
+    last = ""
+    for run in sorted(runs, key=_data_key):
+        if shard is None or shard.digest != run.settings.digest:
+            shard = shard_of(run)
+        if data is None or last != _data_key(run):
+            data, last = load([run.settings], [shard], device), _data_key(run)
+        yield LoadedRun(run, shard, data, method_of(run.settings).load(run, data, device))
+
+
+def shard_of(run: Run) -> Shard:
+    """The shard that a finished run was trained on.
+
+    Raises:
+        DataError: the run is not done, or its shard is missing, damaged or another one.
+    """
+    provenance = run.provenance()
+    if not isinstance(provenance.get("shard"), str):
+        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+    path = Path(provenance["shard"])
+    shard = Shard.open(path)
+    if shard.digest != run.settings.digest:
+        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
+    return shard
+
+
+def _data_key(run: Run) -> str:
+    """Equal for runs that see the same examples."""
+    settings = run.settings
+    seen = (settings.modalities, settings.labels, settings.seed, settings.learns_labels, settings.window)
+    return f"{settings.data} {settings.digest} {seen}"

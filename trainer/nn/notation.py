@@ -1,0 +1,173 @@
+"""The paper's network notation (appendix A.1) as data."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from pipeline.runtime.errors import UsageError
+
+_TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
+
+
+_DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
+
+
+_DROPOUT = re.compile(r"Dropout(0?\.\d*[1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`Dk` or `DkBR`; `units` is a number, or `K` or `x` in a template."""
+
+    units: str
+    batch_norm_relu: bool = False
+
+    def __str__(self) -> str:
+        return f"D{self.units}{'BR' * self.batch_norm_relu}"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    rate: float
+
+    def __str__(self) -> str:
+        return f"Dropout{np.format_float_positional(self.rate)}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A source (an input's name, or the concatenation of chains) followed by layers."""
+
+    source: "str | tuple[Chain, ...]"
+    layers: tuple[Dense | Dropout, ...] = ()
+
+    def __str__(self) -> str:
+        source = self.source if isinstance(self.source, str) else f"({', '.join(map(str, self.source))})"
+        return "-".join([source, *map(str, self.layers)])
+
+
+@dataclass(frozen=True)
+class Notation:
+    """`MLP, Dk`: the hidden network and the width of its linear output."""
+
+    mlp: Chain
+    output: Dense
+
+    def __str__(self) -> str:
+        return f"{self.mlp}, {self.output}"
+
+    def with_units(self, units: int) -> "Notation":
+        """The same network with another width of its output."""
+        return replace(self, output=Dense(str(units)))
+
+    def resized(self, hidden: int, output: int) -> "Notation":
+        """The same network with so many units in every hidden layer, and in the output where that is a number."""
+        units = self.output.units
+        return Notation(_resized(self.mlp, hidden), Dense(str(output) if units.isdigit() else units))
+
+    @property
+    def units(self) -> int:
+        """
+        Raises:
+            UsageError: a template's `DK` or `Dx`, where a number is needed.
+        """
+        if not self.output.units.isdigit():
+            raise UsageError(f"the network '{self}' must end in a number of units, not in {self.output}")
+        return int(self.output.units)
+
+
+def _resized(chain: Chain, units: int) -> Chain:
+    source = chain.source if isinstance(chain.source, str) else tuple(_resized(part, units) for part in chain.source)
+    return Chain(source, tuple(replace(x, units=str(units)) if isinstance(x, Dense) else x for x in chain.layers))
+
+
+def parse(text: str) -> Notation:
+    """Reads `(z, y)-D512BR-D512BR, D128`.
+
+    Raises:
+        UsageError: the text is not in the notation.
+    """
+    tokens = _TOKEN.findall(text)
+
+    def fail(why: str) -> UsageError:
+        return UsageError(
+            f"the network '{text}' is not in the notation: {why}", "an example: (z, y)-D512BR-D512BR, D128"
+        )
+
+    def take(expected: str | None = None) -> str:
+        if not tokens or (expected is not None and tokens[0] != expected):
+            raise fail(f"expected {expected or 'more'}, got {tokens[0] if tokens else 'the end'}")
+        return cast(str, tokens.pop(0))
+
+    def layer() -> Dense | Dropout:
+        token = take()
+        if match := _DENSE.fullmatch(token):
+            return Dense(match[1], match[2] is not None)
+        if match := _DROPOUT.fullmatch(token):
+            return Dropout(float(match[1]))
+        raise fail(f"'{token}' is not a layer")
+
+    def chain() -> Chain:
+        source: str | tuple[Chain, ...]
+        if tokens and tokens[0] == "(":
+            take("(")
+            parts = [chain()]
+            while tokens and tokens[0] == ",":
+                take(",")
+                parts.append(chain())
+            take(")")
+            source = tuple(parts)
+        else:
+            source = take()
+            if source in "),-":
+                raise fail(f"an input's name is missing before '{source}'")
+        layers = []
+        while tokens and tokens[0] == "-":
+            take("-")
+            layers.append(layer())
+            if isinstance(layers[-1], Dense) and not layers[-1].units.isdigit():
+                raise fail(f"{layers[-1]} can only be its output")
+        return Chain(source, tuple(layers))
+
+    mlp = chain()
+    take(",")
+    output = layer()
+    if tokens:
+        raise fail(f"'{tokens[0]}' follows its end")
+    if not isinstance(output, Dense) or output.batch_norm_relu:
+        raise fail("it must end in a plain linear output, such as D128")
+    return Notation(mlp, output)
+
+
+def expand(template: Notation, modalities: Mapping[str, int], classes: int, modality: str | None = None) -> Notation:
+    """A template with `X`, `x`, `DK` and `Dx` replaced.
+
+    Args:
+        modalities: width of each modality, in order; `X` becomes one branch for each.
+        classes: K.
+        modality: what `x` stands for, where the network belongs to one modality.
+    """
+
+    def one(chain: Chain) -> list[Chain]:
+        if chain.source == "X":
+            return [Chain(name, chain.layers) for name in modalities]
+        if chain.source == "x" and modality is not None:
+            return [Chain(modality, chain.layers)]
+        if isinstance(chain.source, str):
+            return [chain]
+        parts = tuple(part for inner in chain.source for part in one(inner))
+        return [Chain(parts, chain.layers)]
+
+    branches = one(template.mlp)
+    mlp = branches[0] if len(branches) == 1 else Chain(tuple(branches))
+    units = template.output.units
+    if units == "K":
+        units = str(classes)
+    elif units == "x":
+        if modality is None:
+            raise UsageError(f"the network '{template}' ends in Dx, but belongs to no single modality")
+        units = str(modalities[modality])
+    return Notation(mlp, Dense(units))
