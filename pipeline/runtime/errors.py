@@ -14,6 +14,10 @@ class MmsslError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type["MmsslError"], tuple[str, str | None]]:
+        """Errors travel from worker processes with their hints."""
+        return type(self), (self.message, self.hint)
+
 
 class UsageError(MmsslError):
     """An option or argument that cannot mean anything: exit code 2."""

@@ -4,10 +4,10 @@ import io
 import logging
 import re
 
+import console
 import pytest
 from rich.console import Console
 
-import console
 from trainer.reporting.run_tables import ResultTable, Row
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from pipeline.options import settings_of
 
 import cli
 from pipeline.datasets import archives, washington
@@ -33,7 +34,6 @@ from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
 from pipeline.features.split_modality import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
-from pipeline.options import settings_of
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from pipeline.shards.shard import Modality, Shard

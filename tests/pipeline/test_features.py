@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from pipeline.options import settings_of
 from safetensors.torch import save_file
 from tiny_vgg import WIDTH, TinyVgg
 from torch import nn
@@ -16,7 +17,6 @@ from pipeline.features import vgg
 from pipeline.features.extraction import fc1
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
-from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from pipeline.options import settings_of
 from rgbd_frames import OBJECTS, ROOT, contents, python, write_frames
 
 from pipeline.datasets import catalogue
@@ -23,7 +24,6 @@ from pipeline.images import preprocess as stage
 from pipeline.images.depth import encode_depth
 from pipeline.images.resize import resize_rgb
 from pipeline.images.store import ImageSettings, ImageStore, verify_object
-from pipeline.options import settings_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, UsageError
 from pipeline.runtime.processes import this_process
 

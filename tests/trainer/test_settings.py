@@ -10,7 +10,7 @@ from helpers import MODELS, NETWORKS, V, W, X, clusters, make_shard, turns
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality
-from trainer.jobs.plan import check_model, check_preset, folders, plan
+from trainer.jobs.plan import check_model, check_preset, folders_of, plan
 from trainer.models import MODELS as REGISTERED
 from trainer.nn.notation import parse
 from trainer.settings.presets import PRESETS
@@ -268,10 +268,10 @@ def test_a_plan_is_every_combination(tmp_path: Path) -> None:
         assert job.shard is shards[job.settings.split == 4]
         assert job.settings.digest == job.shard.digest
         assert job.settings.labels == 9
-    names = {path.name for path in folders(jobs, None, tmp_path / "runs")}
+    names = {path.name for path in folders_of(jobs, None, tmp_path / "runs")}
     assert len(names) == 12
-    assert folders(jobs[:1], tmp_path / "mine", tmp_path / "runs") == [tmp_path / "mine"]
-    assert {path.parent for path in folders(jobs, tmp_path / "mine", tmp_path / "runs")} == {tmp_path / "mine"}
+    assert folders_of(jobs[:1], tmp_path / "mine", tmp_path / "runs") == [tmp_path / "mine"]
+    assert {path.parent for path in folders_of(jobs, tmp_path / "mine", tmp_path / "runs")} == {tmp_path / "mine"}
 
 
 def test_values_go_before_the_presets_and_networks_one_by_one(tmp_path: Path) -> None:

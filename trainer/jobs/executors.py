@@ -1,4 +1,4 @@
-"""Many runs in parts: grouped into stacks, ordered, and trained here, in processes, or by a Dask cluster."""
+"""Where stacks are trained: in this process, in several, or by a Dask cluster."""
 
 import logging
 import multiprocessing
@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -18,87 +19,97 @@ from pipeline.runtime.cluster import check, distant_stop, run_tasks
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
-from trainer.jobs import train as runner
 from trainer.jobs.environment import choose_device
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import Stack
+from trainer.jobs.train import train_all
 from trainer.training.progress import Progress, Silent
 
 _log = logging.getLogger(__name__)
 _POLL = 0.5  # seconds between two looks at a request to stop
-_SAY = 60.0  # seconds between two lines about a part that is under way
-_one_at_a_time = threading.Lock()  # a worker process trains one part at a time, whatever its threads
+_SAY = 60.0  # seconds between two lines about a stack that is under way
+_one_at_a_time = threading.Lock()  # a worker process trains one stack at a time, whatever its threads
 
 
-Results = Generator["tuple[Stack, str | None]", None, None]  # parts as they end, and why they failed
+Results = Generator["tuple[Stack, MmsslError | None]", None, None]  # stacks as they end, and why they failed
+
+
+class Executor(Protocol):
+    """Where stacks are trained."""
+
+    def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:
+        """Trains all stacks; one that fails stops no other.
+
+        Raises:
+            Interrupted: SIGTERM or Ctrl-C came; what is done is saved.
+            DataError: processes or workers were lost.
+        """
+        ...
+
+
+def choose_executor(jobs: int = 1, scheduler: str | None = None) -> Executor:
+    """This process, several processes of this machine, or a Dask cluster.
+
+    Raises:
+        UsageError: `jobs` is below 1, or given with a scheduler.
+    """
+    if jobs < 1 or (jobs > 1 and scheduler):
+        raise UsageError("--jobs must be at least 1, and is for local processes: leave it out with --scheduler")
+    if scheduler is not None:
+        return DaskCluster(scheduler)
+    return LocalProcesses(jobs) if jobs > 1 else ThisProcess()
 
 
 def train_stacks(
     todo: Sequence[Stack],
     device: str,
     progress: Progress,
-    *,
-    jobs: int = 1,
-    scheduler: str | None = None,
+    executor: Executor | None = None,
     finished: Callable[[int, Stack], None] | None = None,
-) -> list[str]:
-    """Trains all parts; one that fails stops no other.
+) -> list[MmsslError]:
+    """Trains all stacks; one that fails stops no other.
 
     Args:
-        device: auto, cpu or cuda, where each part is trained.
-        progress: of the training in this process.
-        jobs: processes of this machine; they share its cores.
-        scheduler: of a Dask cluster, whose workers see shards and runs under the same paths. A part takes one of the
-            resource GPU where workers declare it.
-        finished: told after each part how many are done, and which it was.
+        device: auto, cpu or cuda, where each stack is trained.
+        progress: watches the training in this process.
+        executor: this process where None.
+        finished: called after each stack with how many are done, and which it was.
 
     Returns:
-        Why parts failed, a sentence each.
+        Why stacks failed.
 
     Raises:
-        UsageError: `jobs` is below 1, or given with a scheduler.
         Interrupted: SIGTERM or Ctrl-C came; what is done is saved.
         DataError: the cluster cannot be reached, or lost its workers.
     """
-    check_jobs(jobs, scheduler)
     if not todo:
         return []
-    if scheduler is not None:
-        results = _on_cluster(todo, device, scheduler)
-    elif jobs > 1 and len(todo) > 1:
-        results = _in_processes(todo, device, min(jobs, len(todo)))
-    else:
-        results = _here(todo, device, progress)
     failures = []
-    with closing(results):  # with it go its handlers of signals, and its processes
-        for done, (part, failure) in enumerate(results, 1):
+    with closing((executor or ThisProcess()).run(todo, device, progress)) as results:
+        for done, (stack, failure) in enumerate(results, 1):
             if failure is not None:
-                _log.error("%s failed: %s", part, failure)
+                _log.error("%s failed: %s", stack, failure.message)
                 failures.append(failure)
             if finished is not None:
-                finished(done, part)
+                finished(done, stack)
     return failures
 
 
-def raise_if_failed(failures: Sequence[str]) -> None:
+def raise_if_failed(failures: Sequence[MmsslError], stacks: int) -> None:
     """
     Raises:
-        TrainingError: some part of the work failed; the rest is done.
+        MmsslError: the failure itself where there was but one stack.
+        TrainingError: some stacks failed; the others are done.
     """
-    if failures:
-        raise TrainingError(
-            f"{len(failures)} stack{'s' * (len(failures) > 1)} failed, the others are done; the first: {failures[0]}",
-            "the same command tries them again",
-        )
-
-
-def check_jobs(jobs: int, scheduler: str | None) -> None:
-    """
-    Raises:
-        UsageError: `jobs` is below 1, or given with a scheduler.
-    """
-    if jobs < 1 or (jobs > 1 and scheduler):
-        raise UsageError("--jobs must be at least 1, and is for local processes: leave it out with --scheduler")
+    if not failures:
+        return
+    first = failures[0]
+    if stacks == 1:
+        raise first
+    raise TrainingError(
+        f"{len(failures)} of {stacks} stacks failed, the others are done; the first: {first.message}",
+        "the same command tries them again",
+    )
 
 
 @contextmanager
@@ -132,23 +143,23 @@ def time_limit(minutes: float | None) -> Iterator[None]:
         timer.cancel()
 
 
-def _attempt(part: Stack, device: str, progress: Progress) -> str | None:
-    """Trains a part; why it failed, or None."""
+def _attempt(stack: Stack, device: str, progress: Progress) -> MmsslError | None:
+    """Trains a stack; why it failed, or None."""
     try:
-        jobs = [Job(settings, Shard.open(path)) for settings, path in zip(part.settings, part.shards, strict=True)]
-        runner.train_all(jobs, part.folders, choose_device(device), progress, stack=len(jobs))
+        jobs = [Job(settings, Shard.open(path)) for settings, path in zip(stack.settings, stack.shards, strict=True)]
+        train_all(jobs, stack.folders, choose_device(device), progress, stack=len(jobs))
     except Interrupted:
         raise
     except MmsslError as error:
-        return error.message
+        return error
     return None
 
 
 class _Lines(Silent):
     """For a process without a terminal of its own: a line about the epoch, now and then."""
 
-    def __init__(self, part: Stack, stop: Callable[[], None] = lambda: None) -> None:
-        self.part, self.stop, self.said = part, stop, time.monotonic()
+    def __init__(self, stack: Stack, stop: Callable[[], None] = lambda: None) -> None:
+        self.stack, self.stop, self.said = stack, stop, time.monotonic()
 
     def step(self, done: int, total: int) -> None:  # noqa: ARG002
         self.stop()
@@ -156,7 +167,7 @@ class _Lines(Silent):
     def epoch(self, epoch: int, epochs: int, summary: str) -> None:
         if time.monotonic() - self.said > _SAY:
             self.said = time.monotonic()
-            _log.info("%s: epoch %d/%d: %s", self.part, epoch, epochs, summary)
+            _log.info("%s: epoch %d/%d: %s", self.stack, epoch, epochs, summary)
 
 
 class _Stoppable:
@@ -173,36 +184,74 @@ class _Stoppable:
         self.progress.epoch(epoch, epochs, summary)
 
 
-def _here(todo: Sequence[Stack], device: str, progress: Progress) -> Results:
-    """Parts in this process. A request to stop that comes while shards are read or a model is measured waits for that:
-    raised in the midst of it, HDF5 might swallow it.
+class ThisProcess:
+    """Stacks one after another in this process.
+
+    A request to stop that comes while shards are read or a model is measured waits until that is done: raised in the
+    middle of it, HDF5 might swallow it.
     """
-    with stop_requests() as stop:
-        for part in todo:
-            check(stop)
-            yield part, _attempt(part, device, _Stoppable(progress, stop))
 
-
-def _in_processes(todo: Sequence[Stack], device: str, count: int) -> Results:
-    """Parts in processes of their own, which are asked to stop when this one is, and save themselves."""
-    threads = max(1, torch.get_num_threads() // count)
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
-    with pool, stop_requests() as stop:
-        waiting: dict[Future[str | None], Stack] = {pool.submit(_in_process, part, device): part for part in todo}
-        while waiting:
-            ready, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-            if stop.requested:
-                _stop(pool, waiting)
+    def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:
+        with stop_requests() as stop:
+            for stack in todo:
                 check(stop)
-            for future in ready:
-                part = waiting.pop(future)
-                try:
-                    yield part, future.result()
-                except BrokenProcessPool:
-                    raise DataError(
-                        f"a process that trained {part} or another part died",
-                        "see whether there is memory enough (--jobs 1 takes least), then run the same command again",
-                    ) from None
+                yield stack, _attempt(stack, device, _Stoppable(progress, stop))
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Stacks in processes of their own, which share the cores, are asked to stop when this one is, and save themselves.
+
+    Attributes:
+        count: processes at once.
+    """
+
+    count: int
+
+    def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:  # noqa: ARG002
+        count = min(self.count, len(todo))
+        threads = max(1, torch.get_num_threads() // count)
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
+        with pool, stop_requests() as stop:
+            waiting: dict[Future[MmsslError | None], Stack] = {
+                pool.submit(_in_process, stack, device): stack for stack in todo
+            }
+            while waiting:
+                ready, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+                if stop.requested:
+                    _stop(pool, waiting)
+                    check(stop)
+                for future in ready:
+                    stack = waiting.pop(future)
+                    try:
+                        yield stack, future.result()
+                    except BrokenProcessPool:
+                        raise DataError(
+                            f"a process that trained {stack} or another stack died",
+                            "check that there is enough memory (--jobs 1 takes least), then run the same command again",
+                        ) from None
+
+
+@dataclass(frozen=True)
+class DaskCluster:
+    """Stacks on a Dask cluster, whose workers see shards and runs under the same paths.
+
+    A stack takes one of the resource GPU where workers declare it.
+
+    Attributes:
+        scheduler: its address, `tcp://host:8786`.
+    """
+
+    scheduler: str
+
+    def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:  # noqa: ARG002
+        by_name = {stack.folders[0].name: stack for stack in todo}
+        tasks = {name: (stack, device) for name, stack in by_name.items()}
+        with stop_requests() as stop:
+            for name, failure in run_tasks(
+                _on_worker, tasks, stop, scheduler=self.scheduler, resource="GPU", announce=True
+            ):
+                yield by_name[name], failure
 
 
 def _stop(pool: ProcessPoolExecutor, waiting: Collection[Future[Any]]) -> None:
@@ -227,29 +276,21 @@ def _set_up(threads: int, level: int) -> None:
     logging.getLogger("trainer").setLevel(level)
 
 
-def _in_process(part: Stack, device: str) -> str | None:
+def _in_process(stack: Stack, device: str) -> MmsslError | None:
     parent = os.getppid()
 
     def stop_where_abandoned() -> None:
         if os.getppid() != parent:
             raise Interrupted("stopped: the process that began it is gone")
 
-    return _attempt(part, device, _Lines(part, stop_where_abandoned))
+    return _attempt(stack, device, _Lines(stack, stop_where_abandoned))
 
 
-def _on_cluster(todo: Sequence[Stack], device: str, scheduler: str) -> Results:
-    by_name = {part.folders[0].name: part for part in todo}
-    tasks = {name: (part, device) for name, part in by_name.items()}
-    with stop_requests() as stop:
-        for name, failure in run_tasks(_on_worker, tasks, stop, scheduler=scheduler, resource="GPU", announce=True):
-            yield by_name[name], failure
-
-
-def _on_worker(part: Stack, device: str, event: str) -> str | None:
-    for path in part.shards:
+def _on_worker(stack: Stack, device: str, event: str) -> MmsslError | None:
+    for path in stack.shards:
         if not path.exists():
             raise DataError(
                 f"a Dask worker does not see {path}", "the workspace must lie under the same path for every worker"
             )
     with _one_at_a_time:
-        return _attempt(part, device, _Lines(part, distant_stop(event)))
+        return _attempt(stack, device, _Lines(stack, distant_stop(event)))

@@ -13,7 +13,8 @@ from trainer.data.memory_limit import choose_windows
 from trainer.data.selection import choose_modalities
 from trainer.models.card import ModelCard
 from trainer.models.registry import card, cards
-from trainer.settings.presets import PRESETS, RECOMMENDED, fitting_preset, preset_values, recommended
+from trainer.settings.names import RECOMMENDED
+from trainer.settings.presets import PRESETS, fitting_preset, preset_values, recommended
 from trainer.settings.run_settings import Settings, build
 
 
@@ -118,7 +119,7 @@ def _check_beyond(settings: Settings, modalities: int) -> None:
             raise UsageError(f"{name} needs two modalities, and {settings.model} is to see one")
 
 
-def folders(jobs: Sequence[Job], chosen: Path | None, runs: Path) -> list[Path]:
+def folders_of(jobs: Sequence[Job], chosen: Path | None, runs: Path) -> list[Path]:
     """Where each job's run lies: `chosen` itself for a single job, else under its own name in `chosen` or `runs`."""
     if chosen is not None and len(jobs) == 1:
         return [chosen]

@@ -8,7 +8,8 @@ from pathlib import Path
 from trainer.data.selection import choose_modalities, leaves_unlabelled
 from trainer.jobs.plan import Job
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import Run
+from trainer.training.run_folder import CHECKPOINT, Run
+from trainer.training.run_listing import RESULT
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "result.json").exists()
+        return (self.folder / RESULT).exists()
 
     @property
     def begun(self) -> bool:
-        return (self.folder / "checkpoint.safetensors").exists()
+        return (self.folder / CHECKPOINT).exists()
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def make_stacks(work: Sequence[PlannedRun], stack: int) -> list[Stack]:
     """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
 
     Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
-    is cut into equal stacks, along the ranks, before those that are done are left out: whatever was done when a command
-    was stopped, those who were together stay so, for apart they would end in other last digits.
+    is cut into equal stacks, along the ranks, before finished runs are left out: runs that were stacked stay stacked,
+    since the result depends on it in the last bits.
     """
     groups: dict[object, list[PlannedRun]] = {}
     for one in sorted(work, key=lambda one: one.rank):

@@ -135,6 +135,18 @@ def write(outcome: ExperimentResult, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
+def write_all(
+    plan: Plan, experiments: Sequence[Experiment], folder: Path, device: torch.device
+) -> tuple[list[ExperimentResult], list[Path]]:
+    """Measures, draws and writes experiments as far as their runs are done: the results, and the files."""
+    measured = [measure(plan, experiment, device) for experiment in experiments]
+    results = [
+        draw(plan, experiment, result, folder, device) for experiment, result in zip(experiments, measured, strict=True)
+    ]
+    paths = [path for result in results for path in write(result, folder)]
+    return results, paths + [folder / result.figure for result in results if result.figure is not None]
+
+
 def outputs(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     """Of each experiment the file that stands for all that is written of it."""
     return [folder / f"{one.name}.json" for one in experiments]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from trainer.models.registry import card
-from trainer.settings.presets import RECOMMENDED, recommended
+from trainer.settings.names import RECOMMENDED
+from trainer.settings.presets import recommended
 from trainer.settings.run_settings import Settings
 
 

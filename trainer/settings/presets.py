@@ -11,9 +11,8 @@ from pipeline.shards.schema import Modality
 from trainer.models.card import Networks
 from trainer.models.registry import card
 from trainer.nn.notation import parse
-from trainer.settings.run_settings import PresetName
+from trainer.settings.names import RECOMMENDED, PresetName
 
-RECOMMENDED = "best"  # not a preset of its own: ours on top of the data's
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 PAPER_DATA: dict[str, PresetName] = {  # the data sets of the paper's tables, by their shards' names
     "hm-mnist": "mnist",

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.runtime.errors import UsageError
 from trainer.models.registry import card
 from trainer.nn.notation import parse
+from trainer.settings.names import LabelEstimator, Objective, Precision
 
-PresetName = Literal["mnist", "rgbd", "digits", "sample"]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
 
@@ -105,15 +105,15 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    label_estimator: Literal["gumbel", "exact"] = "gumbel"
+    label_estimator: LabelEstimator = "gumbel"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    objective: Literal["bound", "classifier"] = "bound"
+    objective: Objective = "bound"
     epochs: Positive
     batch_size: Batch
     labelled_batch_size: Batch = 100
     window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    precision: Literal["fp32", "tf32", "bf16"] = "tf32"
+    precision: Precision = "tf32"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
     mean_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

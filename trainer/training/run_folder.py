@@ -31,11 +31,20 @@ from pipeline.runtime.leases import Lease
 from pipeline.runtime.tensor_files import MEND, TensorFile, read_tensor_file, write_tensor_file
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
+from trainer.training.run_listing import (
+    FORMAT,
+    METRICS,
+    RESULT,
+    SETTINGS,
+    find_folders,
+    read_json,
+    read_metrics,
+    read_settings,
+)
 
 Checkpoint = TensorFile  # of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
-FORMAT = 2  # of a run's folder; raised when an older program could not read a newer run, or the other way round
-RESULT, EVALUATION = "result.json", "evaluation.json"
+EVALUATION = "evaluation.json"
 
 
 class Run:
@@ -57,7 +66,7 @@ class Run:
         Raises:
             DataError: the folder holds a different run.
         """
-        if (folder / "settings.json").exists():
+        if (folder / SETTINGS).exists():
             run = cls.open(folder)
             if run.settings != settings:
                 raise DataError(
@@ -76,16 +85,9 @@ class Run:
         Raises:
             DataError: there is none, or its settings cannot be read.
         """
-        path = folder / "settings.json"
+        values = read_settings(folder)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"{folder} holds no run: there is no {path.name} in it", "list runs: mmssl runs") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
-        _check_format(path, values)
-        try:
-            return cls(folder, build({key: values[key] for key in values if key != "format"}, source=str(path)))
+            return cls(folder, build(values, source=str(folder / SETTINGS)))
         except UsageError as error:  # a file's fault, not the command's
             raise DataError(error.message, "delete the run's folder and train again") from None
 
@@ -105,7 +107,7 @@ class Run:
     def begin(self, labelled: Sequence[str]) -> None:
         """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
         values = {"format": FORMAT, **self.settings.model_dump(mode="json")}
-        write_atomically(self.folder / "settings.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.folder / SETTINGS, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
 
     def metrics(self) -> list[dict[str, str]]:
@@ -114,19 +116,7 @@ class Run:
         Raises:
             DataError: it is not what training wrote.
         """
-        path = self.folder / "metrics.csv"
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file, strict=True))
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, csv.Error) as error:
-            raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
-        if [row.get("epoch") for row in rows] != [str(epoch) for epoch in range(1, len(rows) + 1)] or any(
-            None in (*row, *row.values()) for row in rows
-        ):
-            raise DataError(f"{path} is damaged: it is no table of epochs", "delete the run's folder and train again")
-        return rows
+        return read_metrics(self.folder)
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
         self._check()
@@ -134,7 +124,7 @@ class Run:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.folder / "metrics.csv", text.getvalue())
+        write_atomically(self.folder / METRICS, text.getvalue())
 
     def write_checkpoint(self, checkpoint: Checkpoint, name: str = CHECKPOINT) -> None:
         """Writes the checkpoint, or, as PROPOSED, beside it the one that is to replace it."""
@@ -186,7 +176,7 @@ class Run:
         write_atomically(self.folder / "provenance.json", json.dumps(values, indent=2) + "\n")
 
     def provenance(self) -> dict[str, Any]:
-        return _read_json(self.folder / "provenance.json")
+        return read_json(self.folder / "provenance.json")
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Writes what is to be the result once all of the stack have theirs."""
@@ -214,7 +204,7 @@ class Run:
             DataError: it is not done, or its result cannot be read.
         """
         path = self.folder / RESULT
-        values = _read_json(path)
+        values = read_json(path)
         try:
             return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])
         except (KeyError, TypeError) as error:
@@ -225,35 +215,4 @@ class Run:
 
 def find(folders: Iterable[Path]) -> list[Run]:
     """The runs in these folders or anywhere below them, by path."""
-    found = {path.parent for folder in folders for path in folder.rglob("settings.json")}
-    return [Run.open(folder) for folder in sorted(found)]
-
-
-def _check_format(path: Path, values: object) -> None:
-    """
-    Raises:
-        DataError: the run was made by an older or a newer version, or the file holds no settings.
-    """
-    found = values.get("format", 1) if isinstance(values, dict) else None
-    if not isinstance(found, int):
-        raise DataError(f"{path} holds no settings of a run", "delete the run's folder and train again")
-    if found != FORMAT:
-        made = "an older" if found < FORMAT else "a newer"
-        raise DataError(
-            f"{path.parent} was made by {made} version of mmssl (run format {found}, and this version reads {FORMAT})",
-            "move the folder away and train again" if found < FORMAT else "update mmssl",
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"there is no {path}: the run is not done", "the same mmssl train command goes on with it"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds no JSON object")
-    return values
+    return [Run.open(folder) for folder in find_folders(folders)]

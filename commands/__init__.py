@@ -1,0 +1,1 @@
+"""The commands of `mmssl`, one file per subject: each parses, calls the library and prints."""

@@ -1,0 +1,98 @@
+"""`mmssl data ...` and `mmssl shards ...`: data sets listed, fetched and verified; shards inspected and verified."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import messages, progress, tables
+from commands.app import data_sets, shards
+from commands.options import DATA, WORKSPACE, Json, Root
+
+_log = logging.getLogger("mmssl")
+Name = Annotated[str, typer.Argument(help="Name of the data set; `mmssl data list` shows them.")]
+
+
+@data_sets.command("list")
+def list_data(root: Root = WORKSPACE) -> None:
+    """List the data sets and where they are."""
+    from pipeline.datasets.catalogue import known
+
+    tables.data_sets(known(root))
+
+
+@data_sets.command()
+def fetch(name: Name, root: Root = WORKSPACE) -> None:
+    """Download a data set, verify it and unpack it; files that are already there are used."""
+    from pipeline.datasets import catalogue
+
+    deviations = catalogue.fetch(name, root)
+    for deviation in deviations:
+        _log.warning("%s", deviation)
+    count = len(deviations)
+    messages.say(f"{name}: ready{f' ({count} deviations from the manifest)' if count else ''}")
+
+
+@data_sets.command("verify")
+def verify_data(name: Name, root: Root = WORKSPACE) -> None:
+    """Check a data set against its manifest: checksums, or what an archive must contain."""
+    from pipeline.datasets import catalogue
+
+    deviations = catalogue.verify(name, root)
+    for deviation in deviations:
+        messages.say(deviation)
+    if deviations:
+        raise typer.Exit(1)
+    messages.say(f"{name}: verified")
+
+
+@data_sets.command("sample")
+def render_sample(
+    categories: Annotated[int, typer.Option(help="Number of categories.", rich_help_panel=DATA)] = 10,
+    objects: Annotated[int, typer.Option(help="Number of objects per category.", rich_help_panel=DATA)] = 4,
+    views: Annotated[
+        int, typer.Option(help="Number of views of an object in each of three videos.", rich_help_panel=DATA)
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Seed that decides every pixel.", rich_help_panel=DATA)] = 0,
+    root: Root = WORKSPACE,
+) -> None:
+    """Render a small RGB-D data set in the Washington layout, without a download."""
+    from pipeline.datasets.locations import SAMPLE
+    from pipeline.sample.render import render
+
+    with progress.counting("objects") as watch:
+        folder = render(
+            root / "raw" / SAMPLE,
+            categories=categories,
+            objects_per_category=objects,
+            views=views,
+            seed=seed,
+            progress=watch,
+        )
+    messages.say(str(folder.resolve()))
+
+
+@shards.command()
+def inspect(file: Annotated[Path, typer.Argument(help="A shard's file.")], as_json: Json = False) -> None:
+    """Show what a shard contains."""
+    from dataclasses import asdict
+
+    from pipeline.shards.shard import Shard
+    from pipeline.shards.summary import describe
+
+    description = describe(Shard.open(file))
+    if as_json:
+        messages.as_json(asdict(description))
+    else:
+        tables.shard(description)
+
+
+@shards.command()
+def verify(files: Annotated[list[Path], typer.Argument(help="Shards' files.")]) -> None:
+    """Read every byte of shards and check it."""
+    from pipeline.shards.shard import Shard
+
+    for file in files:
+        Shard.open(file).verify()
+        messages.say(f"{file}: verified")

@@ -1,0 +1,71 @@
+"""`mmssl demo`: from nothing to a table and a page that show what happens when a camera fails."""
+
+from commands import progress, tables
+from commands.app import app
+from commands.options import WORKSPACE, Device, DeviceOption, Root
+
+_MODELS = (("sshmvae", None), ("sshmvae-kl", None), ("sshmvae-kl", "best"))  # model and preset; None: the data's own
+
+
+@app.command()
+def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
+    """Show what happens when a camera fails: from nothing to a page in minutes, without a download.
+
+    The same command resumes after an interruption.
+    """
+    from commands.demo_settings import DEMO, NAME
+    from pipeline.datasets.locations import SAMPLE
+    from pipeline.features.extract import extract
+    from pipeline.images.preprocess import preprocess
+    from pipeline.sample.render import render
+    from pipeline.shards.shard import Shard
+    from trainer.jobs.environment import choose_device
+    from trainer.jobs.plan import folders_of, plan
+    from trainer.jobs.train import train_all
+    from trainer.reporting.run_tables import table
+
+    chosen = choose_device(device)
+    splits = ",".join(map(str, DEMO.splits))
+    tables.demo_step(1, "renders a small RGB-D data set, without a real photograph", "mmssl data fetch washington-rgbd")
+    with progress.counting("objects") as watch:
+        render(
+            root / "raw" / SAMPLE,
+            categories=DEMO.categories,
+            objects_per_category=DEMO.objects,
+            views=DEMO.views,
+            progress=watch,
+        )
+    tables.demo_step(
+        2, f"makes images of {DEMO.images.size} x {DEMO.images.size}, depth as colours", "mmssl preprocess rgbd"
+    )
+    with progress.counting("objects") as watch:
+        preprocess(SAMPLE, root, DEMO.images, progress=watch)
+    tuned = f"fine-tuned for {DEMO.features.epochs} epochs" if DEMO.features.epochs else "not fine-tuned"
+    tables.demo_step(
+        3,
+        f"takes fc1 of a VGG16 with RANDOM weights, {tuned}; {DEMO.features.labelled:.0%} of the training images keep "
+        "their label (the paper: ImageNet weights, 200 epochs, 5%)",
+        "mmssl extract --split 0..9",
+    )
+    with progress.extracting() as watch_features:
+        paths = extract(
+            SAMPLE,
+            root,
+            DEMO.splits,
+            DEMO.images,
+            DEMO.features,
+            weights="random",
+            name=NAME,
+            device=device,
+            progress=watch_features,
+        )
+    shards = [Shard.open(path) for path in paths]
+    tables.demo_step(
+        4,
+        f"trains two models of the paper, and one of them with our recommended settings, on splits {splits}",
+        "mmssl train sshmvae-kl --data rgbd --split 0..9 --preset best",
+    )
+    jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
+    with progress.watching() as watch_training:
+        runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
+    tables.failures(table(runs), len(shards[0].classes))

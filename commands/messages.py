@@ -1,0 +1,50 @@
+"""Lines that commands print: results, errors with their hints, the library's log, JSON."""
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+if TYPE_CHECKING:
+    from pipeline.runtime.errors import MmsslError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One line of a command's result: as it is, and never wrapped."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(error: "MmsslError") -> None:
+    """An error and its hint, a line each, on the error stream."""
+    err.print(f"[bold red]error:[/] {plain(error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        err.print(f"[dim]hint:[/]  {plain(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def show_log() -> None:
+    """Sends what the library logs to the error stream: bare on a terminal, with the time elsewhere."""
+    handler: logging.Handler
+    if err.is_terminal:
+        handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    for name in ("mmssl", "pipeline", "trainer"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+
+
+def as_json(value: Any) -> None:
+    """A result for programs."""
+    out.print_json(json.dumps(value, default=str))

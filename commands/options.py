@@ -1,0 +1,134 @@
+"""Options that several commands share: their types, choices, help texts and panels."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
+
+import typer
+
+from pipeline.runtime.errors import UsageError
+from trainer.models.registry import model_names
+from trainer.settings.names import RECOMMENDED, PresetName
+from trainer.settings.names import LabelEstimator as LabelEstimatorName
+
+T = TypeVar("T", int, float)
+
+WORKSPACE = Path("workspace")
+MOST_NUMBERS = 10_000
+DATA, MODEL, OBJECTIVE, SCHEDULE, COMPUTE, OUTPUT = "Data", "Model", "Objective", "Schedule", "Compute", "Output"
+
+if TYPE_CHECKING:  # enums made at run time are types for typer alone
+    ModelName = str
+    Preset = str
+    LabelEstimator = str
+else:
+    ModelName = StrEnum("ModelName", {name: name for name in model_names()})
+    Preset = StrEnum("Preset", {name: name for name in (*get_args(PresetName), RECOMMENDED)})
+    LabelEstimator = StrEnum("LabelEstimator", {name: name for name in get_args(LabelEstimatorName)})
+
+
+class Device(StrEnum):
+    """Where to compute; auto is CUDA where there is a GPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class DepthEncoding(StrEnum):
+    """How depth becomes three channels."""
+
+    jet = "jet"
+    normals = "normals"
+    raw = "raw"
+
+
+class RgbdDataSet(StrEnum):
+    """The RGB-D data sets."""
+
+    rgbd = "rgbd"
+    sample = "rgbd-sample"
+
+
+class ImageModality(StrEnum):
+    """The cameras."""
+
+    rgb = "rgb"
+    depth = "depth"
+    both = "both"
+
+
+Root = Annotated[
+    Path,
+    typer.Option(
+        envvar="MMSSL_ROOT",
+        help="Workspace folder, with raw/, images/, features/, shards/ and runs/ in it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OUTPUT)]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Device to compute on; auto takes CUDA where there is a GPU.", rich_help_panel=COMPUTE)
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask cluster's scheduler, tcp://HOST:8786.", rich_help_panel=COMPUTE),
+]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Number of processes on this machine that train at once.", rich_help_panel=COMPUTE)
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Any other setting as NAME=VALUE; may be repeated (docs/reference/settings.md).",
+        rich_help_panel=MODEL,
+    ),
+]  # fmt: skip
+PresetOption = Annotated[
+    Preset | None,
+    typer.Option(
+        help=f"Settings to start from; '{RECOMMENDED}': our recommended settings on top of those that fit the data.",
+        show_default="the one that fits the data",
+        rich_help_panel=MODEL,
+    ),
+]
+RgbdData = Annotated[
+    RgbdDataSet,
+    typer.Option("--data", help="RGB-D data set; `mmssl data sample` renders the sample.", rich_help_panel=DATA),
+]
+Encoding = Annotated[
+    DepthEncoding | None,
+    typer.Option(help="Encoding of depth as colours.", show_default="jet, the paper's", rich_help_panel=DATA),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(help="Side length of the images in pixels.", show_default="148, the paper's", rich_help_panel=DATA),
+]
+
+
+def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
+    """`0..4` (inclusive), `0,3,7` or both: `0..4,7`. Empty for None.
+
+    Raises:
+        UsageError: the text is no such list, a number comes twice, or there are too many.
+    """
+    found: list[T] = []
+    for part in text.split(",") if text is not None else []:
+        first, dots, last = part.strip().partition("..")
+        try:
+            if dots and int(last) - int(first) >= MOST_NUMBERS:
+                raise UsageError(f"{option} {part[:80]}: more than {MOST_NUMBERS:,} numbers")
+            found.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else found.append(kind(first))
+        except ValueError:
+            raise UsageError(
+                f"{option} {text}: '{part}' is not a number or a range", f"examples: {option} 0..4, {option} 0,3,7"
+            ) from None
+    if text is not None and (not found or len(set(found)) < len(found)):
+        raise UsageError(f"{option} {text}: {'a number comes twice' if found else 'the range is empty'}")
+    return found
+
+
+def names(text: str) -> list[str]:
+    """`x,w` as a list of names."""
+    return [part.strip() for part in text.split(",")]

@@ -1,0 +1,187 @@
+"""`mmssl preprocess ...` and `mmssl extract`: from raw data to the shards that training reads."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import messages, progress
+from commands.app import app, preprocess
+from commands.options import (
+    COMPUTE,
+    DATA,
+    OUTPUT,
+    SCHEDULE,
+    WORKSPACE,
+    Device,
+    DeviceOption,
+    Encoding,
+    ImageModality,
+    RgbdData,
+    RgbdDataSet,
+    Root,
+    Scheduler,
+    Size,
+    names,
+    numbers,
+)
+from pipeline.runtime.errors import UsageError
+
+_log = logging.getLogger("mmssl")
+Rotation = Annotated[float, typer.Option(help="Largest angle by which x is rotated, in degrees.", rich_help_panel=DATA)]
+NoiseLevel = Annotated[
+    float,
+    typer.Option(help="Standard deviation of w's Gaussian noise, for pixels in 0..1.", rich_help_panel=DATA),
+]
+PairSeed = Annotated[int, typer.Option(help="Seed of every pair's angle and noise.", rich_help_panel=DATA)]
+
+
+def _digits(name: str, root: Path, **options: float) -> None:
+    from pipeline.datasets.digits import build
+
+    messages.say(str(build(name, root / "shards", root / "raw", **options)))  # type: ignore[arg-type]
+
+
+@preprocess.command("hm-mnist")
+def hm_mnist(root: Root = WORKSPACE) -> None:
+    """MNIST's left halves as x, right halves as w."""
+    _digits("hm-mnist", root)
+
+
+@preprocess.command("nm-mnist")
+def nm_mnist(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
+    """MNIST rotated as x, noisy as w."""
+    _digits("nm-mnist", root, rotation=rotation, noise=noise, seed=seed)
+
+
+@preprocess.command("hm-digits")
+def hm_digits(root: Root = WORKSPACE) -> None:
+    """The halves of scikit-learn's bundled 1,797 digits, without a download."""
+    _digits("hm-digits", root)
+
+
+@preprocess.command("nm-digits")
+def nm_digits(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
+    """scikit-learn's bundled digits, rotated and noisy, without a download."""
+    _digits("nm-digits", root, rotation=rotation, noise=noise, seed=seed)
+
+
+@preprocess.command("rgbd")
+def preprocess_rgbd(
+    data: RgbdData = RgbdDataSet.rgbd,
+    depth_encoding: Encoding = None,
+    size: Size = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Treat a frame that cannot be used as an error.", rich_help_panel=DATA),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of worker processes.", show_default="one per core", rich_help_panel=COMPUTE),
+    ] = None,
+    scheduler: Scheduler = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="PNG file to draw some frames into, raw and processed.", rich_help_panel=OUTPUT)
+    ] = None,
+    root: Root = WORKSPACE,
+) -> None:
+    """Make square images from Washington RGB-D frames; `mmssl extract` continues from them."""
+    from commands.settings_from_options import settings_of
+    from pipeline.images import preprocess as stage
+    from pipeline.images.store import ImageSettings
+
+    settings = settings_of(ImageSettings, size=size, depth_encoding=depth_encoding)
+    if preview is not None:
+        stage.preview(data, root, settings, preview)
+        _log.info("wrote %s", preview)
+    with progress.counting("objects") as watch:
+        store = stage.preprocess(
+            data, root, settings, workers=workers, scheduler=scheduler, strict=strict, progress=watch
+        )
+    messages.say(f"{store.folder.resolve()}: {len(store.ids)} frames")
+
+
+@app.command()
+def extract(
+    data: RgbdData = RgbdDataSet.rgbd,
+    split: Annotated[str, typer.Option(help="Splits to extract: 0..9 or 0,3,7.", rich_help_panel=DATA)] = "0..9",
+    modality: Annotated[
+        str, typer.Option(help="Modalities to extract: rgb, depth, or both.", rich_help_panel=DATA)
+    ] = ImageModality.both,
+    depth_encoding: Encoding = None,
+    size: Size = None,
+    labelled: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training images that keep their label.",
+            show_default="0.05, the paper's",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(help="VGG16 weights: imagenet, random, or a file (.pth, .safetensors).", rich_help_panel=SCHEDULE),
+    ] = "imagenet",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Fine-tuning epochs; 0 for none.", show_default="200, the paper's", rich_help_panel=SCHEDULE),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Fine-tuning batch size.", show_default="32", rich_help_panel=SCHEDULE)
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Fine-tuning learning rate.", show_default="1e-5, the paper's", rich_help_panel=SCHEDULE),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of the labelled images and of fine-tuning.", show_default="0", rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    scheduler: Scheduler = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the shards.", show_default="the data's, and what differs", rich_help_panel=OUTPUT),
+    ] = None,
+    root: Root = WORKSPACE,
+) -> None:
+    """Fine-tune VGG16 on each split's labelled images, and write shards of its features.
+
+    The same command resumes after an interruption, and does nothing once everything is done.
+    """
+    from commands.settings_from_options import settings_of
+    from pipeline.features import extract as stage
+    from pipeline.features.fine_tuning import FeatureSettings
+    from pipeline.images.store import ImageSettings
+
+    with progress.extracting() as watch:
+        paths = stage.extract(
+            data,
+            root,
+            numbers(split, int, "--split"),
+            settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
+            settings_of(
+                FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
+            ),
+            weights=weights,
+            modalities=_cameras(modality),
+            name=name,
+            device=device,
+            scheduler=scheduler,
+            progress=watch,
+        )
+    for path in paths:
+        messages.say(str(path.resolve()))
+
+
+def _cameras(text: str) -> list[str]:
+    """`both`, or one or several of rgb and depth."""
+    known = [ImageModality.rgb.value, ImageModality.depth.value]
+    given = names(text)
+    for name in given:
+        if name not in (*known, ImageModality.both):
+            raise UsageError(f"there is no modality '{name}'", f"modalities: {', '.join(known)}, or both")
+    return known if ImageModality.both in given else given

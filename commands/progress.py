@@ -1,0 +1,131 @@
+"""How far long work is: a bar with rate and time left on a terminal, plain log lines elsewhere."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from commands import messages
+
+if TYPE_CHECKING:
+    from trainer.jobs.stacks import Stack
+
+_log = logging.getLogger("mmssl")
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a line at every tenth."""
+    if not messages.err.is_terminal:
+
+        def log(done: int, total: int) -> None:
+            if done == total or done * 10 // total > (done - 1) * 10 // total:
+                _log.info("%d of %d %s", done, total, what)
+
+        yield log
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} {task.description}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=messages.err
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
+    """On a terminal a bar of what is under way, one after the other; None elsewhere, where the log's lines say it."""
+    if not messages.err.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages.err) as bar:
+        shown: dict[str, tuple[TaskID, float, int]] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                for task, _, _ in shown.values():
+                    bar.remove_task(task)
+                shown.clear()
+                shown[what] = (bar.add_task(what, total=total, completed=done, rate=""), time.monotonic(), done)
+            task, began, first = shown[what]
+            seconds = time.monotonic() - began
+            rate = f"{(done - first) / seconds:.2f}/s" if done > first and seconds > 0 else ""
+            bar.update(task, completed=done, rate=rate)
+
+        yield show
+
+
+class Watch:
+    """Shows training: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, bar: Progress | None) -> None:
+        self.bar = bar
+        self.task: Any = None
+        self.started: tuple[float, int] | None = None
+        self.last = 0
+
+    def step(self, done: int, total: int) -> None:
+        if self.started is None or done <= self.last:  # another stack begins
+            self.started = (time.monotonic(), done)  # its first step is behind it: the clock begins with the second
+            if self.bar is not None:
+                self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
+        self.last = done
+        self.seconds = time.monotonic() - self.started[0]
+        steps = done - self.started[1]
+        self.rate = steps / self.seconds if steps and self.seconds > 0 else 0.0
+        self.left = (total - done) / self.rate if self.rate > 0 else 0.0
+        if self.bar is not None and self.rate > 0:
+            self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s")
+
+    def epoch(self, epoch: int, epochs: int, summary: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, summary=f"epoch {epoch}/{epochs}: {summary}")
+        else:
+            pace = f" ({self.rate:.1f} steps/s, {self.left:.0f} s left)" if self.rate > 0 else ""
+            _log.info("epoch %d/%d: %s%s", epoch, epochs, summary, pace)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """What training reports to while it runs."""
+    if not messages.err.is_terminal:
+        yield Watch(None)
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[summary]}"),
+    )
+    with Progress(*columns, console=messages.err) as bar:
+        yield Watch(bar)
+
+
+@contextmanager
+def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None]]:
+    """Says which stack is done, how many are left, and about how long they take."""
+    began = time.monotonic()
+    total, behind = sum(stack.cost for stack in todo), 0.0
+    _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
+
+    def finished(done: int, stack: "Stack") -> None:
+        nonlocal behind
+        behind += stack.cost
+        left = (time.monotonic() - began) * (total - behind) / behind / 60
+        _log.info("%d of %d stacks: %s; about %.0f min left", done, len(todo), stack, left)
+
+    yield finished

@@ -1,0 +1,235 @@
+"""`mmssl train` and `mmssl evaluate`."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import messages, progress, tables
+from commands.app import app
+from commands.options import (
+    COMPUTE,
+    DATA,
+    MODEL,
+    OBJECTIVE,
+    OUTPUT,
+    SCHEDULE,
+    WORKSPACE,
+    Assignments,
+    Device,
+    DeviceOption,
+    Jobs,
+    Json,
+    LabelEstimator,
+    ModelName,
+    PresetOption,
+    Root,
+    Scheduler,
+    names,
+    numbers,
+)
+
+_log = logging.getLogger("mmssl")
+
+
+@app.command()
+def train(
+    model: Annotated[ModelName, typer.Argument(help="Name of the model.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set (hm-mnist, nm-mnist, hm-digits, nm-digits, rgbd ...) or a shard's FILE.h5, "
+            "with {split} in its name where there are splits.",
+            show_default="hm-digits, which is bundled",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Splits of the data: 0..9 or 0,3,7.", rich_help_panel=DATA)] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Number of labelled training examples, equal per class; 'all'; or 'shard', those that it marks.",
+            show_default="the preset's",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="Modalities to use: x, or x,w.", show_default="all of them", rich_help_panel=DATA),
+    ] = None,
+    preset: PresetOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; options override it.", rich_help_panel=MODEL)
+    ] = None,
+    assignments: Assignments = None,
+    alpha: Annotated[
+        str | None,
+        typer.Option(help="Weight of the classifier (eq. 6), one or several: 0.1,1,10.", rich_help_panel=OBJECTIVE),
+    ] = None,
+    beta: Annotated[
+        str | None,
+        typer.Option(help="Weight of the divergence (eq. 13), one or several: 0.1,1,10.", rich_help_panel=OBJECTIVE),
+    ] = None,
+    label_estimator: Annotated[
+        LabelEstimator | None,
+        typer.Option(
+            help="Treatment of unobserved labels: a Gumbel-softmax sample, or the exact sum over classes.",
+            show_default="gumbel, the paper's",
+            rich_help_panel=OBJECTIVE,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the unlabelled examples; rounds, for the co-trained systems.",
+            show_default="the preset's",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Unlabelled examples per step.", show_default="the preset's", rich_help_panel=SCHEDULE),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Adam's learning rate.", show_default="the preset's", rich_help_panel=SCHEDULE),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            help="Iterations of iterative sampling at evaluation.", show_default="100", rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)] = "0",
+    device: DeviceOption = Device.auto,
+    stack: Annotated[
+        int, typer.Option(min=1, help="Largest number of replicas trained in one pass.", rich_help_panel=COMPUTE)
+    ] = 16,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory for features, such as 2GB; larger data is streamed from disk.", rich_help_panel=COMPUTE
+        ),
+    ] = None,
+    jobs: Jobs = 1,
+    scheduler: Scheduler = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run, or of several runs.",
+            show_default="runs/ in the workspace",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the resolved settings without training.", rich_help_panel=OUTPUT),
+    ] = False,
+    as_json: Json = False,
+    root: Root = WORKSPACE,
+) -> None:
+    """Train a model, and show its accuracy with each modality missing.
+
+    The same command resumes after an interruption, and does nothing once everything is done.
+    """
+    from pipeline.datasets.resolve import BUNDLED, shard_paths
+    from pipeline.shards.shard import Shard
+    from trainer.jobs.environment import choose_device
+    from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
+    from trainer.jobs.plan import folders_of, plan
+    from trainer.jobs.stacks import PlannedRun, make_stacks
+    from trainer.jobs.train import remove_leftovers
+    from trainer.reporting.run_tables import table
+    from trainer.settings.sources import read_assignments, read_toml
+    from trainer.training.run_folder import Run
+
+    executor = choose_executor(jobs, scheduler)
+    if scheduler is None:  # a cluster's workers have devices of their own
+        choose_device(device)
+    values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
+    options = {
+        "labels": int(labels) if labels is not None and labels.isdigit() else labels,
+        "modalities": tuple(names(modality)) if modality is not None else None,
+        "label_estimator": label_estimator,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": lr,
+        "iterations": iterations,
+        "memory_limit": memory_limit,
+    }
+    values |= {key: value for key, value in options.items() if value is not None}
+    data = data or values.pop("data", None)
+    if data is None:
+        data = BUNDLED
+        _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
+    planned = plan(
+        model,
+        [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)],
+        preset=preset,
+        values=values,
+        seeds=numbers(seeds, int, "--seeds"),
+        alphas=numbers(alpha, float, "--alpha"),
+        betas=numbers(beta, float, "--beta"),
+        stack=stack,
+    )
+    folders = folders_of(planned, folder, root / "runs")
+    if dry_run:
+        messages.as_json(
+            [
+                {"folder": str(path.resolve()), "settings": job.settings.model_dump()}
+                for job, path in zip(planned, folders, strict=True)
+            ]
+        )
+        return
+    wanted = [PlannedRun(job, path) for job, path in zip(planned, folders, strict=True)]
+    runs = [Run.prepare(run.folder, run.job.settings) for run in wanted]
+    remove_leftovers(folders)
+    stacks = make_stacks(wanted, stack)
+    with progress.watching() as watch, progress.finishing(stacks) as finished:
+        raise_if_failed(train_stacks(stacks, device, watch, executor, finished), len(stacks))
+    if as_json:
+        messages.as_json([tables.run_as_dict(run) for run in runs])
+    else:
+        tables.results(table(runs), runs)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Iterations of iterative sampling.", show_default="the run's own", rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Samples of latent variables; 0 takes their mean.",
+            show_default="the run's own",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    as_json: Json = False,
+) -> None:
+    """Re-evaluate finished runs on their test sets, optionally with other sampling settings."""
+    from dataclasses import asdict
+
+    from trainer.jobs.environment import choose_device
+    from trainer.jobs.train import evaluate_run
+    from trainer.training.run_folder import Run
+
+    chosen = choose_device(device)
+    runs = [Run.open(path) for path in run]
+    results = [evaluate_run(one, chosen, iterations=iterations, samples=samples) for one in runs]
+    if as_json:
+        messages.as_json(
+            [{"folder": str(one.folder.resolve()), **asdict(result)} for one, result in zip(runs, results, strict=True)]
+        )
+        return
+    for one, result in zip(runs, results, strict=True):
+        tables.evaluation(one.folder.name, result)

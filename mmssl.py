@@ -1,0 +1,50 @@
+"""mmssl from Python: shards written and opened, models trained and evaluated.
+
+    import mmssl
+
+    mmssl.write_shard("mine.h5", dataset="mine", classes=["cup", "bowl"], modalities=[...], train=..., test=...)
+    (run,) = mmssl.train("sshmvae-kl", "mine.h5", labels=40, preset="best")
+    for score in mmssl.evaluate(run).scores:
+        print(score.given, score.accuracy)
+
+Everything is imported when it is first used, so that `import mmssl` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.runtime.errors import MmsslError
+    from pipeline.shards.schema import Modality
+    from pipeline.shards.shard import Shard
+    from pipeline.shards.writing import PartData, write_shard
+    from trainer.evaluation.metrics import Evaluation, Score
+    from trainer.jobs.python_face import evaluate, train
+    from trainer.training.run_folder import Run
+
+_HOMES = {
+    "Evaluation": "trainer.evaluation.metrics",
+    "MmsslError": "pipeline.runtime.errors",
+    "Modality": "pipeline.shards.schema",
+    "PartData": "pipeline.shards.writing",
+    "Run": "trainer.training.run_folder",
+    "Score": "trainer.evaluation.metrics",
+    "Shard": "pipeline.shards.shard",
+    "evaluate": "trainer.jobs.python_face",
+    "train": "trainer.jobs.python_face",
+    "write_shard": "pipeline.shards.writing",
+}
+__all__ = [
+    "Evaluation", "MmsslError", "Modality", "PartData", "Run", "Score", "Shard", "evaluate", "train", "write_shard",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"mmssl has no public name '{name}'; it has {', '.join(__all__)}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

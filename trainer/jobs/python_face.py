@@ -1,0 +1,58 @@
+"""Training and evaluation from Python, a call each: what `mmssl train` and `mmssl evaluate` do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.shards.shard import Shard
+from trainer.evaluation.metrics import Evaluation
+from trainer.jobs.environment import choose_device
+from trainer.jobs.plan import plan
+from trainer.jobs.train import evaluate_run, train_all
+from trainer.training.progress import Silent
+from trainer.training.run_folder import Run
+
+
+def train(
+    model: str,
+    shard: Shard | Path | str,
+    *,
+    out: Path | str = Path("workspace/runs"),
+    preset: str | None = None,
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    **settings: Any,
+) -> list[Run]:
+    """Trains and evaluates a model on a shard, one run per seed; finished runs are left as they are.
+
+    Args:
+        model: its name, such as `sshmvae-kl`.
+        out: the folder in which each run gets a folder of its own.
+        preset: settings to start from; the ones that fit the shard where None, `best` for the recommended ones.
+        device: auto, cpu or cuda.
+        settings: any setting by its name (docs/reference/settings.md): `labels=100`, `epochs=20`.
+
+    Raises:
+        UsageError: a setting that means nothing.
+        DataError: the shard is damaged, or a run's folder holds something else.
+        TrainingError: training cannot continue.
+    """
+    opened = shard if isinstance(shard, Shard) else Shard.open(shard)
+    jobs = plan(model, [opened], preset=preset, values=settings, seeds=seeds)
+    return train_all(jobs, [Path(out) / job.settings.name() for job in jobs], choose_device(device), Silent())
+
+
+def evaluate(
+    run: Run | Path | str, *, device: str = "auto", iterations: int | None = None, samples: int | None = None
+) -> Evaluation:
+    """Evaluates a finished run again on its test set.
+
+    Args:
+        iterations: of iterative sampling; the run's own where None.
+        samples: of latent variables, 0 for their mean; the run's own where None.
+
+    Raises:
+        DataError: the run is not done, or its shard is missing or not the one it was trained on.
+    """
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    return evaluate_run(opened, choose_device(device), iterations=iterations, samples=samples)

@@ -1,0 +1,127 @@
+"""Runs listed from their files alone: quick, and without anything that computes."""
+
+import csv
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.errors import DataError
+
+_log = logging.getLogger(__name__)
+FORMAT = 2  # of a run's folder; raised when an older program could not read a newer run, or the other way round
+SETTINGS, METRICS, RESULT = "settings.json", "metrics.csv", "result.json"
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """What the files of a run say.
+
+    Attributes:
+        settings: as they were written.
+        epochs: how many are behind it.
+        result: the scores and the ELBO of a run that is done, otherwise None.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    epochs: int
+    result: dict[str, Any] | None
+
+    @property
+    def all_epochs(self) -> str:
+        """`500`, or `20 rounds` for a co-trained system."""
+        return f"{self.settings['epochs']}{' rounds' if self.settings['cotraining'] else ''}"
+
+
+def list_runs(folders: Iterable[Path]) -> list[ListedRun]:
+    """The runs in these folders or anywhere below them, by path; one that cannot be read is named and left out."""
+    found = []
+    for folder in find_folders(folders):
+        try:
+            found.append(_listed(folder))
+        except DataError as error:
+            _log.warning("left out: %s", error.message)
+    return found
+
+
+def find_folders(folders: Iterable[Path]) -> list[Path]:
+    """The folders of runs among these or anywhere below them, by path."""
+    return sorted({path.parent for folder in folders for path in folder.rglob(SETTINGS)})
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """A run's settings as they were written, not yet validated.
+
+    Raises:
+        DataError: there is no run, it was made by an older or a newer version, or the file holds no settings.
+    """
+    path = folder / SETTINGS
+    again = "delete the run's folder and train again"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no run: there is no {SETTINGS} in it", "list runs: mmssl runs") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path}: {error}", again) from None
+    found = values.pop("format", 1) if isinstance(values, dict) else None
+    if not isinstance(found, int):
+        raise DataError(f"{path} holds no settings of a run", again)
+    if found != FORMAT:
+        older = found < FORMAT
+        raise DataError(
+            f"{folder} was made by {'an older' if older else 'a newer'} version of mmssl "
+            f"(run format {found}; this version reads {FORMAT})",
+            "move the folder away and train again" if older else "update mmssl",
+        )
+    return dict(values)
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, one per epoch; none where there is no such file yet.
+
+    Raises:
+        DataError: it is not what training wrote.
+    """
+    path = folder / METRICS
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
+    if [row.get("epoch") for row in rows] != [str(epoch) for epoch in range(1, len(rows) + 1)] or any(
+        None in (*row, *row.values()) for row in rows
+    ):
+        raise DataError(f"{path} is damaged: it is not a table of epochs", "delete the run's folder and train again")
+    return rows
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a finished run has.
+
+    Raises:
+        DataError: the run is not done, or the file is damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}: the run is not done", "the same mmssl train command resumes it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no JSON object")
+    return values
+
+
+def _listed(folder: Path) -> ListedRun:
+    settings = read_settings(folder)
+    path = folder / RESULT
+    result = read_json(path) if path.exists() else None
+    complete = {"epochs", "cotraining"} <= settings.keys()
+    if not complete or (result is not None and not isinstance(result.get("scores"), list)):
+        raise DataError(f"{folder} does not hold the files of a run: {path.name if complete else SETTINGS} is damaged")
+    return ListedRun(folder, settings, len(read_metrics(folder)), result)
