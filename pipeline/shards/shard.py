@@ -31,9 +31,8 @@ from pipeline.shards.schema import (
     row_fault,
     value_fault,
 )
-from pipeline.shards.writing import PartData, write_shard
 
-__all__ = ["Distribution", "Features", "Modality", "Part", "PartData", "Shard", "write_shard"]
+__all__ = ["Distribution", "Features", "Modality", "Part", "Shard"]
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "test")

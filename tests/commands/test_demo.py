@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from commands.conftest import Command
 from pipeline.demo import DemoSettings
-from tiny_vgg import TinyVgg
 
 from pipeline import demo
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import ImageSettings
+from tests.support.tiny_vgg import TinyVgg
 from trainer.settings.run_settings import ModelName, presets
 
 

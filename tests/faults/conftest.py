@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faults.zygote import ROOT, Zygote
+
+from tests.support.zygote import ROOT, Zygote
 
 sys.path.append(str(ROOT / "tests" / "pipeline"))
-from rgbd_frames import contents, write_frames
-
 from pipeline.shards.shard import Modality
 from pipeline.shards.writing import write_shard
+from tests.support.rgbd_frames import contents, write_frames
 
 FULL = os.environ.get("MMSSL_FAULTS") == "full"
 _counts: Counter[str] = Counter()

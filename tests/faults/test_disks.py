@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from faults.conftest import COMMANDS, FULL, Stage, contents
-from faults.zygote import Zygote
+
+from tests.support.zygote import Zygote
 
 Tally = Callable[..., None]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from faults.conftest import FULL, count
-from faults.zygote import ROOT
+
+from tests.support.zygote import ROOT
 
 
 def test_bad_files_and_commands_are_refused_in_a_sentence(tmp_path: Path, tally: Callable[..., None]) -> None:

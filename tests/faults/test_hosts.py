@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from faults.conftest import FULL, Stage, contents
-from faults.zygote import ROOT
+
+from tests.support.zygote import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="three hosts take minutes: `make faults` has them")]
 TAG = f"mm{os.getpid() % 10000}"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from faults.conftest import COMMANDS, Stage, count
-from faults.zygote import Zygote
+
+from tests.support.zygote import Zygote
 
 Tally = Callable[..., None]
 

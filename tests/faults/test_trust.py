@@ -17,7 +17,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from faults.zygote import ROOT
 
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.washington import Frame, read_frame
@@ -26,6 +25,7 @@ from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.shards.shard import Shard
+from tests.support.zygote import ROOT
 
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml",

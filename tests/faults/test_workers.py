@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from faults.conftest import FULL, Stage, count
 from faults.test_hosts import until
-from faults.zygote import ROOT
+
+from tests.support.zygote import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="a cluster takes a minute: `make faults` has it")]
 ON_A_HOST = str(ROOT / "tests" / "faults" / "on_a_host.py")

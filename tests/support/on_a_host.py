@@ -1,0 +1,69 @@
+"""Runs in a network namespace that stands for a host: a command, or what a Dask worker loads when it starts.
+
+The tiny network is in place. A worker writes down that it was used, is slowed down so that it can be met in the midst
+of its work, and where it is told to, it never ends a frame.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+def prepare() -> None:
+    """The variables of the environment: MMSSL_TEST_USED is a file that is made when a frame or a step begins,
+    MMSSL_TEST_STICKS says after how many frames no other one ends, MMSSL_TEST_SLOW how many seconds a step takes more.
+    """
+    from pipeline.datasets import washington
+    from pipeline.features import fine_tuning as features
+    from pipeline.features import vgg
+    from tests.support.tiny_vgg import TinyVgg
+    from tests.support.zygote import slow_down
+    from trainer.training import loop as training
+    from trainer.training.step import Step
+
+    used = os.environ.get("MMSSL_TEST_USED")
+    left = iter(range(int(os.environ.get("MMSSL_TEST_STICKS", "1000000"))))
+
+    def marked(function: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            if used:
+                Path(used).touch()
+            return function(*given, **named)
+
+        return call
+
+    read_frame = washington.read_frame
+
+    def sticks(*given: Any, **named: Any) -> Any:
+        if next(left, None) is None:
+            time.sleep(600)
+        return read_frame(*given, **named)
+
+    vgg.vgg16 = TinyVgg
+    washington.read_frame = marked(sticks)
+    features.seed_of = marked(features.seed_of)
+    Step.__call__ = marked(Step.__call__)  # type: ignore[method-assign]
+    slow = float(os.environ.get("MMSSL_TEST_SLOW", "0"))
+    if slow:
+        features._CHECKPOINT_SECONDS = 0.0
+        training.CHECKPOINT_SECONDS = 0
+        slow_down(features, "seed_of", slow)
+        slow_down(Step, "__call__", slow)
+
+
+def dask_setup(worker: object) -> None:  # noqa: ARG001
+    """What a Dask worker calls that was started with `--preload`."""
+    prepare()
+
+
+if __name__ == "__main__":
+    prepare()
+    import cli
+
+    sys.argv = ["mmssl", *sys.argv[1:]]
+    cli.main()

@@ -1,0 +1,414 @@
+"""Training beyond memory: every row once a pass, an order that needs no state, two windows of memory, honest ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData, write_shard
+from tests.support.training import (
+    CLASSES,
+    CPU,
+    NETWORKS,
+    StopAfter,
+    W,
+    X,
+    clusters,
+    make_settings,
+    make_shard,
+    outcome,
+    run_stack,
+    turns,
+)
+from trainer.data import machine_memory as memory
+from trainer.data import resident
+from trainer.data.memory_limit import choose_windows, parse_size
+from trainer.data.selection import choose_labelled
+from trainer.data.streaming import Streamed, load
+from trainer.data.windows import SLOTS, Layout, WindowedStream
+from trainer.evaluation.evaluate import evaluate
+from trainer.jobs.plan import plan
+from trainer.settings.presets import PRESETS
+from trainer.settings.run_settings import Settings
+from trainer.training.step import Step
+
+ROWS = 1200
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "mmssl reader"]
+
+
+def numbered(path: Path, rows: int = ROWS, width: int = 6, **changes: Any) -> Shard:
+    """A shard whose every feature says its row: x is row / 2^16 (exact in float32), w is the row."""
+    modalities = (Modality("x", width, "bernoulli"), W)
+
+    def part(name: str, rows: int, first: int) -> PartData:
+        row = np.arange(first, first + rows)
+        features = {"x": np.repeat(row[:, None] / 2**16, width, 1), "w": np.repeat(row[:, None], 3, 1)}
+        return PartData(features, turns(rows), [f"{name}-{r}" for r in range(rows)])
+
+    content = {"train": part("train", rows, 0), "test": part("test", 50, 60_000)} | changes
+    return write_shard(path, dataset="numbered", classes=CLASSES, modalities=modalities, **content)
+
+
+def settings(shard: Shard, **changes: Any) -> Settings:
+    return make_settings("ssmvae", shard, **{"window": 200, "labels": 30, **changes})
+
+
+def streamed(stack: list[Settings], *shards: Shard) -> Streamed:
+    data = load(stack, shards if len(shards) > 1 else shards * len(stack), CPU)
+    assert isinstance(data, Streamed)
+    return data
+
+
+def passed(stack: list[Settings], data: resident.Data, steps: range) -> np.ndarray:
+    """Which rows the unlabelled batches of these steps hold, `[steps, R, B]`, by the features a step would see."""
+    streams = data.streams("unlabelled", [own.seed for own in stack], stack[0].batch_size)
+    index, seen = data.first_index(streams), []
+    with closing(data):
+        for number in steps:
+            data.write_indices(index, streams, number)
+            x = data.x(index)
+            assert torch.equal(x["x"][..., 0] * 2**16, x["w"][..., 0])  # modalities stay together
+            seen.append(x["w"][..., 0].long().numpy())
+    return np.stack(seen)
+
+
+# --- the order -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [40, 200, 1000, 3000])
+def test_a_pass_takes_every_unlabelled_row_exactly_once(window: int, tmp_path: Path) -> None:
+    """A window may be smaller than one of the shard's chunks (all of it, here), or larger than the shard."""
+    shard = numbered(tmp_path / "shard.h5")
+    own = settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
+    seen = passed([own], streamed([own], shard), range(390))[:, 0].reshape(3, -1)
+    labelled = choose_labelled(own, shard)
+    for one in seen:
+        assert sorted(one) == sorted(set(range(ROWS)) - set(labelled))
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[1], seen[2])
+
+
+def test_a_batch_is_mixed_from_all_over_its_window_and_a_window_from_all_over_the_shard(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5", rows=9000)
+    own = settings(shard, window=1500, batch_size=50)
+    seen = passed([own], streamed([own], shard), range(180))[:, 0]
+    batches = seen.mean(1)  # of rows drawn evenly: 4500, and a standard deviation of 2598 / sqrt(50) = 367
+    assert abs(batches.mean() - 4500) < 60
+    assert 250 < batches.std() < 900  # a window's blocks add their own
+    first = np.sort(seen[:25].ravel())  # within the first window
+    assert len(np.unique(first // 93)) >= 12  # of its 16 blocks
+    assert np.abs(np.corrcoef(seen[:29].ravel()[:-1], seen[:29].ravel()[1:])[0, 1]) < 0.1  # neighbours do not follow
+
+
+def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5")
+    own = settings(shard, batch_size=13)
+    whole = passed([own], streamed([own], shard), range(200))
+    for begin in (1, 57, 90, 150):  # whatever was read before
+        assert np.array_equal(
+            passed([own], streamed([own], shard), range(begin, begin + 20)), whole[begin : begin + 20]
+        )
+    other = [own.model_copy(update={"seed": 1})]
+    assert not np.array_equal(passed(other, streamed(other, shard), range(20)), whole[:20])
+
+
+def test_replicas_of_one_shard_share_its_windows_and_none_changes_another(tmp_path: Path) -> None:
+    shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=900)
+    stack = [
+        settings(shard, seed=3),
+        settings(shard, seed=4),
+        settings(shard, seed=4, alpha=5),
+        settings(other, seed=3),
+    ]
+    shards = [shard, shard, shard, other]
+    data = streamed(stack, *shards)
+    assert data.feeds[0] is data.feeds[1] is data.feeds[2] is not data.feeds[3]
+    reads: list[int] = []
+    loading = data.feeds[0].reader._load
+    data.feeds[0].reader._load = lambda number: (reads.append(number), loading(number))[1]  # type: ignore[method-assign]
+    together = passed(stack, data, range(300))
+    assert reads == list(range(len(reads)))  # each window once for the three of them
+    assert np.array_equal(together[:, 1], together[:, 2])
+    for r in range(4):
+        alone = passed(stack[r : r + 1], streamed(stack[r : r + 1], shards[r]), range(300))
+        assert np.array_equal(alone[:, 0], together[:, r])
+
+
+def test_blocks_without_a_row_to_stream_are_not_read(tmp_path: Path) -> None:
+    layout = Layout(160, 4, np.concatenate([np.arange(0, 100), np.arange(900, 1000)]))
+    assert layout.block == 10
+    assert sorted(layout.blocks) == [*range(10), *range(90, 100)]
+    shard = numbered(tmp_path / "shard.h5")
+    shard = numbered(
+        tmp_path / "marked.h5",
+        train=PartData(
+            {name: shard.train.features(name) for name in "xw"},
+            shard.train.labels, shard.train.ids, np.arange(ROWS) < 900,
+        ),
+    )  # fmt: skip
+    own = settings(shard, labels="shard", window=160, batch_size=10)
+    data = streamed([own], shard)
+    assert data.feeds[0].layout.blocks.min() == 90
+    assert sorted(passed([own], data, range(30)).ravel()) == list(range(900, 1200))
+
+
+def test_where_every_row_is_labelled_they_stream_with_their_labels(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5")
+    own = settings(shard, labels="all", batch_size=10)
+    data = streamed([own], shard)
+    assert data.paced == "labelled"
+    step = Step([own], data, CPU)
+    assert step.batches.index_l is not None
+    seen = []
+    with closing(data):
+        for number in range(step.batches.per_epoch):
+            step.batches.load(number)
+            rows = data.x(step.batches.index_l)["w"][0, :, 0].long()
+            assert data.y(step.batches.index_l)[0].argmax(-1).tolist() == (rows % 3).tolist()
+            seen += rows.tolist()
+    assert sorted(seen) == list(range(ROWS))
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_labelled_rows_and_the_test_set_are_those_of_training_in_memory(tmp_path: Path) -> None:
+    shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=900)
+    stack, shards = [settings(shard), settings(shard, seed=1), settings(other)], [shard, shard, other]
+    whole, parts = resident.load(stack, shards, CPU), streamed(stack, *shards)
+    assert torch.equal(whole.labelled_share, parts.labelled_share)
+    seeds = [own.seed for own in stack]
+    ours, theirs = whole.streams("labelled", seeds, 7), parts.streams("labelled", seeds, 7)
+    a, b = whole.first_index(ours), parts.first_index(theirs)
+    for number in range(20):
+        whole.place(a, ours, number)
+        parts.place(b, theirs, number)
+        assert torch.equal(whole.x(a)["x"], parts.x(b)["x"])
+        assert torch.equal(whole.y(a), parts.y(b))
+    for size in (20, 1000):
+        rows = [[d.x(i)["w"][..., 0] for i, _ in d.test_batches(size)] for d in (whole, parts)]
+        assert torch.equal(torch.cat(rows[0], 1), torch.cat(rows[1], 1))
+    assert [own.tolist() for own in whole.test_labels()] == [own.tolist() for own in parts.test_labels()]
+
+
+def test_the_same_weights_have_the_same_scores(tmp_path: Path) -> None:
+    train, test = clusters("train", turns(400), (X, W)), clusters("test", turns(90), (X, W), seed=1, spread=0.6)
+    shard = make_shard(tmp_path / "shard.h5", train=train, test=test)
+    for model in ("ssmvae", "jmvae"):  # jmvae's probe reads the labelled rows
+        own = make_settings(model, shard, window=80, labels=30)
+        data = [streamed([own], shard), resident.load([own], [shard], CPU)]
+        step = Step([own], data[0], CPU)
+        a, b = (evaluate(step.model, step.noise, d, iterations=2, samples=0)[0] for d in data)
+        for one, two in zip(a.scores, b.scores, strict=True):
+            if one.completion != "iterative":  # its noise depends on the size of the batches
+                assert (one.accuracy, one.nll) == (two.accuracy, pytest.approx(two.nll, rel=1e-4))
+
+
+def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5", train=clusters("train", turns(200), (X, W)))
+    other = make_shard(tmp_path / "other.h5", train=clusters("train", turns(180), (X, W), seed=5))
+    stack = [make_settings("ssmvae", s, seed=n, window=48) for s, n in ((shard, 0), (shard, 1), (other, 0))]
+    shards = [shard, shard, other]
+    whole = [outcome(run) for run in run_stack(tmp_path / "whole", stack, shards)]
+    stops = StopAfter(1, 24, 40)  # an epoch has 25 steps
+    for _ in range(3):
+        begun = time.monotonic()
+        with pytest.raises(Interrupted):
+            run_stack(tmp_path / "stopped", stack, shards, stops)
+        assert time.monotonic() - begun < 5
+    assert [outcome(run) for run in run_stack(tmp_path / "stopped", stack, shards, stops)] == whole
+    alone = run_stack(tmp_path / "alone", stack[:1], shards[:1])
+    assert (alone[0].folder / "labelled.txt").read_bytes() == whole[0]["labelled.txt"]
+
+
+def test_killed_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """After a stop, `kill -9` while windows are read ahead; then the same call again."""
+    shard = make_shard(tmp_path / "shard.h5", train=clusters("train", turns(200), (X, W)))
+    own = make_settings("ssmvae", shard, window=48)
+    (whole,) = run_stack(tmp_path / "whole", [own], [shard])
+    with pytest.raises(Interrupted):
+        run_stack(tmp_path / "killed", [own], [shard], StopAfter(17))
+    code = (
+        "import os, signal, sys; sys.path[:0] = ['.', 'tests/trainer']\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from helpers import *\n"
+        f"shard = Shard.open({str(shard.path)!r})\n"
+        "own = make_settings('ssmvae', shard, window=48)\n"
+        f"run_stack(Path({str(tmp_path / 'killed')!r}), [own], [shard], StopAfter(40, which=signal.SIGKILL))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (again,) = run_stack(tmp_path / "killed", [own], [shard])
+    assert outcome(again) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> None:
+    from pipeline.datasets.resolve import shard_paths
+
+    (path,) = shard_paths("hm-digits", [], tmp_path)
+    shard = Shard.open(path)
+    small = {name: text.replace("D512", "D64") for name, text in PRESETS["digits"]("ssmvae")["networks"].items()}
+    accuracy = {}
+    for limit in (None, "250kB"):
+        values = {"epochs": 8, "networks": small, "batch_size": 64, "labelled_batch_size": 30, "iterations": 1} | (
+            {"memory_limit": limit} if limit else {}
+        )
+        jobs = plan("ssmvae", [shard], values=values, seeds=(0, 1), alphas=(10,))
+        windows = {job.settings.window for job in jobs}
+        assert (windows == {None}) if limit is None else all(w and w < shard.train.rows / 2 for w in windows)
+        runs = run_stack(tmp_path / str(limit), [job.settings for job in jobs], [shard] * 2)
+        best = [max(float(line["accuracy x+w"]) for line in run.metrics()) for run in runs]
+        accuracy[limit] = np.mean(best)
+    assert accuracy[None] > 0.6
+    assert abs(accuracy[None] - accuracy["250kB"]) < 0.08
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> None:
+    """Counted where it is allocated: NumPy's arrays through tracemalloc, the flat tensors by their size."""
+    shard = numbered(tmp_path / "shard.h5", rows=20_000, width=125)  # 512 bytes and a label a row: 10 MB
+    limit = 1_000_000
+    (own,) = choose_windows(limit, [settings(shard, window=None, batch_size=50)], [shard], 1)
+    assert own.window
+    tracemalloc.start()
+    try:
+        data = streamed([own], shard)
+        tensors = sum(t.numel() * t.element_size() for t in (*data.features.values(), data.label))
+        rows = tracemalloc.get_traced_memory()[0]  # row numbers, which training in memory has as well
+        tracemalloc.reset_peak()
+        streams = data.streams("unlabelled", [0], 50)
+        index = data.first_index(streams)
+        assert isinstance(streams[0], WindowedStream)
+        orders = 8 * (2 * SLOTS + 2) * own.window + 8 * 3 * 20_000  # of rows, not of features
+        with closing(data):
+            for number in range(450):
+                data.write_indices(index, streams, number)
+            for _ in data.test_batches(1000):
+                pass
+        peak = tracemalloc.get_traced_memory()[1] - rows
+    finally:
+        tracemalloc.stop()
+    assert tensors > 0.7 * limit  # the limit is used, too
+    assert tensors + peak - orders < limit
+
+
+@pytest.mark.parametrize("text", ["lots", "", "0", "-1GB", "2XB", "GB", 0, -5, True, None, 1.5, ["2GB"]])
+def test_a_limit_that_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(UsageError, match="is no size") as caught:
+        parse_size(text)
+    assert "--memory-limit 2GB" in str(caught.value.hint)
+
+
+def test_sizes() -> None:
+    assert [parse_size(text) for text in ("2GB", "1.5 GiB", "500MB", 77)] == [2 * 10**9, 3 * 2**29, 5 * 10**8, 77]
+
+
+def test_the_window_follows_from_the_limit(tmp_path: Path) -> None:
+    shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=1000)
+    own, theirs = settings(shard, window=None), settings(other, window=None)
+    row = 8 + 4 * 9
+
+    def windows(limit: object, together: int = 16) -> list[int | None]:
+        return [s.window for s in choose_windows(limit, [own, own, theirs], [shard, shard, other], together)]
+
+    assert windows(2 * 1250 * row) == [None] * 3  # what fits is not streamed
+    one, two, three = windows(1000 * row)  # 500 for each shard, less 30 labelled rows: 2.5 windows
+    assert one == two == three == 188
+    assert windows(1000 * row, together=1)[0] == 388
+    assert windows("20000B")[0] == 78
+    with pytest.raises(UsageError, match=r"a memory limit of 5kB is too small for .*a.h5: its 30 labelled rows"):
+        windows("5kB")
+    big = streamed([settings(shard, window=32)], shard)
+    with pytest.raises(UsageError, match="windows of 32 rows are too small for batches of 100"):
+        big.streams("unlabelled", [0], 100)
+    near = streamed([settings(shard, window=32, seed=seed) for seed in (0, 1)], shard)
+    with pytest.raises(UsageError, match="30 labelled rows that differ by seed"):
+        near.streams("unlabelled", [0, 1], 8)
+
+
+def test_without_a_limit_a_shard_too_large_for_memory_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = numbered(tmp_path / "shard.h5")
+    monkeypatch.setattr(resident, "free_bytes", lambda _: 40_000_000)
+    resident.load([settings(shard, window=None)], [shard], CPU)
+    monkeypatch.setattr(resident, "free_bytes", lambda _: 40_000)
+    with pytest.raises(DataError, match=r"shard.h5: the features take 0.0 GB, and this machine has 0.0 GB") as caught:
+        resident.load([settings(shard, window=None)], [shard], CPU)
+    assert "--memory-limit" in str(caught.value.hint)
+
+
+def test_free_memory_is_some_of_the_machine() -> None:
+    assert 0 < memory.free_bytes(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_shard_cut_short_during_training_is_one_error(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5", rows=60_000, width=10)  # several chunks, or HDF5 keeps it all
+    own = settings(shard, window=400)
+
+    class Cut(StopAfter):
+        def step(self, done: int, _: int) -> None:
+            if done == 2:
+                os.truncate(shard.path, shard.path.stat().st_size // 4)
+
+    with pytest.raises(DataError, match=r"shard.h5: .*(damaged|cut short)"):
+        run_stack(tmp_path / "run", [own], [shard], Cut())
+
+
+def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5")
+    own = settings(shard, window=400)
+
+    class Wait(StopAfter):
+        def step(self, done: int, _: int) -> None:
+            if done == 3:
+                time.sleep(0.3)  # the reader has nothing left to do but wait
+                self.asked = time.monotonic()
+                signal.raise_signal(signal.SIGINT)
+
+    wait = Wait()
+    with pytest.raises(Interrupted, match="stopped by SIGINT after 3 of"):
+        run_stack(tmp_path / "run", [own], [shard], wait)
+    assert time.monotonic() - wait.asked < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: captured streaming is not compared")
+def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5", width=2048)
+    own = settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
+    device = torch.device("cuda")
+    here, there = Step([own], streamed([own], shard), CPU), Step([own], load([own], [shard], device), device)
+    with closing(here.data), closing(there.data):
+        for number in range(400):
+            here.load_batches(number)
+            there(number)
+            assert here.index_u is not None
+            assert there.index_u is not None
+            if number % 7 == 0:
+                assert torch.equal(here.data.x(here.index_u)["w"], there.data.x(there.index_u)["w"].cpu())
+    assert bool(there.finite.all())

@@ -1,0 +1,72 @@
+"""Confusions, reliability and latent spaces, by value."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.training import make_settings, make_shard, run_stack
+from trainer.evaluation.metrics import calibration_error
+from trainer.inference.loading import load_subjects
+from trainer.reporting.diagnostics import (
+    confusion_figure,
+    confusions,
+    latent_figure,
+    latents,
+    predict,
+    project,
+    reliability,
+    reliability_figure,
+)
+
+
+def test_confusions_are_shares_of_the_true_class() -> None:
+    log_q = np.log(np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]], np.float32))
+    shares = confusions(log_q, np.array([0, 0, 1, 1]))
+    assert shares[:2].tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0]]
+    assert np.isnan(shares[2]).all()  # no example
+
+
+def test_reliability_is_the_calibration_errors_own_bins() -> None:
+    rng = np.random.default_rng(0)
+    log_q = np.log(rng.dirichlet(np.full(4, 0.4), 500)).astype(np.float32)
+    log_q[0] = [0, -100, -100, -100]  # a confidence of 1
+    label = rng.integers(0, 4, 500)
+    mean, accuracy, count = reliability(log_q, label)
+    assert count.sum() == 500
+    confidence = np.exp(log_q.max(-1).astype(np.float64))
+    expected = calibration_error(confidence, log_q.argmax(-1) == label)
+    assert (count * np.abs(accuracy - mean)).sum() / 500 == pytest.approx(expected)
+    assert (np.diff(mean) > 0).all()
+
+
+def test_the_projection_is_the_joint_posteriors_and_serves_all() -> None:
+    rng = np.random.default_rng(1)
+    joint = rng.standard_normal((50, 5)).astype(np.float32) * np.array([5, 3, 1, 0.1, 0.1], np.float32)
+    flat = project({"x": joint[:20] + 1, "x+w": joint})
+    assert [own.shape for own in flat.values()] == [(20, 2), (50, 2)]
+    centred = joint - joint.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    assert flat["x+w"].std(0) * np.sqrt(50) == pytest.approx(values[:2], rel=1e-4)
+    one = project({"x+w": joint[:, :1]})["x+w"]
+    assert (one[:, 1] == 0).all()  # a latent of one dimension is drawn on a line
+
+
+@pytest.mark.parametrize("model", ["ssmvae", "sshmvae", "jmvae", "sdgm"])
+def test_a_runs_portraits_agree_with_its_scores(model: str, tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    (run,) = run_stack(tmp_path, [make_settings(model, shard)], [shard])
+    (subject,) = load_subjects([run])
+    found = predict(subject)
+    first = {}
+    for score in run.result().scores:
+        first.setdefault(score.given, score.accuracy)
+    assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in found.items()} == first
+    points, label = latents(subject, points=7)
+    assert {own.shape for own in points.values()} == {(7, 4)}
+    assert label.tolist() == shard.test.labels[:7].tolist()
+    panels = len(first)
+    assert len(latent_figure(subject).axes) == panels
+    assert len(confusion_figure(found, shard.classes).axes) == panels
+    (axis,) = reliability_figure(found).axes
+    assert len(axis.get_legend_handles_labels()[0]) == panels + 1
