@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import signal
 import sys
+from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
@@ -30,7 +32,10 @@ def main() -> NoReturn:
     except MmsslError as error:
         _fail(error)
     except _ParserError as error:
-        _fail(_usage_error(error))
+        problem = _usage_error(error)
+        if not problem.message:  # no command was given, and the help was printed
+            sys.exit(UsageError.exit_code)
+        _fail(problem)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -46,11 +51,12 @@ def _fail(error: MmsslError) -> NoReturn:
 
 
 def _usage_error(error: Exception) -> UsageError:
-    """The parser's error as one of ours, with the command whose help says more."""
-    context = getattr(error, "ctx", None)
-    command = getattr(context, "command_path", "mmssl")
-    text = str(getattr(error, "format_message", lambda: error)()).strip()
-    return UsageError(text.replace("\n", " "), f"{command} --help")
+    """The parser's error as one of ours: one line, the nearest choice, and where to read on."""
+    text = " ".join(str(getattr(error, "format_message", lambda: error)()).replace("Value error, ", "").split())
+    command = getattr(getattr(error, "ctx", None), "command_path", "mmssl")
+    wrong = re.search(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)", text)
+    near = get_close_matches(wrong["given"], re.findall(r"'([^']*)'", wrong["choices"]), n=1) if wrong else []
+    return UsageError(text, f"did you mean {near[0]}?" if near else f"{command} --help")
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

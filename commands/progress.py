@@ -120,12 +120,15 @@ def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None
     """Says which stack is done, how many are left, and about how long they take."""
     began = time.monotonic()
     total, behind = sum(stack.cost for stack in todo), 0.0
-    _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
+    several = len(todo) > 1
+    if several:
+        _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
 
     def finished(done: int, stack: "Stack") -> None:
         nonlocal behind
         behind += stack.cost
         left = (time.monotonic() - began) * (total - behind) / behind / 60
-        _log.info("%d of %d stacks: %s; about %.0f min left", done, len(todo), stack, left)
+        if several:
+            _log.info("%d of %d stacks: %s; about %.0f min left", done, len(todo), stack, left)
 
     yield finished

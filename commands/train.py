@@ -29,6 +29,7 @@ from commands.options import (
     names,
     numbers,
 )
+from pipeline.datasets.registry import data_set_names
 
 _log = logging.getLogger("mmssl")
 
@@ -39,7 +40,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set (hm-mnist, nm-mnist, hm-digits, nm-digits, rgbd ...) or a shard's FILE.h5, "
+            help=f"Data set ({', '.join(data_set_names())}, rgbd, rgbd-sample) or a shard's FILE.h5, "
             "with {split} in its name where there are splits.",
             show_default="hm-digits, which is bundled",
             rich_help_panel=DATA,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.datasets import manifests, washington
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, raw_folder
+from pipeline.datasets.registry import cards
 from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -25,13 +26,16 @@ class Known:
 
 
 def known(root: Path) -> list[Known]:
-    """Every data set there is a manifest for, and the rendered sample."""
+    """Every data set with a manifest, those that are built from them or bundled, and the rendered sample."""
     found = []
     for name in manifests.names():
         manifest = manifests.load(name)
         found.append(
             Known(name, manifest.title, sum(f.size for f in manifest.files), manifest.licence, _place(manifest, root))
         )
+    for card in cards():
+        shard = root / "shards" / f"{card.name}.h5"
+        found.append(Known(card.name, card.title, 0, "-", shard if shard.exists() else None))
     found.append(Known(SAMPLE, "a rendered RGB-D data set in the same layout", 0, "this project's", _raw(SAMPLE, root)))
     return found
 

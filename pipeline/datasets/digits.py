@@ -9,8 +9,9 @@ All values lie in [0, 1] and are modelled as Bernoulli probabilities.
 import gzip
 import logging
 import math
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from pipeline.datasets.manifests import fetch, load
+from pipeline.datasets.registry import DataSetCard
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.versions import versions
@@ -252,3 +254,20 @@ def _bundled() -> Digits:
         Images(pixels[test], labels[test], test),
         {"title": title, "split": "stratified, one fifth for test", "split seed": _SPLIT_SEED},
     )
+
+
+def _card(name: str, title: str, variants: str | None = None) -> DataSetCard:
+    def make(root: Path, options: Mapping[str, str]) -> Path:
+        noise = {key: float(options[key]) for key in ("rotation", "noise") if key in options}
+        return build(name, root / "shards", root / "raw", seed=int(options.get("seed", 0)), **noise)
+
+    return DataSetCard(name, title, make, re.compile(name + variants) if variants else None)
+
+
+_NOISY = r"(?:-r(?P<rotation>[\d.]+)-n(?P<noise>[\d.]+))?(?:-s(?P<seed>\d+))?"
+CARDS = (
+    _card("hm-mnist", "MNIST's left and right halves"),
+    _card("nm-mnist", "MNIST rotated, and noisy", _NOISY),
+    _card("hm-digits", "the halves of scikit-learn's 1,797 digits"),
+    _card("nm-digits", "scikit-learn's 1,797 digits rotated, and noisy", _NOISY),
+)

@@ -22,6 +22,12 @@ TITLES = {
     NM_HEAVY: "nmMNIST (2pi/3, 0.7)",
     RGBD: "Washington RGB-D",
 }
+DIGITS = {  # what takes the place of MNIST's data sets with `--data digits`
+    HM: "hm-digits",
+    NM_LIGHT: "nm-digits-r60-n0.3",
+    NM: "nm-digits-r45-n0.5",
+    NM_HEAVY: "nm-digits-r120-n0.7",
+}
 SPLITS = range(10)
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 

@@ -12,7 +12,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Shard
 from trainer.jobs.plan import plan as plan_jobs
 from trainer.jobs.stacks import PlannedRun
-from trainer.reproduction.experiments import EXPERIMENTS, SPLITS, Experiment, Source, Spec
+from trainer.reproduction.experiments import DIGITS, EXPERIMENTS, SPLITS, Experiment, Source, Spec
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -55,7 +55,7 @@ class Protocol:
     def data_of(self, spec: Spec) -> str:
         """The data set that a spec is trained on."""
         if spec.source == "mnist":
-            return spec.data.replace("-mnist", f"-{self.data.get('mnist', 'mnist')}")
+            return DIGITS[spec.data] if self.data.get("mnist") == "digits" else spec.data
         return self.data.get("rgbd", spec.data)
 
 

@@ -15,7 +15,12 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
         titled: whether the model goes by its name in the paper, not by that on the command line.
     """
     model = card(settings.model).title if titled else settings.model
-    parts = [model, settings.data, f"{settings.labels} labels", f"{settings.epochs} {settings.turns}"]
+    parts = [
+        model,
+        settings.data,
+        f"{settings.labels} labels",
+        f"{settings.epochs} {settings.turns if settings.epochs > 1 else settings.turns[:-1]}",
+    ]
     if settings.modalities:
         parts.insert(1, f"on {'+'.join(settings.modalities)}")
     if settings.objective != "bound":
