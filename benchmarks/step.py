@@ -23,7 +23,7 @@ from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
 from pipeline.shards.shard import Modality
 from trainer.data.machine_memory import keep_freed_memory
-from trainer.data.resident import Data
+from trainer.data.resident import Resident
 from trainer.data.selection import Examples
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
@@ -32,7 +32,7 @@ from trainer.training.step import Step, precision
 ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048
 
 
-def digits(replicas: int, device: torch.device) -> Data:
+def digits(replicas: int, device: torch.device) -> Resident:
     """Random examples in the shape of hmMNIST."""
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.rand(ROWS, WIDTH, generator=generator).to(device) for _ in range(2))
@@ -40,7 +40,7 @@ def digits(replicas: int, device: torch.device) -> Data:
     rows = np.arange(ROWS)
     one = Examples(labelled=rows[:100], unlabelled=rows[100:], test=rows[:1000], labelled_ids=())
     modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
-    return Data({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (one,) * replicas)
+    return Resident({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (one,) * replicas)
 
 
 def stack(replicas: int, precision_: str) -> list[Settings]:
@@ -147,7 +147,7 @@ def plain_stepper(like: Stepper, device: torch.device, kind: type[PlainStep] = P
 class PlainStepper:
     """The plain step over the same streams of batches."""
 
-    def __init__(self, step: Step, data: Data, device: torch.device, kind: type[PlainStep]) -> None:
+    def __init__(self, step: Step, data: Resident, device: torch.device, kind: type[PlainStep]) -> None:
         self.streams = step.batches.labelled[0], step.batches.unlabelled[0]
         self.device = device
         self.settings = step.settings

@@ -13,8 +13,9 @@ from pipeline.runtime.errors import TrainingError
 from trainer.baselines.convex_clustering import convex_clusters, diverse
 from trainer.baselines.cotraining import Check, CoTrained, LogQ, TrainingSet, group
 from trainer.baselines.method import COMMON_SETTINGS, CoTrainingMethod
-from trainer.data.resident import Data, Stream
+from trainer.data.interface import Data
 from trainer.data.selection import Rows
+from trainer.data.streams import Stream
 from trainer.models.card import ModelCard
 from trainer.nn.distributions import Categorical
 from trainer.nn.notation import expand, parse

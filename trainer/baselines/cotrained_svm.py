@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.baselines.cotraining import Check, CoTrained, LogQ, TrainingSet, group
 from trainer.baselines.method import COMMON_SETTINGS, CoTrainingMethod
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.data.selection import Rows
 from trainer.models.card import ModelCard
 from trainer.nn.rng import seed_for

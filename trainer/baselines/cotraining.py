@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.data.selection import Rows
 from trainer.evaluation.metrics import Evaluation, Score, score, subsets
 from trainer.nn.rng import seed_for

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import DataError
 from trainer.baselines.cotraining import CoTrained, System, check_views, cotrain, evaluation
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.evaluation.metrics import Evaluation
 from trainer.settings.run_settings import Settings
 from trainer.training.method import Predictions

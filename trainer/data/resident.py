@@ -1,8 +1,7 @@
-"""Shards on the device: flat tensors for all replicas, label subsets, and the order of the batches."""
+"""Shards that fit into the device's memory: flat tensors for all replicas."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,47 +11,22 @@ from torch import Tensor
 from pipeline.runtime.errors import DataError
 from pipeline.shards.shard import Modality, Shard
 from trainer.data.machine_memory import free_bytes
-from trainer.data.selection import Examples, Rows, index_rows
+from trainer.data.selection import Examples, index_rows
+from trainer.data.streams import Stream, first_index, streams_of, write_indices
 from trainer.nn.labels import one_hot
-from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import Settings
 
 
-class Stream:
-    """An endless sequence of batches over some rows: a new permutation each pass, none skipped, none twice in a pass.
-
-    The batch of a step is a function of (seed, name, step) alone: a resumed run needs no state of it.
-    """
-
-    def __init__(self, rows: Rows, batch_size: int, seed: int, name: str) -> None:
-        self.rows = rows
-        self.batch_size = batch_size
-        self._pass = lru_cache(maxsize=2)(
-            lambda count: np.random.default_rng(seed_for(seed, name, count)).permutation(rows)
-        )
-
-    def batch(self, step: int) -> Rows:
-        """Rows of batch number `step`, `[B]`; one that crosses the end of a pass goes on in the next."""
-        start, parts, missing = step * self.batch_size, [], self.batch_size
-        while missing:
-            count, offset = divmod(start, len(self.rows))
-            part = self._pass(count)[offset : offset + missing]
-            parts.append(part)
-            start += len(part)
-            missing -= len(part)
-        return np.concatenate(parts)
-
-
 @dataclass(frozen=True)
-class Data:
-    """The data of R replicas.
+class Resident:
+    """The data of R replicas, all of it in the device's memory.
 
     Attributes:
         features: by modality, `[rows of all shards, D]` float32, on the device.
         label: `[rows of all shards]`, -1 where unknown, on the device.
         modalities: those the model sees.
         classes: the classes' names.
-        examples: one a replica.
+        examples: one per replica.
     """
 
     features: Mapping[str, Tensor]
@@ -63,17 +37,15 @@ class Data:
 
     def streams(self, name: str, seeds: Sequence[int], batch_size: int) -> Sequence[Stream]:
         """Each replica's endless batches of its `labelled` or `unlabelled` rows."""
-        rows: list[Rows] = [getattr(own, name) for own in self.examples]
-        return [Stream(own, batch_size, seed, name) for own, seed in zip(rows, seeds, strict=True)]
+        return streams_of(self.examples, name, seeds, batch_size)
 
     def first_index(self, streams: Sequence[Stream]) -> Tensor:
         """`[R, B]` rows of the streams, to have some before any batch is placed."""
-        rows = np.stack([np.resize(stream.rows, stream.batch_size) for stream in streams])
-        return torch.from_numpy(rows).to(self.label.device)
+        return first_index(streams, self.label.device)
 
     def write_indices(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
         """Writes where the examples of batch `number` are into `index`, `[R, B]`."""
-        index.copy_(torch.from_numpy(np.stack([stream.batch(number) for stream in streams])))
+        write_indices(index, streams, number)
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
         """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; how many are each replica's own."""
@@ -100,14 +72,8 @@ class Data:
         """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
         return one_hot(self.label[index], len(self.classes))
 
-    @property
-    def labelled_share(self) -> Tensor:
-        """|D_L| / (|D_L| + |D_U|), `[R]`."""
-        shares = [len(e.labelled) / (len(e.labelled) + len(e.unlabelled)) for e in self.examples]
-        return torch.tensor(shares, dtype=torch.float32, device=self.label.device)
 
-
-def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Data:
+def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Resident:
     """The data of a stack of replicas, each with its own shard; a shard that several share is loaded once.
 
     Raises:
@@ -135,4 +101,4 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
                     flat[start : start + len(block)] = torch.from_numpy(block)
                     start += len(block)
             row += part.rows
-    return Data(features, label, modalities, shards[0].classes, examples)
+    return Resident(features, label, modalities, shards[0].classes, examples)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
@@ -134,3 +136,8 @@ def _equal_per_class(labels: Rows, count: int, classes: int, seed: int, shard: S
             )
         rows.append(rng.choice(members, quota[k], replace=False))
     return np.concatenate(rows)
+
+
+def labelled_share(examples: Sequence[Examples]) -> Tensor:
+    """|D_L| / (|D_L| + |D_U|) of each replica, `[R]`."""
+    return torch.tensor([len(e.labelled) / (len(e.labelled) + len(e.unlabelled)) for e in examples])

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.shard import Features, Part, Shard
+from pipeline.shards.shard import Features, Modality, Part, Shard
 from trainer.data import resident
-from trainer.data.resident import Data, Stream
+from trainer.data.interface import Data
 from trainer.data.selection import Examples, Rows, index_rows
+from trainer.data.streams import Stream, first_index, streams_of, write_indices
 from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
+from trainer.nn.labels import one_hot
 from trainer.settings.run_settings import Settings
 
 TEST_ROWS = 1000  # at most, of the test set at a time
@@ -43,8 +45,9 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Streamed(Data):
-    """Data of which few rows are in memory: `features` and `label` hold the labelled ones, the windows, a test batch.
+class Streamed:
+    """Data of which few rows are in memory: `features` and `label` hold
+    the labelled ones, the windows, a test batch.
 
     Attributes:
         paced: the examples that are streamed: the unlabelled ones, or the labelled ones where there are no others.
@@ -52,13 +55,18 @@ class Streamed(Data):
         write: puts rows into the flat tensors.
     """
 
+    features: Mapping[str, Tensor]
+    label: Tensor
+    modalities: tuple[Modality, ...]
+    classes: tuple[str, ...]
+    examples: tuple[Examples, ...]
     paced: str
     feeds: tuple[Feed, ...]
     write: Write
 
     def streams(self, name: str, seeds: Sequence[int], batch_size: int) -> Sequence[Stream]:
         if name != self.paced:
-            return super().streams(name, seeds, batch_size)
+            return streams_of(self.examples, name, seeds, batch_size)
         streams = [
             WindowedStream(getattr(own, name) - feed.offset, batch_size, seed, name, feed.layout, feed.base)
             for own, feed, seed in zip(self.examples, self.feeds, seeds, strict=True)
@@ -80,7 +88,7 @@ class Streamed(Data):
         if isinstance(streams[0], WindowedStream):  # zeros, until a window is read
             bases = torch.tensor([feed.base for feed in self.feeds], device=self.label.device)
             return bases[:, None].repeat(1, streams[0].batch_size)
-        return super().first_index(streams)
+        return first_index(streams, self.label.device)
 
     def write_indices(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
         needed: dict[int, list[tuple[int, int]]] = {}
@@ -90,7 +98,7 @@ class Streamed(Data):
         for feed in self.feeds:
             if spans := needed.pop(id(feed.reader), None):
                 feed.reader.need(min(first for first, _ in spans), max(last for _, last in spans))
-        super().write_indices(index, streams, number)
+        write_indices(index, streams, number)
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
         size = min(size, *(feed.test_rows for feed in self.feeds))
@@ -112,6 +120,14 @@ class Streamed(Data):
             feed.shard.test.labels[own.test - feed.offset - feed.shard.train.rows]
             for own, feed in zip(self.examples, self.feeds, strict=True)
         ]
+
+    def x(self, index: Tensor) -> dict[str, Tensor]:
+        """`[R, B]` rows -> each modality's `[R, B, D]`."""
+        return {name: features[index] for name, features in self.features.items()}
+
+    def y(self, index: Tensor) -> Tensor:
+        """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
+        return one_hot(self.label[index], len(self.classes))
 
     def close(self) -> None:
         for feed in self.feeds:

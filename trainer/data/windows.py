@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.shards.shard import Features, Part
-from trainer.data.resident import Stream
 from trainer.data.selection import Rows
+from trainer.data.streams import Stream
 from trainer.nn.rng import seed_for
 
 PIECE_BYTES = 2**20  # read at a time, of the widest modality: one chunk of a shard that mmssl wrote

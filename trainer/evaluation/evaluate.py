@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.evaluation.metrics import Evaluation, Score, score, subsets
 from trainer.evaluation.missing_modalities import completer
 from trainer.evaluation.probe import Classify, probe

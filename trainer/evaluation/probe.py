@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.models.interface import LatentModel
 from trainer.nn.rng import Noise
 

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.data.streaming import load
 from trainer.training.method import GenerativeModel, TrainedModel, method_of
 from trainer.training.run_folder import Run

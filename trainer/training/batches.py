@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.settings.run_settings import Settings
 
 

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.runtime.errors import Interrupted
 from pipeline.runtime.interrupts import stop_requests
+from trainer.data.interface import Data
 from trainer.data.machine_memory import keep_freed_memory
-from trainer.data.resident import Data
 from trainer.evaluation.evaluate import evaluate
 from trainer.training.checkpoints import restore, save
 from trainer.training.progress import Progress, Silent

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import DataError
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.evaluation.evaluate import evaluate, evaluating, predictions
 from trainer.evaluation.metrics import Evaluation
 from trainer.models.interface import Model

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
-from trainer.data.resident import Data
+from trainer.data.interface import Data
+from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model
 from trainer.models.registry import card
@@ -45,7 +46,7 @@ class Step:
         )
         self.alpha = torch.tensor([settings.alpha for settings in stack], device=device)
         self.beta = torch.tensor([settings.beta for settings in stack], device=device)
-        self.labelled_share = data.labelled_share
+        self.labelled_share = labelled_share(data.examples).to(device)
         self.average = RunningAverage(self.model, self.settings.averaging > 0, device)
         self.batches = Batches(stack, data)
         self.extra_terms = ExtraTerms(len(stack), device)
