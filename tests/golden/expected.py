@@ -12,6 +12,7 @@ RENAMED = {
 # Keys, attributes, columns and files that the later checkout may have and the earlier one may lack.
 ADDED = {
     "preset",  # HDF5 attribute of a shard: the preset that fits it
+    "format",  # of settings.json: the version of a run's folder
 }
 
 # Keys that say when, where and with which versions something was made, not what it is.

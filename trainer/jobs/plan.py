@@ -78,8 +78,8 @@ def plan(
         _check_beyond(jobs[-1].settings, len(seen))
     if alphas and not about.is_generative:
         raise UsageError(f"{model} has no alpha: it maximises no bound")
-    if betas and not about.has_encoders:
-        others = [other.name for other in cards() if other.has_encoders]
+    if betas and not about.has_beta:
+        others = [other.name for other in cards() if other.has_beta]
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", f"models with beta: {', '.join(others)}"
         )

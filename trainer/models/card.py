@@ -16,6 +16,7 @@ class ModelCard:
         title: in tables, figures and reports.
         build: the class. Its `completions` say how it copes with a missing modality (the first is reported first), its
             `has_classifier` whether labels take part in training.
+        has_beta: whether its bound comes with the divergence of eq. 12, and so with beta (eq. 13).
         networks: by column of the paper's appendix ("mnist", "rgbd").
         method: how it is trained and loaded, a `trainer.training.method.Method`; None for the training loop.
         presets: by preset, settings that are this model's alone.
@@ -25,6 +26,7 @@ class ModelCard:
     name: str
     title: str
     build: Callable[..., Any]
+    has_beta: bool = False
     networks: Mapping[str, Networks] = field(default_factory=dict)
     method: Any = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -39,11 +41,6 @@ class ModelCard:
     def learns_labels(self) -> bool:
         """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
         return bool(getattr(self.build, "has_classifier"))  # noqa: B009
-
-    @property
-    def has_encoders(self) -> bool:
-        """Whether the model has an encoder for each modality, and with it beta (eq. 13)."""
-        return "encoders" in self.completions
 
     @property
     def is_generative(self) -> bool:

@@ -67,6 +67,7 @@ CARD = ModelCard(
     name="jmvae-kl",
     title="JMVAE-kl",
     build=JMVAEkl,
+    has_beta=True,
     networks={
         # Not in the appendix: built in the manner of its neighbours there.
         "mnist": {

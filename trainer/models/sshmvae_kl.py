@@ -98,6 +98,7 @@ CARD = ModelCard(
     name="sshmvae-kl",
     title="SS-HMVAE-kl",
     build=SSHMVAEkl,
+    has_beta=True,
     networks={
         "mnist": {  # appendix A.1.1
             "q(a|X)": "(X-D512BR-D512BR)-D512BR, D128",

@@ -27,7 +27,7 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
         parts.append(f"{settings.objective} alone")
     if settings.alpha != 1:
         parts.append(f"alpha {settings.alpha:g}")
-    if settings.has_encoders:
+    if settings.has_beta:
         parts.append(f"beta {settings.beta:g}")
     return parts + _beyond(settings)
 

@@ -157,9 +157,9 @@ class Settings(BaseModel):
         return self
 
     @property
-    def has_encoders(self) -> bool:
-        """Whether the model has an encoder for each modality, and with it beta."""
-        return card(self.model).has_encoders
+    def has_beta(self) -> bool:
+        """Whether the model has single-modality encoders kept near the joint one (eq. 12), and with them beta."""
+        return card(self.model).has_beta
 
     @property
     def learns_labels(self) -> bool:
@@ -189,7 +189,7 @@ class Settings(BaseModel):
             parts.append(self.objective)
         if self.alpha != 1:
             parts.append(f"alpha-{self.alpha:g}")
-        if self.has_encoders:
+        if self.has_beta:
             parts.append(f"beta-{self.beta:g}")
         if self.split is not None:
             parts.append(f"split-{self.split}")
