@@ -26,6 +26,7 @@ from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.split_modality import ExtractionTask, compute
 from pipeline.features.vgg import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
+from pipeline.runtime.devices import choose_device
 
 CLASSES, PER_OBJECT = 51, 140
 PRODUCT = 8192  # side of the matrices
@@ -56,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
-    device = vgg.choose_device(options.device)
+    device = choose_device(options.device)
     rows = Rows("extract", device)
     with tempfile.TemporaryDirectory(prefix="mmssl-") as name:
         scratch = Path(name)

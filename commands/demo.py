@@ -17,9 +17,9 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     from pipeline.datasets.locations import SAMPLE
     from pipeline.features.extract import extract
     from pipeline.images.preprocess import preprocess
+    from pipeline.runtime.devices import choose_device
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
-    from trainer.jobs.environment import choose_device
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.train import train_all
     from trainer.reporting.run_tables import table

@@ -104,9 +104,9 @@ def reproduce(
     Finished runs are used again. The same command resumes after an interruption.
     """
     from pipeline.datasets.resolve import shard_paths
+    from pipeline.runtime.devices import choose_device
     from pipeline.runtime.leases import lease
     from pipeline.shards.shard import Shard
-    from trainer.jobs.environment import choose_device
     from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
     from trainer.jobs.executors import time_limit as limit
     from trainer.jobs.stacks import make_stacks

@@ -72,7 +72,7 @@ def generate(
     ] = None,
 ) -> None:
     """Generate one modality from another with every method a model supports, below the ground truth."""
-    from trainer.jobs.environment import choose_device
+    from pipeline.runtime.devices import choose_device
     from trainer.reporting.generated_images import write_generated
     from trainer.training.run_folder import Run
 
@@ -112,7 +112,7 @@ def report(
     root: Root = WORKSPACE,
 ) -> None:
     """Write a self-contained report: results next to the paper's, runs with their curves."""
-    from trainer.jobs.environment import choose_device
+    from pipeline.runtime.devices import choose_device
     from trainer.reporting import page, render
 
     chosen = choose_device(device)

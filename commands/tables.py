@@ -1,7 +1,6 @@
 """Tables that commands print."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +59,6 @@ def _accuracies(result: Mapping[str, Any]) -> str:
         f"{s['given']}{' (iterative)' if s['completion'] == 'iterative' else ''} {100 * s['accuracy']:.2f}"
         for s in result["scores"]
     )
-
-
-def run_as_dict(run: "Run") -> dict[str, Any]:
-    """A run for programs."""
-    return {
-        "folder": str(run.folder.resolve()),
-        "settings": run.settings.model_dump(),
-        "epochs": len(run.metrics()),
-        "result": asdict(run.result()) if run.done else None,
-    }
 
 
 def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:

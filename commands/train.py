@@ -136,13 +136,13 @@ def train(
     The same command resumes after an interruption, and does nothing once everything is done.
     """
     from pipeline.datasets.resolve import BUNDLED, shard_paths
+    from pipeline.runtime.devices import choose_device
     from pipeline.shards.shard import Shard
-    from trainer.jobs.environment import choose_device
     from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.stacks import PlannedRun, make_stacks
     from trainer.jobs.train import remove_leftovers
-    from trainer.reporting.run_tables import table
+    from trainer.reporting.run_tables import run_as_dict, table
     from trainer.settings.sources import read_assignments, read_toml
     from trainer.training.run_folder import Run
 
@@ -191,7 +191,7 @@ def train(
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         raise_if_failed(train_stacks(stacks, device, watch, executor, finished), len(stacks))
     if as_json:
-        messages.as_json([tables.run_as_dict(run) for run in runs])
+        messages.as_json([run_as_dict(run) for run in runs])
     else:
         tables.results(table(runs), runs)
 
@@ -220,7 +220,7 @@ def evaluate(
     """Re-evaluate finished runs on their test sets, optionally with other sampling settings."""
     from dataclasses import asdict
 
-    from trainer.jobs.environment import choose_device
+    from pipeline.runtime.devices import choose_device
     from trainer.jobs.train import evaluate_run
     from trainer.training.run_folder import Run
 

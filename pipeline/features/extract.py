@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from pipeline.datasets.locations import SAMPLE
 from pipeline.datasets.washington import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
-from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import (
     ExtractionTask,
@@ -37,7 +35,8 @@ from pipeline.features.vgg import Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.runtime import hdf5
-from pipeline.runtime.cluster import check, distant_stop, run_tasks
+from pipeline.runtime.cluster import check, distant_stop, on_worker, run_tasks
+from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
@@ -51,7 +50,6 @@ _log = logging.getLogger(__name__)
 NAMES: dict[ImageModality, str] = {"rgb": "x", "depth": "w"}
 FEATURE = "VGG16's first fully connected layer after its ReLU (classifier[0:2])"
 _ON_CLUSTER = "units on the cluster"
-_one_at_a_time = threading.Lock()  # in a worker with several threads too: a unit takes some 3 GB
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def extract(
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     index = _index(store)
     if scheduler is None:
-        vgg.choose_device(device)  # one that is not there is told before the work begins
+        choose_device(device)  # one that is not there is told before the work begins
     folder = (root / "features" / name).resolve()
     work = Extraction(store, settings, Weights.named(weights), folder, device)
     tasks = {split: _task(store, index, split, settings) for split in splits}
@@ -274,11 +272,7 @@ def _computed(
 
 
 def _compute_on_worker(unit: ExtractionTask, event: str) -> None:
-    if not unit.store.is_dir():
-        raise DataError(
-            f"a Dask worker does not see {unit.store}", "the workspace must lie under the same path for every worker"
-        )
-    with _one_at_a_time:
+    with on_worker(unit.store):
         if not _is_made(unit):  # by a worker that was believed dead
             compute(unit, distant_stop(event))
 

@@ -23,6 +23,7 @@ from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
+from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.shards.schema import Features
@@ -69,7 +70,7 @@ def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress |
         DataError, TrainingError, StorageError, Interrupted: as `fine_tune`, `fc1` and `ImageStore`.
     """
     store = ImageStore.open(unit.store)
-    device = vgg.choose_device(unit.device)
+    device = choose_device(unit.device)
     network = vgg.make_network(unit.weights, unit.classes, vgg.seed_of(unit.settings.seed, unit.split), device)
     told = ProgressReporter(unit.name, progress)
     if unit.settings.epochs:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG, vgg16  # type: ignore[import-untyped]
 
 from pipeline.datasets.manifests import fetch, load
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import sha256
 
 _log = logging.getLogger(__name__)
@@ -72,20 +72,6 @@ class Weights:
             return self
         (path,) = fetch(MANIFEST, raw).values()
         return replace(self, path=path.resolve())
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one.
-
-    Raises:
-        UsageError: no such device, or no CUDA where it is asked for.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device '{name}'", "devices: auto, cpu, cuda")
-    here = torch.cuda.is_available()
-    if name == "cuda" and not here:
-        raise UsageError("there is no CUDA device here", "leave --device out, or say --device cpu")
-    return torch.device("cuda" if here and name != "cpu" else "cpu")
 
 
 def seed_of(*purpose: object) -> int:

@@ -7,6 +7,7 @@ under way at any time. A task whose worker dies is done again elsewhere.
 import logging
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, TypeVar
 
@@ -29,6 +31,7 @@ _DISTANT_POLL = 2.0
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
 # Dask has its workers give small pieces of memory back at once, and ask for them page by page in the next moment.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
+_one_at_a_time = threading.Lock()  # a worker with several threads too: a task takes much memory
 _AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
 
 
@@ -284,6 +287,22 @@ def _tell_paused(client: Any, told: set[str]) -> None:
                 address,
                 worker["memory_limit"] / 1e9,
             )
+
+
+@contextmanager
+def on_worker(*paths: Path) -> Iterator[None]:
+    """What a task of `run_tasks` does its work in: one at a time per process, with its files in sight.
+
+    Raises:
+        DataError: this worker does not see one of the paths.
+    """
+    for path in paths:
+        if not path.exists():
+            raise DataError(
+                f"a Dask worker does not see {path}", "the workspace must lie under the same path for every worker"
+            )
+    with _one_at_a_time:
+        yield
 
 
 def distant_stop(event: str) -> Callable[[], None]:

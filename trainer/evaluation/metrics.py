@@ -73,10 +73,12 @@ def score(given: str, completion: str, log_q: NDArray[np.float32], label: NDArra
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> float:
-    """Expected calibration error: sum over bins of (share of examples) * |accuracy - mean confidence|.
-
-    Equal bins over (0, 1], closed on the right, so that a confidence of 1 lies in the last.
-    """
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    """Expected calibration error: sum over bins of (share of examples) * |accuracy - mean confidence|."""
+    which = confidence_bin(confidence, bins)
     gap = np.bincount(which, right.astype(np.float64) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(right))
+
+
+def confidence_bin(confidence: NDArray[np.float64], bins: int = BINS) -> NDArray[np.int64]:
+    """The bin of each confidence: equal ones over (0, 1], closed on the right, so that 1 lies in the last."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)

@@ -12,6 +12,7 @@ from trainer.data.interface import Data
 from trainer.data.streaming import load
 from trainer.training.method import GenerativeModel, TrainedModel, method_of
 from trainer.training.run_folder import Run
+from trainer.training.run_listing import PROVENANCE
 
 CPU = torch.device("cpu")
 
@@ -73,7 +74,7 @@ def shard_of(run: Run) -> Shard:
     """
     provenance = run.provenance()
     if not isinstance(provenance.get("shard"), str):
-        raise DataError(f"{run.folder / 'provenance.json'} does not say which shard the run was trained on")
+        raise DataError(f"{run.folder / PROVENANCE} does not say which shard the run was trained on")
     path = Path(provenance["shard"])
     shard = Shard.open(path)
     if shard.digest != run.settings.digest:

@@ -1,4 +1,4 @@
-"""The device, and what else a result may depend on besides its settings."""
+"""What a result may depend on besides its settings: versions, the processor, threads."""
 
 import os
 import platform
@@ -8,25 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.runtime.errors import UsageError
 from pipeline.runtime.versions import versions
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` (CUDA where there is one), `cpu` or `cuda`.
-
-    Raises:
-        UsageError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if name == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError("there is no CUDA device here", "use --device cpu, or --device auto")
-        return torch.device("cuda")
-    raise UsageError(f"there is no device '{name}'", "devices: auto, cpu, cuda")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

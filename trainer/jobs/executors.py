@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline.runtime.cluster import check, distant_stop, run_tasks
+from pipeline.runtime.cluster import check, distant_stop, on_worker, run_tasks
+from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.shards.shard import Shard
-from trainer.jobs.environment import choose_device
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import Stack
 from trainer.jobs.train import train_all
@@ -28,7 +28,6 @@ from trainer.training.progress import Progress, Silent
 _log = logging.getLogger(__name__)
 _POLL = 0.5  # seconds between two looks at a request to stop
 _SAY = 60.0  # seconds between two lines about a stack that is under way
-_one_at_a_time = threading.Lock()  # a worker process trains one stack at a time, whatever its threads
 
 
 Results = Generator["tuple[Stack, MmsslError | None]", None, None]  # stacks as they end, and why they failed
@@ -287,10 +286,5 @@ def _in_process(stack: Stack, device: str) -> MmsslError | None:
 
 
 def _on_worker(stack: Stack, device: str, event: str) -> MmsslError | None:
-    for path in stack.shards:
-        if not path.exists():
-            raise DataError(
-                f"a Dask worker does not see {path}", "the workspace must lie under the same path for every worker"
-            )
-    with _one_at_a_time:
+    with on_worker(*stack.shards):
         return _attempt(stack, device, _Lines(stack, distant_stop(event)))

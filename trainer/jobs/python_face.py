@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.devices import choose_device
 from pipeline.shards.shard import Shard
 from trainer.evaluation.metrics import Evaluation
-from trainer.jobs.environment import choose_device
 from trainer.jobs.plan import plan
 from trainer.jobs.train import evaluate_run, train_all
 from trainer.training.progress import Silent

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
 
+TOLERANCE = 0.5  # percentage points by which our number may be lower and still reach the paper's
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +58,11 @@ class Cell(_Record):
     def difference(self) -> float | None:
         """Ours less the paper's, in percentage points."""
         return None if self.printed is None or self.measured is None else self.measured.mean - self.printed.mean
+
+    @property
+    def is_low(self) -> bool:
+        """Whether our number is lower than the paper's by more than the tolerance."""
+        return self.difference is not None and self.difference < -TOLERANCE
 
 
 class Row(_Record):

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.reporting.comparison import Block, Cell, ExperimentResult
+from trainer.reporting.comparison import TOLERANCE, Block, Cell, ExperimentResult
 
-TOLERANCE = 0.5  # percentage points below the paper's number from which a difference is marked
 LEGEND = "paper / ours ± standard deviation (number of runs) / ours less the paper's"
 DEVIATIONS = "docs/deviations.md"
 
@@ -34,11 +33,6 @@ class Text:
     notes: tuple[str, ...]
 
 
-def is_low(cell: Cell) -> bool:
-    """Whether our number is below the paper's by more than half a point."""
-    return cell.difference is not None and cell.difference < -TOLERANCE
-
-
 def text(block: Block, comparable: bool) -> Text:
     """The block in words; no difference where the data are not the paper's."""
     notes: list[str] = []
@@ -53,7 +47,7 @@ def text(block: Block, comparable: bool) -> Text:
             paper=_paper(cell),
             ours=_ours(cell),
             difference=f"{cell.difference:+.2f}" if compared else "-",
-            low=compared and is_low(cell),
+            low=compared and cell.is_low,
             mark=f"†{notes.index(cell.note) + 1}" if cell.note else "",
         )
 
@@ -71,7 +65,7 @@ def legend(outcome: ExperimentResult) -> list[str]:
         lines.append(f"{LEGEND}.")
     elif cells:
         lines.append("Ours ± standard deviation (number of runs).")
-    if outcome.comparable and any(map(is_low, cells)):
+    if outcome.comparable and any(cell.is_low for cell in cells):
         lines.append(f"Marked where ours is lower by more than {TOLERANCE}.")
     if any(cell.printed is not None and cell.printed.quoted for cell in cells):
         lines.append("*: quoted by the paper from another one.")

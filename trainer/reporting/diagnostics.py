@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.evaluate import BATCH, evaluating
-from trainer.evaluation.metrics import BINS, calibration_error, subsets
+from trainer.evaluation.metrics import BINS, calibration_error, confidence_bin, subsets
 from trainer.evaluation.missing_modalities import completer
 from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
@@ -71,7 +71,7 @@ def reliability(
     """Mean confidence, accuracy and number of examples of each bin that is not empty, as `calibration_error` bins."""
     confidence = np.exp(log_q.max(-1).astype(np.float64))
     right = log_q.argmax(-1) == label
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    which = confidence_bin(confidence, bins)
     count = np.bincount(which, minlength=bins)
     full = count > 0
     mean = np.bincount(which, confidence, minlength=bins)[full] / count[full]

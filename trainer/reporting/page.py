@@ -17,7 +17,7 @@ import torch
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.versions import versions
 from trainer.models.registry import model_names
-from trainer.reporting.comparison import ExperimentResult, read_result
+from trainer.reporting.comparison import TOLERANCE, ExperimentResult, read_result
 from trainer.reporting.page_figures import ModelFigures, ModelsSection, Picture, draw_models, pictures
 from trainer.reporting.plot_style import data_uri
 from trainer.reporting.run_tables import ResultTable, grouped, table
@@ -26,7 +26,6 @@ from trainer.settings.presets import PAPER_DATA, paper_epochs
 from trainer.training.run_folder import Run, find
 
 _log = logging.getLogger(__name__)
-NEAR = 0.5  # percentage points below the paper's number that still count as reaching it
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Summary:
     """How all numbers compare that both the paper and we have.
 
     Attributes:
-        compared, reached: how many, and how many of ours are no more than `NEAR` below.
+        compared, reached: how many, and how many of ours are no more than the tolerance below.
         mean: of the differences, in percentage points.
         worst: the largest shortfall, and where it is; None where nothing is short.
     """
@@ -165,7 +164,7 @@ def summarise(outcomes: Sequence[tuple[Path, ExperimentResult]]) -> Summary | No
     worst = min(differences)
     return Summary(
         compared=len(differences),
-        reached=sum(difference >= -NEAR for difference, _ in differences),
+        reached=sum(difference >= -TOLERANCE for difference, _ in differences),
         mean=sum(difference for difference, _ in differences) / len(differences),
         worst=worst if worst[0] < 0 else None,
     )

@@ -161,7 +161,7 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
         lines.setdefault(key, []).append(group)
     labels = _models([groups[0] for groups in lines.values()])
     accuracies = [
-        [(statistics.fmean(map(label_count, group)), _accuracies(group)) for group in groups]
+        [(statistics.fmean(len(run.labelled_ids()) for run in group), _accuracies(group)) for group in groups]
         for groups in lines.values()
     ]
     subsets = list(dict.fromkeys(given for own in accuracies for _, by in own for given in by))
@@ -225,19 +225,6 @@ def first_scores(run: Run) -> dict[str, float]:
     for score in run.result().scores:
         found.setdefault(score.given, 100 * score.accuracy)
     return found
-
-
-def label_count(run: Run) -> int:
-    """How many training examples kept their label.
-
-    Raises:
-        DataError: the run's list of them cannot be read.
-    """
-    path = run.folder / "labelled.txt"
-    try:
-        return len(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
 
 
 def _accuracies(group: Sequence[Run]) -> dict[str, list[float]]:

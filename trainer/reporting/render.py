@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.files import write_atomically
-from trainer.reporting.comparison import Block
-from trainer.reporting.page import NEAR, Page
+from trainer.reporting.comparison import TOLERANCE, Block
+from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
-from trainer.reporting.run_tables import ResultTable
+from trainer.reporting.run_tables import ResultTable, run_as_dict
 from trainer.training.run_folder import Run
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -40,13 +40,7 @@ def markdown(page: Page) -> str:
 def as_json(page: Page) -> str:
     """Its numbers, settings and provenance as JSON."""
     runs = [
-        {
-            "folder": str(run.folder.resolve()),
-            "settings": run.settings.model_dump(),
-            "epochs": len(run.metrics()),
-            "result": asdict(run.result()) if run.done else None,
-            "provenance": run.provenance() if run.done else None,
-        }
+        run_as_dict(run) | {"provenance": run.provenance() if run.done else None}
         for data_set in page.data_sets
         for run in data_set.runs
     ]
@@ -77,7 +71,7 @@ def _template(name: str, *, escape: bool, **content: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
-    environment.globals |= {"replicas": replicas, "pivot": pivot, "NEAR": NEAR, "provenance": _provenance}
+    environment.globals |= {"replicas": replicas, "pivot": pivot, "TOLERANCE": TOLERANCE, "provenance": _provenance}
     return environment.get_template(name).render(**content)
 
 

@@ -2,7 +2,8 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainer.evaluation.metrics import COMPLETION_TITLES
 from trainer.settings.describe import names
@@ -78,3 +79,13 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
                 )
             )
     return ResultTable(common, tuple(rows))
+
+
+def run_as_dict(run: Run) -> dict[str, Any]:
+    """A run for programs."""
+    return {
+        "folder": str(run.folder.resolve()),
+        "settings": run.settings.model_dump(),
+        "epochs": len(run.metrics()),
+        "result": asdict(run.result()) if run.done else None,
+    }

@@ -33,9 +33,12 @@ from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 from trainer.training.run_listing import (
     FORMAT,
+    LABELLED,
     METRICS,
+    PROVENANCE,
     RESULT,
     SETTINGS,
+    WEIGHTS,
     find_folders,
     read_json,
     read_metrics,
@@ -108,7 +111,19 @@ class Run:
         """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
         values = {"format": FORMAT, **self.settings.model_dump(mode="json")}
         write_atomically(self.folder / SETTINGS, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-        write_atomically(self.folder / "labelled.txt", "".join(f"{name}\n" for name in labelled))
+        write_atomically(self.folder / LABELLED, "".join(f"{name}\n" for name in labelled))
+
+    def labelled_ids(self) -> list[str]:
+        """The ids of the training examples that kept their label.
+
+        Raises:
+            DataError: the run's list of them cannot be read.
+        """
+        path = self.folder / LABELLED
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, one an epoch; none where there is no such file yet.
@@ -167,16 +182,16 @@ class Run:
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
         self._check()
-        write_tensor_file(self.folder / "weights.safetensors", Checkpoint(tensors, {}))
+        write_tensor_file(self.folder / WEIGHTS, Checkpoint(tensors, {}))
 
     def read_weights(self) -> dict[str, Tensor]:
-        return read_tensor_file(self.folder / "weights.safetensors").tensors
+        return read_tensor_file(self.folder / WEIGHTS).tensors
 
     def write_provenance(self, values: Mapping[str, Any]) -> None:
-        write_atomically(self.folder / "provenance.json", json.dumps(values, indent=2) + "\n")
+        write_atomically(self.folder / PROVENANCE, json.dumps(values, indent=2) + "\n")
 
     def provenance(self) -> dict[str, Any]:
-        return read_json(self.folder / "provenance.json")
+        return read_json(self.folder / PROVENANCE)
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Writes what is to be the result once all of the stack have theirs."""

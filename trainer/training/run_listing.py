@@ -12,7 +12,8 @@ from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
 FORMAT = 2  # of a run's folder; raised when an older program could not read a newer run, or the other way round
-SETTINGS, METRICS, RESULT = "settings.json", "metrics.csv", "result.json"
+SETTINGS, LABELLED, METRICS = "settings.json", "labelled.txt", "metrics.csv"
+WEIGHTS, RESULT, PROVENANCE = "weights.safetensors", "result.json", "provenance.json"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.shards.shard import Shard
 from tests.support.training import (
@@ -26,7 +27,6 @@ from trainer.data.streaming import load
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.inference.loading import load_model
 from trainer.jobs import train as runner
-from trainer.jobs.environment import choose_device
 from trainer.jobs.train import evaluate_run
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Checkpoint, Run, write_tensor_file

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.resolve import shard_paths
+from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
-from trainer.jobs.environment import choose_device
 from trainer.jobs.stacks import parts
 from trainer.reporting.comparison import Cell, Measured, Printed, read_result
 from trainer.reporting.comparison_tables import markdown, text
