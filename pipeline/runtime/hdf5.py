@@ -17,9 +17,9 @@ from pipeline.runtime.errors import DataError
 
 CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
 BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through
-SCHEMA_HINT = "docs/shards.md describes a valid shard"
-MISSING_HINT = "check the path, or build it with `mmssl preprocess` or `mmssl extract`"
-DAMAGE_HINT = "delete it and run the command that built it again (`mmssl preprocess` or `mmssl extract`)"
+MISSING_HINT = "check the path, or run the command that builds the file"
+DAMAGE_HINT = "delete it and run the command that built it again"
+CONTENT_HINT = "the file was written by another program, or for another purpose"
 # What a file may declare beyond the bytes it stores, and how often more that may be where it is compressed: more is a
 # header that lies, and would fill the memory before anything is read.
 MOST_BEYOND = 2**26
@@ -66,7 +66,7 @@ def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     """
     found = _member(path, file, name)
     if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{path}: the data set {name} is missing", SCHEMA_HINT)
+        raise DataError(f"{path}: the data set {name} is missing", CONTENT_HINT)
     with _damage(path, name):
         elsewhere = found.is_virtual or found.external or found.file.id != file.id
         if found.chunks:
@@ -96,7 +96,7 @@ def members(path: Path, file: h5py.File, name: str) -> list[str]:
     """
     found = _member(path, file, name)
     if not isinstance(found, h5py.Group):
-        raise DataError(f"{path}: the group {name} is missing", SCHEMA_HINT)
+        raise DataError(f"{path}: the group {name} is missing", CONTENT_HINT)
     with _damage(path, name):
         return list(found)
 

@@ -13,6 +13,7 @@ Distribution = Literal["bernoulli", "nonnegative", "gaussian"]
 Features = NDArray[np.float32]
 
 SCHEMA = 1
+SCHEMA_HINT = "docs/reference/shard.md describes a valid shard"
 RESERVED = ("label", "id", "labelled")
 
 

@@ -21,6 +21,7 @@ from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import (
     SCHEMA,
+    SCHEMA_HINT,
     Distribution,
     Features,
     Hasher,
@@ -36,7 +37,7 @@ __all__ = ["Distribution", "Features", "Modality", "Part", "Shard"]
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "test")
-_HINT = hdf5.SCHEMA_HINT
+_HINT = SCHEMA_HINT
 
 
 @dataclass(frozen=True, eq=False)
