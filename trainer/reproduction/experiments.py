@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from trainer.models.registry import card
 from trainer.nn.notation import parse
-from trainer.reproduction import printed_numbers as paper
+from trainer.reproduction import printed_numbers
 
 Source = Literal["mnist", "rgbd"]
 HM, RGBD = "hm-mnist", "rgbd"
@@ -141,7 +141,7 @@ def _alone(row: str, model: str, labels: Literal["all", "shard"], objective: str
 
 def _table(name: str, blocks: Mapping[str, Iterable[Number]], *notes: str) -> Experiment:
     """A table with the paper's own title and columns."""
-    printed = paper.load().tables[name]
+    printed = printed_numbers.load().tables[name]
     grids = tuple(Grid(title, printed.columns, tuple(numbers)) for title, numbers in blocks.items())
     return Experiment(name, printed.title, grids, notes=notes)
 

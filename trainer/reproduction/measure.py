@@ -12,21 +12,16 @@ from pipeline.runtime.files import write_if_changed
 from pipeline.shards.shard import Shard
 from trainer.jobs.environment import environment
 from trainer.jobs.stacks import PlannedRun, status
-from trainer.reporting import plots as figures
+from trainer.reporting import plots
 from trainer.reporting.comparison import Block, Cell, ExperimentResult, Measured, Row, read_result, write_result
 from trainer.reporting.comparison_tables import markdown
 from trainer.reporting.generated_images import generation_figure
 from trainer.reporting.plot_style import announce, save
-from trainer.reproduction import printed_numbers as paper
+from trainer.reproduction import printed_numbers
 from trainer.reproduction.experiments import RGBD, SPLITS, Experiment, Grid, Number, Spec
 from trainer.reproduction.protocol import SEEDS, Plan
 from trainer.settings.presets import fitting_preset, paper_epochs
 from trainer.training.run_folder import Run
-
-_FINE_TUNING = 200  # epochs, section 4.2
-
-
-_SHARE = 0.05  # of the training images that keep their label
 
 
 def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
@@ -64,13 +59,14 @@ def _of_data(spec: Spec, shard: Shard) -> list[str]:
     if images["dataset"] != RGBD:
         found.append("a small rendered sample in the place of Washington RGB-D: the numbers are the sample's")
     weights, settings, size = shard.provenance["weights"], recipe["settings"], images["settings"]
+    papers = printed_numbers.load().features
     if weights == "random":
         found.append("features of a VGG16 with random weights")
-    if settings["epochs"] != _FINE_TUNING:
-        found.append(f"VGG16 fine-tuned for {_count(settings['epochs'], 'epoch')} instead of {_FINE_TUNING}")
-    if settings["labelled"] != _SHARE:
-        found.append(f"{settings['labelled']:.0%} of the training images labelled instead of {_SHARE:.0%}")
-    for name, value in {"size": 148, "depth_encoding": "jet"}.items():
+    if settings["epochs"] != papers.epochs:
+        found.append(f"VGG16 fine-tuned for {_count(settings['epochs'], 'epoch')} instead of {papers.epochs}")
+    if settings["labelled"] != papers.labelled:
+        found.append(f"{settings['labelled']:.0%} of the training images labelled instead of {papers.labelled:.0%}")
+    for name, value in {"size": papers.size, "depth_encoding": papers.depth_encoding}.items():
         if size[name] != value:
             found.append(f"images with a {name.replace('_', ' ')} of {size[name]} instead of {value}")
     return found
@@ -114,11 +110,11 @@ def draw(
         return outcome
     name, runs = f"{experiment.name}.svg", [Run(one.folder, one.job.settings) for one in work]
     if experiment.name == "figure4":
-        figure = figures.alpha_figure(runs)
+        figure = plots.alpha_figure(runs)
     elif experiment.name == "figure5":
         figure = generation_figure(runs, device)
     else:
-        figure = figures.splits_figure(runs)
+        figure = plots.splits_figure(runs)
         for panel, grid in zip(figure.axes, experiment.grids, strict=True):
             panel.set_title(grid.title)
     if outcome.reduced:
@@ -169,7 +165,7 @@ def check_folder(plan: Plan, folder: Path) -> None:
 def _block(plan: Plan, name: str, grid: Grid) -> Block:
     rows = dict.fromkeys(number.row for number in grid.numbers)
     by_place = {(number.row, number.column): number for number in grid.numbers}
-    table = paper.load().tables.get(name)
+    table = printed_numbers.load().tables.get(name)
 
     def cell(row: str, column: str) -> Cell:
         number = by_place.get((row, column))
@@ -221,7 +217,7 @@ def _provenance(done: Sequence[PlannedRun], device: torch.device) -> dict[str, A
     trained = [Run(one.folder, one.job.settings).provenance() for one in done]
     return {
         **environment(device),
-        "the paper": paper.load().source,
+        "the paper": printed_numbers.load().source,
         "runs trained on": sorted({f"{own.get('device')}, torch {own.get('torch')}" for own in trained}),
         "runs lie in": str(done[0].folder.parent.resolve()) if done else "",
     }

@@ -54,10 +54,20 @@ class PaperTable(_Record):
         return Printed(mean=found.mean[place], std=std, quoted=found.quoted)
 
 
+class Features(_Record):
+    """How the paper's RGB-D features are made: images, fine-tuning, share of labelled images."""
+
+    size: int
+    depth_encoding: str
+    epochs: int
+    labelled: float
+
+
 class Paper(_Record):
     """All of them."""
 
     source: str
+    features: Features
     table1: PaperTable
     table2: PaperTable
     table3: PaperTable
