@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.runtime.errors import DataError
 from trainer.baselines.cotraining import CoTrained, System, check_views, cotrain, evaluation
 from trainer.data.interface import Data
 from trainer.evaluation.metrics import Evaluation
 from trainer.settings.run_settings import Settings
-from trainer.training.method import Predictions
+from trainer.training.method import Predictions, TrainingResult
 from trainer.training.progress import Progress
 from trainer.training.run_folder import Run
 from trainer.training.step import precision
@@ -59,15 +58,13 @@ class CoTrainingMethod:
         """
         check_views(settings, data)
 
-    def train(
-        self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress
-    ) -> list[tuple[dict[str, Tensor], Evaluation]]:
+    def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
         """All rounds, from the last one that was saved, then the final fit."""
         (run,) = runs
         with precision(run.settings, device):
             system = self.system(run.settings, data, device)
             trained = cotrain(run, data, system, progress)
-            return [(system.tensors(trained), evaluation(trained, data))]
+            return [TrainingResult(system.tensors(trained), evaluation(trained, data), {})]
 
     def load(self, run: Run, data: Data, device: torch.device) -> CoTrainedModel:
         """

@@ -120,20 +120,20 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     for run, examples in zip(runs, data.examples, strict=True):
         run.begin(examples.labelled_ids)
     trained = method.train(runs, data, device, progress)
-    for run, (_, result) in zip(runs, trained, strict=True):
-        _raise_if_not_finite(run, result)
-    for run, shard, (weights, result) in zip(runs, shards, trained, strict=True):
-        run.write_weights(weights)
+    for run, result in zip(runs, trained, strict=True):
+        _raise_if_not_finite(run, result.evaluation)
+    for run, shard, result in zip(runs, shards, trained, strict=True):
+        run.write_weights(result.weights)
         run.write_provenance(
             {
                 **environment(device),
                 "shard": str(shard.path.resolve()),
-                "stacked with": len(runs) - 1,
+                **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),
                 "seconds of the last sitting": round(time.monotonic() - clock, 1),
             }
         )
-        run.write_evaluation(result)
+        run.write_evaluation(result.evaluation)
     for run in runs:
         run.conclude()
 

@@ -1,8 +1,8 @@
 """How models are trained and loaded: one protocol for the training loop and for every other way to learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ from trainer.training.run_folder import Run
 from trainer.training.step import make_model, precision
 
 Predictions = tuple[NDArray[np.float32], NDArray[np.int64]]  # log-probabilities [N, K] and labels [N] of a test set
+
+
+class TrainingResult(NamedTuple):
+    """What training one run came to.
+
+    Attributes:
+        provenance: what the run's `provenance.json` is to say of the training itself.
+    """
+
+    weights: dict[str, Tensor]
+    evaluation: Evaluation
+    provenance: Mapping[str, Any]
 
 
 class TrainedModel(Protocol):
@@ -53,10 +65,8 @@ class Method(Protocol):
         """
         ...
 
-    def train(
-        self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress
-    ) -> list[tuple[dict[str, Tensor], Evaluation]]:
-        """Trains runs from their checkpoints to the end: each one's weights and its scores.
+    def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
+        """Trains runs from their checkpoints to the end.
 
         Raises:
             Interrupted: someone asked to stop; what was done is saved.
@@ -123,9 +133,7 @@ class TrainingLoop:
     def check(self, settings: Settings, data: Data) -> None:
         """Any data will do; a model that needs less says so when it is built."""
 
-    def train(
-        self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress
-    ) -> list[tuple[dict[str, Tensor], Evaluation]]:
+    def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
         """Trains a stack, and evaluates it with its averaged weights."""
         step = train(runs, data, device, progress)
         settings = runs[0].settings
@@ -139,7 +147,11 @@ class TrainingLoop:
                 bound=settings.objective == "bound",
             )
             weights = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
-        return [({name: tensor[r] for name, tensor in weights.items()}, result) for r, result in enumerate(results)]
+        facts = {"stacked with": len(runs) - 1, "steps an epoch": step.batches.per_epoch}
+        return [
+            TrainingResult({name: tensor[r] for name, tensor in weights.items()}, result, facts)
+            for r, result in enumerate(results)
+        ]
 
     def load(self, run: Run, data: Data, device: torch.device) -> GenerativeModel:
         """A finished run's model."""
