@@ -4,7 +4,7 @@
 # Needs mmssl's dependencies and MNIST (MMSSL_DATA, or workspace/raw/mnist). Writes to $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-OUT=${OUT:-results/gpu}
+OUT=${OUT:-workspace/gpu}
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH=$PWD MMSSL_ROOT=${MMSSL_ROOT:-$OUT/workspace}
 mkdir -p "$OUT"
