@@ -13,9 +13,8 @@ from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
 from trainer.reporting.run_tables import ResultTable, run_as_dict
+from trainer.reporting.template_environment import template_environment
 from trainer.training.run_folder import Run
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def replicas(block: Block) -> str:
@@ -60,16 +59,7 @@ def write(page: Page, path: Path, form: Callable[[Page], str]) -> None:
 
 
 def _template(name: str, *, escape: bool, **content: object) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=escape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(escape=escape)
     environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
     environment.globals |= {"replicas": replicas, "pivot": pivot, "TOLERANCE": TOLERANCE, "provenance": _provenance}
     return environment.get_template(name).render(**content)
