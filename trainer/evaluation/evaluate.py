@@ -34,15 +34,26 @@ def evaluate(
     names = [modality.name for modality in data.modalities]
     with evaluating(model, noise):
         scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
-        for given in subsets(names):
-            for completion in ("none",) if len(given) == len(names) else subject.completions:
-                if (completion == "iterative" and (fast or not bound)) or (fast and not subject.has_classifier):
-                    continue
-                found = predictions(model, noise, data, given, completion, iterations=iterations, samples=samples)
-                for replica, (log_q, label) in enumerate(found):
-                    scores[replica].append(score("+".join(given), completion, log_q, label))
+        for given, completion in ways_to_classify(subject, names, bound and not fast):
+            if fast and not subject.has_classifier:
+                continue
+            found = predictions(model, noise, data, given, completion, iterations=iterations, samples=samples)
+            for replica, (log_q, label) in enumerate(found):
+                scores[replica].append(score("+".join(given), completion, log_q, label))
         elbos = _elbo(subject, noise, data) if bound else [None] * noise.replicas
     return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
+
+
+def ways_to_classify(model: Model, modalities: Sequence[str], iterative: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every subset of modalities with each of the model's completions for the others; `none` where none is missing.
+
+    Args:
+        iterative: whether iterative sampling is one of them, for a model that has it.
+    """
+    for given in subsets(modalities):
+        for completion in ("none",) if len(given) == len(modalities) else model.completions:
+            if iterative or completion != "iterative":
+                yield given, completion
 
 
 def predictions(
