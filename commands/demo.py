@@ -1,6 +1,6 @@
 """`mmssl demo`: from nothing to a table and a page that show what happens when a camera fails."""
 
-from commands import progress, tables
+from commands import messages, progress, tables
 from commands.app import app
 from commands.options import WORKSPACE, Device, DeviceOption, Root
 
@@ -13,15 +13,18 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
 
     The same command resumes after an interruption.
     """
+    from commands.demo_page import demo_page
     from commands.demo_settings import DEMO, NAME
     from pipeline.datasets.locations import SAMPLE
     from pipeline.features.extract import extract
     from pipeline.images.preprocess import preprocess
     from pipeline.runtime.devices import choose_device
+    from pipeline.runtime.files import write_if_changed
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.train import train_all
+    from trainer.reporting.camera_page import html
     from trainer.reporting.run_tables import table
 
     chosen = choose_device(device)
@@ -39,7 +42,7 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
         2, f"makes images of {DEMO.images.size} x {DEMO.images.size}, depth as colours", "mmssl preprocess rgbd"
     )
     with progress.counting("objects") as watch:
-        preprocess(SAMPLE, root, DEMO.images, progress=watch)
+        store = preprocess(SAMPLE, root, DEMO.images, progress=watch)
     tuned = f"fine-tuned for {DEMO.features.epochs} epochs" if DEMO.features.epochs else "not fine-tuned"
     tables.demo_step(
         3,
@@ -69,3 +72,6 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     with progress.watching() as watch_training:
         runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
     tables.failures(table(runs), len(shards[0].classes))
+    page = root / "demo.html"
+    write_if_changed(page, html(demo_page(runs, store, chosen)))
+    messages.say(str(page.resolve()))

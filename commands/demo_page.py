@@ -1,0 +1,158 @@
+"""What the demo's page shows: some test images, what the cameras saw of them, and the models' answers."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from commands.demo_examples import Chosen, JudgedSplit, first_of_each_class, where_covering_matters
+from pipeline.features.extract import NAMES
+from pipeline.images.resize import Bytes
+from pipeline.images.store import MODALITIES, ImageStore
+from trainer.inference.answers import Answers, answers
+from trainer.inference.loading import LoadedRun, load_runs
+from trainer.reporting.camera_page import Answer, CameraImage, CameraPage, Classifier, Example, Gallery, View
+from trainer.reporting.diagnostics import predict
+from trainer.reporting.plot_style import data_uri
+from trainer.reporting.render import pivot
+from trainer.reporting.run_tables import ResultTable, grouped, table
+from trainer.training.run_folder import Run
+
+_RGB, _DEPTH = NAMES["rgb"], NAMES["depth"]
+_BOTH = f"{_RGB}+{_DEPTH}"
+_VIEWS = (
+    View("both cameras", None),
+    View("depth covered", MODALITIES.index("depth")),
+    View("RGB covered", MODALITIES.index("rgb")),
+)
+_GIVEN = (_BOTH, _RGB, _DEPTH)  # by view
+_LEGEND = (
+    ("zeros", "in place of what the covered camera would have seen, the model gets zeros"),
+    ("iterative sampling", "the same model guesses the covered camera’s features from the other’s, and gets those"),
+    ("encoders", "the model has learned an encoder for each camera, and uses the one that sees"),
+    ("preset best", "our recommended settings, which go beyond the paper"),
+)
+
+
+def demo_page(runs: Sequence[Run], store: ImageStore, device: torch.device) -> CameraPage:
+    """The page of the demo's finished runs: of several settings, each on the same splits.
+
+    Raises:
+        DataError: a run, its shard or an image cannot be read.
+    """
+    loaded = {one.run.folder: one for one in load_runs(runs, device)}
+    models = [[loaded[run.folder] for run in group] for group in grouped(runs)]  # by setting, then by split
+    splits = [_judged(of_split) for of_split in zip(*models, strict=True)]
+    objects = {sample: name for name, entry in store.index.objects.items() for sample in entry.ids}
+    first = first_of_each_class(splits[0].labels)
+    shown = {objects[splits[0].ids[one.row]] for one in first}
+    turned = list(where_covering_matters(splits, _BOTH, {"depth": _RGB, "RGB": _DEPTH}, objects, shown))
+    classes = [name.replace("_", " ") for name in models[0][0].shard.classes]
+    examples = _examples((*first, *turned), models, splits, classes, store)
+    count = f"{len(splits)} split{'s' if len(splits) > 1 else ''}"
+    results = table(runs)
+    return CameraPage(
+        title="When a camera fails",
+        summary="Objects that no model has seen before, in front of an RGB and a depth camera: what each model takes "
+        "them for with both cameras, and with one of the two covered.",
+        caveat="The features come from a VGG16 with random weights, and the objects are rendered: the numbers show how "
+        "the models work, and say nothing of the paper’s data.",
+        cameras=("RGB", "depth"),
+        views=_VIEWS,
+        classifiers=tuple(_classifiers(results)),
+        measured=f"{results.common}; objects that no model has seen, {len(classes)} categories, mean over {count}",
+        chance=100 / len(classes),
+        legend=_LEGEND,
+        galleries=(
+            Gallery(
+                "One object of each category",
+                f"The first test image of each category in split {models[0][0].run.settings.split}: chosen by that "
+                "rule alone, whatever the models say.",
+                examples[: len(first)],
+            ),
+            Gallery(
+                "Where covering a camera changes the answer",
+                "Chosen for what the models say, so this is no fair sample. For each camera: the first test image "
+                "where covering it makes one model lose the right answer while another keeps it, and the first where "
+                f"it turns a wrong answer right. The {count} are searched in order, no object is shown twice, and a "
+                "model with two lines is judged by its first.",
+                examples[len(first) :],
+            ),
+        ),
+    )
+
+
+def _judged(models: Sequence[LoadedRun]) -> JudgedSplit:
+    """What several models on one split are right about."""
+    found = [predict(model) for model in models]
+    test, (_, labels) = models[0].shard.test, found[0][_BOTH]
+    right = {given: np.stack([own[given][0].argmax(-1) == labels for own in found]) for given in _GIVEN}
+    return JudgedSplit([str(sample) for sample in test.ids[test.labels >= 0]], labels, right)
+
+
+def _classifiers(results: ResultTable) -> Iterator[Classifier]:
+    given, lines = pivot(results)
+    for setting, completion, _, cells in lines:
+        accuracy = {own: row.accuracy for own, row in zip(given, cells, strict=True)}
+        yield Classifier(setting, completion, tuple(accuracy[own] for own in _GIVEN))
+
+
+def _examples(
+    chosen: Sequence[Chosen],
+    models: Sequence[Sequence[LoadedRun]],
+    splits: Sequence[JudgedSplit],
+    classes: Sequence[str],
+    store: ImageStore,
+) -> tuple[Example, ...]:
+    """The chosen images with the answers of every model of their split."""
+    said: dict[Chosen, list[tuple[Answer, ...]]] = {one: [] for one in chosen}
+    for split, judged in enumerate(splits):
+        own = [one for one in chosen if one.split == split]
+        rows = np.array([one.row for one in own], np.int64)
+        for model in models if own else ():
+            found = answers(model[split], rows)
+            for place, one in enumerate(own):
+                said[one] += _lines(found, place, int(judged.labels[one.row]), classes)
+    images = _images(store, [splits[one.split].ids[one.row] for one in chosen])
+    return tuple(_example(one, splits[one.split], classes, images, tuple(lines)) for one, lines in said.items())
+
+
+def _lines(found: Answers, place: int, label: int, classes: Sequence[str]) -> Iterator[tuple[Answer, ...]]:
+    """One model's answers to one image, a line for each of its completions."""
+    for completion in found[_RGB]:
+        line = [found[given]["none" if given == _BOTH else completion][place] for given in _GIVEN]
+        yield tuple(
+            Answer(classes[most], float(np.exp(log_q[most])), most == label)
+            for log_q, most in ((log_q, int(log_q.argmax())) for log_q in line)
+        )
+
+
+def _example(
+    one: Chosen,
+    split: JudgedSplit,
+    classes: Sequence[str],
+    images: Mapping[str, tuple[str, str]],
+    lines: tuple[tuple[Answer, ...], ...],
+) -> Example:
+    sample, label = split.ids[one.row], classes[split.labels[one.row]]
+    rgb, depth = images[sample]
+    seen = (
+        CameraImage(rgb, f"{label}, as the RGB camera sees it"),
+        CameraImage(depth, f"{label}, as the depth camera sees it: near is red, far is blue"),
+    )
+    return Example(sample, label, seen, lines, one.reason)
+
+
+def _images(store: ImageStore, samples: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The addresses of the RGB and the depth image of some samples."""
+    order = [sample for sample in store.ids if sample in samples]
+    rgb, depth = ([_address(pixels) for pixels in store.images(modality, order)] for modality in MODALITIES)
+    return dict(zip(order, zip(rgb, depth, strict=True), strict=True))
+
+
+def _address(pixels: Bytes) -> str:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG", optimize=True)
+    return data_uri(content.getvalue(), ".png")
