@@ -124,8 +124,11 @@ def _write_unit(
     unit: ExtractionTask, ids: Sequence[str], rows: Iterable[Features], width: int, device: str, told: ProgressReporter
 ) -> None:
     digest = hashlib.sha256()
-    with atomic_path(unit.path) as temporary, hdf5.creating(temporary) as (file, check_disk):
-        target = hdf5.create_rows(file, "fc1", (len(ids), width), np.dtype("<f4"))
+    with (
+        atomic_path(unit.path) as temporary,
+        hdf5.creating(temporary) as (file, check_disk),
+        hdf5.creating_rows(file, "fc1", (len(ids), width), np.dtype("<f4")) as target,
+    ):
         start = 0
         for block in rows:
             target[start : start + len(block)] = block

@@ -174,14 +174,25 @@ def write_rows(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
     if values.dtype.kind == "U":
         values = np.char.encode(values, "utf-8")
         values = values.astype(h5py.string_dtype("utf-8", values.itemsize))  # NumPy's own bytes would count as ASCII
-    create_rows(group, name, values.shape, values.dtype)[...] = values
+    with creating_rows(group, name, values.shape, values.dtype) as target:
+        target[...] = values
 
 
-def create_rows(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A data set `[N, ...]` to fill: chunks of whole rows of about 1 MiB, each with a checksum."""
+@contextmanager
+def creating_rows(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[h5py.Dataset]:
+    """A new data set `[N, ...]` to fill: chunks of whole rows of about 1 MiB, each with a checksum.
+
+    It is closed at the end: HDF5 then gives its last chunks their place in the file. Left to Python, that would be when
+    the last reference goes, and another thread may keep one for a moment (Dask's profiler looks at our frames every
+    10 ms): equal contents would not always be equal bytes.
+    """
     row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
     rows = max(1, min(shape[0], CHUNK_BYTES // row_bytes))
-    return group.create_dataset(name, shape, dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+    target = group.create_dataset(name, shape, dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+    try:
+        yield target
+    finally:
+        target.id.close()
 
 
 def write_attribute(file: h5py.File, name: str, value: str | int) -> None:

@@ -80,11 +80,12 @@ def write_shard(
         for name, part in parts.items():
             group = file.create_group(name)
             for modality in header.modalities:
-                target = hdf5.create_rows(group, modality.name, (part.rows, modality.width), np.dtype("<f4"))
-                for start, block in _checked_blocks(path, part, modality, given[name].features[modality.name]):
-                    target[start : start + len(block)] = block
-                    hasher.update(block)
-                    check_disk()
+                shape = (part.rows, modality.width)
+                with hdf5.creating_rows(group, modality.name, shape, np.dtype("<f4")) as target:
+                    for start, block in _checked_blocks(path, part, modality, given[name].features[modality.name]):
+                        target[start : start + len(block)] = block
+                        hasher.update(block)
+                        check_disk()
             hdf5.write_rows(group, "label", part.labels)
             hdf5.write_rows(group, "id", part.ids)
             if part.labelled is not None:

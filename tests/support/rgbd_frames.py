@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from PIL import Image
@@ -54,3 +56,20 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@contextmanager
+def references_kept() -> Iterator[None]:
+    """Within it all that a function of ours or of h5py held outlives its return, as where a thread holds its frame."""
+    kept = []
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_globals.get("__name__", "").startswith(("h5py.", "pipeline.")):
+            kept.append(frame)
+
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        kept.clear()
