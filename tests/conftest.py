@@ -5,22 +5,20 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tensors are tiny, and on a busy machine threads wait
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pipeline.shards.shard import Modality, Shard
-from pipeline.shards.writing import PartData, write_shard
+from pipeline.shards.shard import Shard
+from tests.support.small_shards import MakePart, MakeShard, part_data, small_shard
 
 settings.register_profile(
     "mmssl", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.load_profile("mmssl")
-
-MakeShard = Callable[..., Shard]
 
 
 @pytest.fixture(autouse=True)
@@ -42,20 +40,8 @@ def real_data() -> Path:
     return folder
 
 
-def part_data(name: str, rows: int, seed: int = 0, labelled: bool = False) -> PartData:
-    """Rows of three classes over two modalities, x (4, in [0, 1]) and w (3, >= 0), with every class and one unknown."""
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([[0, 1, 2, -1], rng.integers(0, 3, rows)])[:rows]
-    return PartData(
-        features={"x": rng.random((rows, 4), dtype=np.float32), "w": 3 * rng.random((rows, 3), dtype=np.float32)},
-        labels=labels,
-        ids=[f"{name}-{row}" for row in range(rows)],
-        labelled=(labels >= 0) & (np.arange(rows) % 2 == 0) if labelled else None,
-    )
-
-
 @pytest.fixture
-def make_part() -> Callable[..., PartData]:
+def make_part() -> MakePart:
     """`part_data`, for tests that change one thing about it."""
     return part_data
 
@@ -64,17 +50,8 @@ def make_part() -> Callable[..., PartData]:
 def make_shard(tmp_path: Path) -> MakeShard:
     """Writes a small valid shard to `tmp_path/shard.h5`; keywords replace what `write_shard` is given."""
 
-    def make(path: Path | None = None, **changes: object) -> Shard:
-        content: dict[str, object] = {
-            "dataset": "small",
-            "classes": ["cup", "bowl", "Löffel"],
-            "modalities": [Modality("x", 4, "bernoulli"), Modality("w", 3, "nonnegative")],
-            "train": part_data("train", 20, labelled=True),
-            "test": part_data("test", 10, seed=1),
-            "split": 3,
-            "provenance": {"made by": "a test"},
-        }
-        return write_shard(path or tmp_path / "shard.h5", **(content | changes))  # type: ignore[arg-type]
+    def make(path: Path | None = None, **changes: Any) -> Shard:
+        return small_shard(path or tmp_path / "shard.h5", **changes)
 
     return make
 

@@ -49,7 +49,7 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
     where = run(
         installed / "python",
         "-c",
-        "import cli, console, pipeline; print(cli.__file__, console.__file__, pipeline.__file__)",
+        "import cli, commands, mmssl, pipeline; print(*(m.__file__ for m in (cli, commands, mmssl, pipeline)))",
     )
     assert all(str(installed.parent) in path for path in where.split())
     assert run(installed / "mmssl", "--version").startswith("mmssl 0.")

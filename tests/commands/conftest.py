@@ -1,41 +1,15 @@
-"""The real commands: in this process for speed, in one of their own where signals and imports matter."""
+"""The real commands, in this process for speed."""
 
-import json
 import logging
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import cli
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class ExperimentResult:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-    @property
-    def sentence(self) -> str:
-        """The error's one line."""
-        return next(line for line in self.err.splitlines() if line.startswith("error: "))
-
-
-Command = Callable[..., ExperimentResult]
+from tests.support.commands import Command, CommandResult
+from tests.support.small_networks import SSHMVAE_KL, SSMVAE, as_toml
 
 
 @pytest.fixture
@@ -45,7 +19,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.setenv("MMSSL_ROOT", str(tmp_path / "workspace"))
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: object) -> ExperimentResult:
+    def run(*arguments: object) -> CommandResult:
         handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
         loggers = {name: logging.getLogger(name).handlers for name in ("mmssl", "pipeline", "trainer")}
         monkeypatch.setattr(sys, "argv", ["mmssl", *map(str, arguments)])
@@ -59,18 +33,22 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
             for name, own in loggers.items():  # the command's handlers write to a stream that ends with the test
                 logging.getLogger(name).handlers = own
         said = capsys.readouterr()
-        return ExperimentResult(int(exit_.value.code or 0), said.out, said.err)
+        return CommandResult(int(exit_.value.code or 0), said.out, said.err)
 
     return run
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Starts a command as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A settings file with small networks of ssmvae."""
+    path = tmp_path / "small.toml"
+    path.write_text(as_toml(SSMVAE))
+    return path
+
+
+@pytest.fixture
+def small_kl(tmp_path: Path) -> Path:
+    """A settings file with small networks of sshmvae-kl."""
+    path = tmp_path / "small-kl.toml"
+    path.write_text(as_toml(SSHMVAE_KL))
+    return path

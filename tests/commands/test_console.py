@@ -4,10 +4,10 @@ import io
 import logging
 import re
 
-import console
 import pytest
 from rich.console import Console
 
+from commands import messages, progress, tables
 from trainer.reporting.run_tables import ResultTable, Row
 
 
@@ -15,7 +15,7 @@ from trainer.reporting.run_tables import ResultTable, Row
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal of 80 columns would get on the error stream."""
     written = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=True, width=80))
+    monkeypatch.setattr(messages, "err", Console(file=written, force_terminal=True, width=80))
     return written
 
 
@@ -24,7 +24,7 @@ def plain(written: io.StringIO) -> str:
 
 
 def test_extraction_has_a_bar_with_rate_and_time_left_on_a_terminal(terminal: io.StringIO) -> None:
-    with console.extracting() as show:
+    with progress.extracting() as show:
         assert show is not None
         show("split 0, rgb: fine-tuning", 4, 8)
         show("split 0, rgb: fine-tuning", 8, 8)
@@ -37,11 +37,11 @@ def test_extraction_has_a_bar_with_rate_and_time_left_on_a_terminal(terminal: io
 
 def test_elsewhere_the_log_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     written = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=False))
+    monkeypatch.setattr(messages, "err", Console(file=written, force_terminal=False))
     caplog.set_level(logging.INFO)
-    with console.extracting() as show:
+    with progress.extracting() as show:
         assert show is None
-    with console.counting("objects") as count:
+    with progress.counting("objects") as count:
         for done in range(1, 41):
             count(done, 40)
     assert written.getvalue() == ""
@@ -50,13 +50,13 @@ def test_elsewhere_the_log_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
 def test_the_demos_table_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
-    monkeypatch.setattr(console, "out", Console(file=written, width=80))
+    monkeypatch.setattr(messages, "out", Console(file=written, width=80))
     rows = [
-        Row(setting, given, means, 78.25, 1.0, 0.5, 0.1, 2)
+        Row(setting, given, completion, 78.25, 1.0, 0.5, 0.1, 2)
         for setting in ("sshmvae", "sshmvae-kl, beta 1")
-        for given, means in (("x+w", "all given"), ("x", "iterative sampling"), ("w", "zeros"))
+        for given, completion in (("x+w", "all given"), ("x", "iterative sampling"), ("w", "zeros"))
     ]
-    console.failures(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
+    tables.failures(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
     lines = written.getvalue().splitlines()
     assert lines[0].endswith("10 categories (chance 10 %), mean over 2 splits")
     table = [line for line in lines if line.startswith(("│", "┃"))]

@@ -2,17 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands.conftest import Command
-from pipeline.demo import DemoSettings
 
-from pipeline import demo
+from commands import demo_settings
+from commands.demo_settings import DemoSettings
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import ImageSettings
+from tests.support.commands import Command
 from tests.support.tiny_vgg import TinyVgg
-from trainer.settings.run_settings import ModelName, presets
+from trainer.jobs import plan
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -31,15 +32,15 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         images=ImageSettings(size=32),
         features=FeatureSettings(labelled=0.5, epochs=0),
     )
-    whole = presets.PRESETS["sample"]
+    whole = plan.preset_values
     short = {"epochs": 2, "batch_size": 8, "labelled_batch_size": 8, "iterations": 3}
 
-    def preset(model: ModelName) -> dict[str, object]:
-        return whole(model) | short
+    def shortened(preset: str, model: str) -> dict[str, Any]:
+        return whole(preset, model) | (short if preset == "sample" else {})
 
-    monkeypatch.setattr(demo, "DEMO", tiny)
+    monkeypatch.setattr(demo_settings, "DEMO", tiny)
     monkeypatch.setattr(vgg, "vgg16", TinyVgg)
-    monkeypatch.setitem(presets.PRESETS, "sample", preset)
+    monkeypatch.setattr(plan, "preset_values", shortened)
     first = mmssl("demo", "--device", "cpu")
     assert first.code == 0, first.err
     steps = [line for line in first.out.splitlines() if re.match(r"\d/4  ", line)]
@@ -47,26 +48,30 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
     assert all("For real: mmssl " in line for line in steps)
     assert "RANDOM weights" in steps[2]
     assert "come from random weights" in first.out
-    model, ways = "", set()
+    setting, ways = "", set()
     for line in (line for line in first.out.splitlines() if line.startswith("│")):
-        name, cameras, means, accuracy = (cell.strip() for cell in line.strip("│").split("│"))
+        name, cameras, completion, accuracy = (cell.strip() for cell in line.strip("│").split("│"))
         assert 0 <= float(accuracy) <= 100
-        model = name.split(",")[0] or model
-        ways.add((model, cameras.split(" ")[0], means))
+        setting = name or setting
+        ways.add((setting, cameras.split(" ")[0], completion))
+    sshmvae, kl, best = sorted({setting for setting, _, _ in ways}, key=lambda name: (len(name.split(",")), name))
+    assert (sshmvae, kl.split(",")[0], best.split(",")[0]) == ("sshmvae", "sshmvae-kl", "sshmvae-kl")
+    assert "preset best" in best
     assert ways == {
-        ("sshmvae", "both", "-"),
-        ("sshmvae", "RGB", "zeros"),
-        ("sshmvae", "RGB", "iterative sampling"),
-        ("sshmvae", "depth", "zeros"),
-        ("sshmvae", "depth", "iterative sampling"),
-        ("sshmvae-kl", "both", "-"),
-        ("sshmvae-kl", "RGB", "encoders"),
-        ("sshmvae-kl", "depth", "encoders"),
+        (sshmvae, "both", "-"),
+        (sshmvae, "RGB", "zeros"),
+        (sshmvae, "RGB", "iterative sampling"),
+        (sshmvae, "depth", "zeros"),
+        (sshmvae, "depth", "iterative sampling"),
+    } | {
+        (setting, camera, completion)
+        for setting in (kl, best)
+        for camera, completion in (("both", "-"), ("RGB", "encoders"), ("depth", "encoders"))
     }
     root = tmp_path / "workspace"
     made = stamps(root)
     assert len(list((root / "shards").glob("demo-split-*.h5"))) == 2
-    assert len([path for path in made if path.endswith("result.json")]) == 4
+    assert len([path for path in made if path.endswith("result.json")]) == 6
 
     second = mmssl("demo", "--device", "cpu")
     assert second.code == 0, second.err

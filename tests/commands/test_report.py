@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands.conftest import Command
-from commands.test_train import SMALL, SMALL_KL
+
+from tests.support.commands import Command
+from tests.support.small_networks import SSHMVAE_KL, SSMVAE, as_toml
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLE = {
@@ -77,8 +78,8 @@ def look(page: Path, width: int, *, dark: bool = False) -> Seen:
 def trained(mmssl: Command) -> list[str]:
     """Folders of a run of ssmvae and one of sshmvae-kl on the bundled digits."""
     folders = []
-    for model, networks in (("ssmvae", SMALL), ("sshmvae-kl", SMALL_KL)):
-        Path(f"{model}.toml").write_text(networks)
+    for model, networks in (("ssmvae", SSMVAE), ("sshmvae-kl", SSHMVAE_KL)):
+        Path(f"{model}.toml").write_text(as_toml(networks))
         (run,) = mmssl("train", model, "--config", f"{model}.toml", "--epochs", 1, "--json").json  # type: ignore[misc]
         folders.append(run["folder"])
     return folders
@@ -130,7 +131,7 @@ def test_report_makes_one_page_that_a_browser_shows_on_a_phone_light_and_dark(
 def test_report_without_arguments_takes_the_workspaces_runs(mmssl: Command) -> None:
     refused = mmssl("report")
     assert (refused.code, "train a run: mmssl train sshmvae-kl" in refused.err) == (1, True)
-    Path("ssmvae.toml").write_text(SMALL)
+    Path("ssmvae.toml").write_text(as_toml(SSMVAE))
     mmssl("train", "ssmvae", "--config", "ssmvae.toml", "--epochs", 1)
     done = mmssl("report", "--no-models")
     assert Path(done.out.strip()) == Path("report.html").resolve()

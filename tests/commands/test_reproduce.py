@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands.conftest import Command
+from tests.support.commands import Command
+from tests.support.paths import ROOT
+from tests.support.small_networks import SSMVAE, as_assignment
 
-NETWORKS = 'networks={"q(y|X)" = "(X-D16BR)-D16BR, DK", "q(z|X,y)" = "(y, X-D16BR)-D16BR, D4", "p(x|z,y)" = "(z, y)-D16BR, Dx"}'  # noqa: E501
-TRY = ("reproduce", "table2", "--data", "digits", "--epochs", 1, "--set", NETWORKS)
+TRY = ("reproduce", "table2", "--data", "digits", "--epochs", 1, "--set", as_assignment(SSMVAE))
 
 
 def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
@@ -41,7 +42,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     assert any("1 epoch instead of 500" in line for line in found["reduced"])
     assert "REDUCED" in Path("out/table2.md").read_text()
 
-    # A process that was killed when all was done, but for its claim.
+    # A process that was killed when all was done, but for its lease.
     left = f"Lease().add(Path('out/.table2.json.{'0' * 32}.lease')); os._exit(9)"
     subprocess.run(
         [
@@ -49,7 +50,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
             "-c",
             f"import os; from pathlib import Path; from pipeline.runtime.leases import Lease; {left}",
         ],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert list(Path("out").glob(".*.lease"))
     again = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--json")
@@ -76,7 +77,7 @@ def test_wrong_use_is_one_sentence(mmssl: Command) -> None:
         (("table1", "--seeds", "4..0"), 2, "--seeds 4..0: the range is empty"),
         (("table2", "--data", "digits", "--set", "labels=4"), 2, "--set labels: the experiments decide"),
         (("table2", "--data", "digits", "--set", "speed=4"), 2, "the settings: there is no setting 'speed'"),
-        (("table2", "--data", "digits", "--preset", "worst"), 2, "there is no preset 'worst'"),
+        (("table2", "--data", "digits", "--preset", "worst"), 2, "Invalid value for '--preset': 'worst' is not one of 'mnist'"),
         (("table2", "--data", "digits", "--jobs", 2, "--scheduler", "tcp://localhost:1"), 2, "--jobs must be"),
     ):  # fmt: skip
         done = mmssl("reproduce", *arguments)

@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from faults.conftest import Stage, count
 
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import ExtractionTask, is_there, read_recipe, read_rows
@@ -23,8 +22,7 @@ from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading
 from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.shards.shard import Shard
-
-Tally = Callable[..., None]
+from tests.support.faults import Stage, Tally, count
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.conftest import COMMANDS, FULL, Stage, contents
 
+from tests.support.faults import COMMANDS, FULL, Stage, Tally
+from tests.support.rgbd_frames import contents
 from tests.support.zygote import Zygote
-
-Tally = Callable[..., None]
 
 
 @pytest.fixture

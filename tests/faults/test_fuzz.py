@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from faults.conftest import FULL, count
-
-from tests.support.zygote import ROOT
+from tests.support.faults import FULL, count
+from tests.support.paths import ROOT
 
 
 def test_bad_files_and_commands_are_refused_in_a_sentence(tmp_path: Path, tally: Callable[..., None]) -> None:
     total = count(300, 10_000)
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "faults" / "fuzz.py", tmp_path, str(total), "0"],
+        [sys.executable, "-m", "tests.support.fuzz", tmp_path, str(total), "0"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=1500 if FULL else 120,

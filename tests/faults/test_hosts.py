@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.conftest import FULL, Stage, contents
 
-from tests.support.zygote import ROOT
+from tests.support.faults import FULL, Stage
+from tests.support.paths import ROOT
+from tests.support.rgbd_frames import contents
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="three hosts take minutes: `make faults` has them")]
 TAG = f"mm{os.getpid() % 10000}"
@@ -45,7 +47,7 @@ class Host:
                  "--uts", "sh", "-c", inside, "sh", *command],
                 stdout=out, stderr=subprocess.STDOUT,
                 env=os.environ | {
-                    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "COLUMNS": "300",
+                    "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300",
                     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
                 } | environment,
             )  # fmt: skip
@@ -62,7 +64,7 @@ class Host:
         self.dask(
             "worker", SCHEDULER, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", self.address,
             "--name", f"host{self.number}", "--local-directory", str(self.folder / f"local-{self.number}"),
-            "--resources", "GPU=1", "--preload", str(ROOT / "tests" / "faults" / "on_a_host.py"),
+            "--resources", "GPU=1", "--preload", "tests.support.on_a_host",
             MMSSL_TEST_USED=str(self.used), MMSSL_TEST_STICKS=str(sticks), MMSSL_TEST_SLOW=str(slow),
         )  # fmt: skip
 
@@ -107,23 +109,14 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
         subprocess.run(["ip", "link", "del", TAG], capture_output=True)
 
 
-def until(condition: Callable[[], object], what: str, folder: Path, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what + "".join(
-            f"\n{log.name}: {log.read_text()[-2000:]}" for log in sorted(folder.glob("*.log"))
-        )
-        time.sleep(0.05)
-
-
 def command(host: Host, stage: Stage, root: Path) -> "subprocess.Popen[bytes]":
     """The stage's command, on the cluster; its output goes to `command.log`."""
     words = stage.arguments(root)
     if "--workers" in words:
         at = words.index("--workers")
         del words[at : at + 2]
-    driver = str(ROOT / "tests" / "faults" / "on_a_host.py")
-    return host.start(sys.executable, driver, *words, "--scheduler", SCHEDULER, log=host.folder / "command.log")
+    driver = (sys.executable, "-m", "tests.support.on_a_host")
+    return host.start(*driver, *words, "--scheduler", SCHEDULER, log=host.folder / "command.log")
 
 
 def registered(host: Host) -> None:

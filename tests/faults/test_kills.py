@@ -4,15 +4,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.conftest import COMMANDS, Stage, count
 
+from tests.support.faults import COMMANDS, Stage, Tally, count
 from tests.support.zygote import Zygote
-
-Tally = Callable[..., None]
 
 
 def disturbed(zygote: Zygote, stage: Stage, root: Path, after: float, which: signal.Signals) -> int:

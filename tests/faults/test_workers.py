@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults.conftest import FULL, Stage, count
-from faults.test_hosts import until
 
-from tests.support.zygote import ROOT
+from tests.support.faults import FULL, Stage, count
+from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FULL, reason="a cluster takes a minute: `make faults` has it")]
-ON_A_HOST = str(ROOT / "tests" / "faults" / "on_a_host.py")
+ON_A_HOST = "tests.support.on_a_host"
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -25,7 +25,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(name: str, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-        own = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
         with (tmp_path / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -63,7 +63,7 @@ def test_a_worker_is_killed_in_the_midst_of_a_unit(
     for number in range(count(1, 3)):
         lost = worker(f"lost-{number}")
         root = stage.workspace(tmp_path / "root")
-        command = start(f"command-{number}", ON_A_HOST, *stage.arguments(root), "--scheduler", address)
+        command = start(f"command-{number}", "-m", ON_A_HOST, *stage.arguments(root), "--scheduler", address)
         until((tmp_path / f"used-lost-{number}").exists, "the worker was not used", tmp_path)
         made = set(root.glob("features/*/*.h5"))
         time.sleep(chance.uniform(0, 1))  # a unit takes several

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trainer.evaluation.metrics import Evaluation, Score
-from trainer.settings.presets import mnist
+from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import build
 from trainer.training.run_folder import Run
 
@@ -15,13 +16,13 @@ def finished(
     *,
     accuracies: Sequence[dict[str, float]] = ({"x": 0.5, "w": 0.4, "x+w": 0.9},),
     done: bool = True,
-    means: Sequence[str] = ("zeros",),
+    completions: Sequence[str] = ("zeros",),
     labelled: int | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> Run:
     """A run with these accuracies (shares) after each epoch, the last one being its result."""
-    values = {**mnist(model), "model": model, "data": "hm-mnist", "epochs": len(accuracies), **settings}  # type: ignore[arg-type]
-    built = build(values)
+    own = {"model": model, "data": "hm-mnist", "epochs": len(accuracies), **settings}
+    built = build(preset_values("mnist", model) | own)
     run = Run(root / built.name(), built)
     count = labelled if labelled is not None else built.labels
     run.begin([f"train-{k}" for k in range(count if isinstance(count, int) else 0)])
@@ -36,7 +37,7 @@ def finished(
         scores = [
             Score(given, how, share - 0.1 * k, 0.5, 0.1, 100)
             for given, share in accuracies[-1].items()
-            for k, how in enumerate(("none",) if "+" in given else means)
+            for k, how in enumerate(("none",) if "+" in given else completions)
         ]
         run.finish(Evaluation(tuple(scores), -100.0))
     return run

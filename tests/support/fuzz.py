@@ -1,6 +1,6 @@
 """Bad files and bad commands by the thousand: each is refused in a sentence or read, quickly and in bounded memory.
 
-`PYTHONPATH=. python tests/faults/fuzz.py FOLDER COUNT SEED` prints what it did as JSON. A process of its own:
+`python -m tests.support.fuzz FOLDER COUNT SEED` prints what it did as JSON. A process of its own:
 what would crash it, or fill the memory, is then seen from outside, and the input that did it lies in FOLDER.
 """
 
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pipeline.options import settings_of
 
 import cli
+from commands import messages
+from commands.settings_from_options import settings_of
 from pipeline.datasets import archives, washington
 from pipeline.datasets import washington_splits as trials
 from pipeline.datasets.digits import build
@@ -38,13 +39,14 @@ from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
+from tests.support.paths import ROOT
 from trainer.reporting.comparison import read_result
-from trainer.settings.presets import PRESETS
+from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import build as settings_from
 from trainer.settings.sources import read_toml
 from trainer.training.run_folder import Run
+from trainer.training.run_listing import FORMAT
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10  # an input that takes longer hangs
 ROOM = 6 * 2**30  # of address space: an allocation beyond it fails as it would where memory ends
 
@@ -84,10 +86,11 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         trials=({"cup": 1},), objects={"cup_1": {"ids": header.ids, "digest": header.digest}},  # type: ignore[dict-item]
         skipped={}, flawed={},
     ))  # fmt: skip
-    settings = settings_from(PRESETS["digits"]("sshmvae-kl") | {"model": "sshmvae-kl", "data": "hm-digits"})
+    settings = settings_from(preset_values("digits", "sshmvae-kl") | {"model": "sshmvae-kl", "data": "hm-digits"})
     toml = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.model_dump().items()
                    if isinstance(value, int | float | str))  # fmt: skip
     toml += "[networks]\n" + "".join(f'"{key}" = "{value}"\n' for key, value in settings.networks.items())
+    as_written = json.dumps({"format": FORMAT, **settings.model_dump(mode="json")})
     with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("rgbd-dataset/cup/cup_1/cup_1_1_1_crop.png", "rgbd-dataset/readme", "x/y"):
             archive.writestr(name, b"content " * 50)
@@ -98,7 +101,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
     metrics = b"epoch,J,accuracy x\n1,-3.5,0.5\n2,-2.5,0.6\n"
     result = {
         "elbo": -3.0,
-        "scores": [{"given": "x", "completion": "zeros", "accuracy": 0.5, "nll": 1.0, "ece": 0.1, "count": 6}],
+        "scores": [{"given": "x", "completion": "zeros", "accuracy": 0.5, "nll": 1.0, "ece": 0.1, "examples": 6}],
     }
     outcome = {"name": "table", "title": "a table", "notes": ["reduced"], "settings": {"a": 1}}
 
@@ -136,7 +139,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("image-store index", good("index.json"), "index.json", lambda path: ImageStore.open(path.parent)),
         ("manifest", manifest, "manifest.toml", lambda path: settings_of(Manifest, **read_toml(path))),
         ("settings in TOML", toml.encode(), "settings.toml", lambda path: settings_from(read_toml(path))),
-        ("settings in JSON", settings.model_dump_json().encode(), "settings.json", lambda path: Run.open(path.parent)),
+        ("settings in JSON", as_written.encode(), "settings.json", lambda path: Run.open(path.parent)),
         ("metrics", metrics, "metrics.csv", in_run(Run.metrics)),
         ("result", json.dumps(result).encode(), "result.json", in_run(Run.result)),
         ("provenance", b'{"shard": "x", "a": [1, 2]}', "provenance.json", in_run(Run.provenance)),
@@ -203,8 +206,8 @@ def arguments(folder: Path, chance: random.Random) -> list[str]:
         "[bold]", "é", "all", "shard", "--", "-", "None", str(folder), str(folder / "none.h5"), str(folder / "bad"),
     ]  # fmt: skip
     options = [
-        "--data", "--labels", "--seeds", "--split", "--alpha", "--beta", "--epochs", "--batch-size", "--lr", "--label",
-        "--temperature", "--modality", "--preset", "--iterations", "--samples", "--device", "--precision", "--out",
+        "--data", "--labels", "--seeds", "--split", "--alpha", "--beta", "--epochs", "--batch-size", "--lr",
+        "--label-estimator", "--modality", "--preset", "--iterations", "--set", "--device", "--out",
         "--config", "--stack", "--root", "--size", "--depth-encoding", "--weights", "--name", "--scheduler",
         "--workers", "--rotation", "--noise", "--seed", "--curves", "--json", "--strict", "--help", "--unknown", "-q",
     ]  # fmt: skip
@@ -249,7 +252,7 @@ def attempt(what: Callable[[], object]) -> str:
 def command(given: Sequence[str]) -> None:
     sys.argv = ["mmssl", *given]
     said = io.StringIO()
-    cli.console.err.file = cli.console.out.file = said
+    messages.err.file = messages.out.file = said
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             cli.main()

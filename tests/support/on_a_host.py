@@ -10,9 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
 
 def prepare() -> None:
     """The variables of the environment: MMSSL_TEST_USED is a file that is made when a frame or a step begins,

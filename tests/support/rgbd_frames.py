@@ -10,7 +10,8 @@ from types import FrameType
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 OBJECTS = {"bell_pepper_1": 4, "bell_pepper_2": 3, "cup_1": 3, "cup_4": 4, "hat_2": 2, "hat_3": 5}
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.shards.shard import Modality
-from trainer.models import MODELS
 from trainer.models.factory import Factory
+from trainer.models.registry import card
 from trainer.nn.distributions import Conditional, Gaussian
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import ReplicaBatchNorm
@@ -102,7 +102,7 @@ def tiny(
     noise = Noise([seed + r for r in range(replicas)])
     rule = LabelRule(label, temperature)  # type: ignore[arg-type]
     factory = Factory(written or networks(name, a, z), tuple(modalities), CLASSES, noise, rule)
-    model = MODELS[name](factory).eval()
+    model = card(name).build(factory).eval()
     randomize(model, seed)
     return Tiny(name, model, noise, tuple(modalities), replicas)
 

@@ -24,7 +24,7 @@ CLASSES = ("cup", "bowl", "spoon")
 X, W, V = Modality("x", 6, "bernoulli"), Modality("w", 3, "nonnegative"), Modality("v", 2, "gaussian")
 MODELS = ("jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl")
 WITH_LABELS = MODELS[2:]
-RIVALS = ("ct-svm", "cotraining")
+CO_TRAINED = ("ct-svm", "cotraining")
 
 _ENCODER = {"q(a|x)": "x-D8BR, D4"}
 _SSMVAE = {
@@ -140,7 +140,7 @@ def make_settings(model: str, shard: Shard, **changes: Any) -> Settings:
         "learning_rate": 1e-2,
         "iterations": 3,
         "networks": NETWORKS[model],
-        "cotraining": ROUNDS if model in RIVALS else None,
+        "cotraining": ROUNDS if model in CO_TRAINED else None,
     }
     return build({**values, **changes})
 
@@ -180,7 +180,7 @@ class StopAfter(Silent):
 
 
 def scores(evaluation: Evaluation) -> dict[tuple[str, str], float]:
-    """Accuracy by (given, means)."""
+    """Accuracy by (given, completion)."""
     return {(score.given, score.completion): score.accuracy for score in evaluation.scores}
 
 

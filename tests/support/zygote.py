@@ -1,6 +1,6 @@
 """Commands as processes of their own that begin at once: a process with everything imported forks for each of them.
 
-Run as a script it is that process; it reads one JSON object a line and answers each with one line.
+Run with `python -m` it is that process; it reads one JSON object a line and answers each with one line.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 class Zygote:
@@ -21,10 +21,10 @@ class Zygote:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-m", "tests.support.zygote"],
             cwd=ROOT,
             env={key: value for key, value in os.environ.items() if key != "MMSSL_DATA"}
-            | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+            | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -105,7 +105,7 @@ def in_folder(raw: Path) -> list[str]:
 def test_every_manifest_with_files_is_valid() -> None:
     assert "mnist" in names()
     for name in names():
-        folder = Path(manifests.__file__).parents[1] / "data_manifests"
+        folder = Path(manifests.__file__).parents[2] / "data_manifests"
         content = tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))
         assert content["name"] == name
         for file in content["files"]:

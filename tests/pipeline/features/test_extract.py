@@ -364,22 +364,21 @@ def test_a_dead_process_leaves_no_claim_behind_where_all_was_done(root, undistur
     assert contents(root) == undisturbed
 
 
-RUN = f"""
+RUN = """
 import logging, sys, time
-sys.path.insert(0, {str(ROOT / "tests")!r})
 from pathlib import Path
 from tests.support.tiny_vgg import TinyVgg
-from pipeline import extract, features, vgg
+from pipeline.features import extract, fine_tuning, vgg
 from pipeline.runtime.errors import MmsslError
 from pipeline.images.store import ImageSettings
 
 vgg.vgg16 = TinyVgg
-features._CHECKPOINT_SECONDS = 0.0  # one at every step
-seed_of = features.seed_of
-features.seed_of = lambda *purpose: (time.sleep(0.01), seed_of(*purpose))[1]  # a step takes its time
+fine_tuning._CHECKPOINT_SECONDS = 0.0  # one at every step
+seed_of = fine_tuning.seed_of
+fine_tuning.seed_of = lambda *purpose: (time.sleep(0.01), seed_of(*purpose))[1]  # a step takes its time
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 print("begun", flush=True)
-settings = features.FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)
+settings = fine_tuning.FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)
 try:
     extract.extract(
         "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu"

@@ -7,11 +7,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from pipeline.options import settings_of
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import vgg16
 
+from commands.settings_from_options import settings_of
 from pipeline.features import vgg
 from pipeline.features.extraction import fc1
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune

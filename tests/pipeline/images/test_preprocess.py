@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from pipeline.options import settings_of
 
+from commands.settings_from_options import settings_of
 from pipeline.datasets import catalogue
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.washington import index_dataset, read_frame

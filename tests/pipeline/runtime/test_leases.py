@@ -1,4 +1,4 @@
-"""Two processes on one output: the second is told who holds it, and a dead one's claim does not block."""
+"""Two processes on one output: the second is told who holds it, and a dead one's lease does not block."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import leases as claims
+from pipeline.runtime import leases
 from pipeline.runtime.errors import LeasedError, StorageError
 from pipeline.runtime.leases import lease
 from pipeline.runtime.processes import Process, host, this_process
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -51,8 +51,8 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(claims, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.6)
 
 
 def foreign(place: Path, process: object = ELSEWHERE) -> Path:

@@ -23,10 +23,10 @@ from pipeline.shards.schema import RESERVED
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.summary import describe
 from pipeline.shards.writing import PartData, write_shard
+from tests.support.paths import ROOT
+from tests.support.small_shards import MakePart, MakeShard
 
-MakeShard = Callable[..., Shard]
-MakePart = Callable[..., PartData]
-DOCS = Path(__file__).parents[2] / "docs" / "shards.md"
+DOCS = ROOT / "docs" / "shards.md"
 
 
 def refusal(path: Path) -> str:

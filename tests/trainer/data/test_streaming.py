@@ -19,6 +19,7 @@ import torch
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
+from tests.support.paths import ROOT
 from tests.support.training import (
     CLASSES,
     CPU,
@@ -33,15 +34,14 @@ from tests.support.training import (
     run_stack,
     turns,
 )
-from trainer.data import machine_memory as memory
-from trainer.data import resident
+from trainer.data import machine_memory, resident
 from trainer.data.memory_limit import choose_windows, parse_size
 from trainer.data.selection import choose_labelled
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate
 from trainer.jobs.plan import plan
-from trainer.settings.presets import PRESETS
+from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings
 from trainer.training.step import Step
 
@@ -199,8 +199,8 @@ def test_labelled_rows_and_the_test_set_are_those_of_training_in_memory(tmp_path
     ours, theirs = whole.streams("labelled", seeds, 7), parts.streams("labelled", seeds, 7)
     a, b = whole.first_index(ours), parts.first_index(theirs)
     for number in range(20):
-        whole.place(a, ours, number)
-        parts.place(b, theirs, number)
+        whole.write_indices(a, ours, number)
+        parts.write_indices(b, theirs, number)
         assert torch.equal(whole.x(a)["x"], parts.x(b)["x"])
         assert torch.equal(whole.y(a), parts.y(b))
     for size in (20, 1000):
@@ -247,14 +247,15 @@ def test_killed_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_stack(tmp_path / "killed", [own], [shard], StopAfter(17))
     code = (
-        "import os, signal, sys; sys.path[:0] = ['.', 'tests/trainer']\n"
+        "import signal\n"
         "import torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from helpers import *\n"
+        "from pathlib import Path; from pipeline.shards.shard import Shard\n"
+        "from tests.support.training import StopAfter, make_settings, run_stack\n"
         f"shard = Shard.open({str(shard.path)!r})\n"
         "own = make_settings('ssmvae', shard, window=48)\n"
         f"run_stack(Path({str(tmp_path / 'killed')!r}), [own], [shard], StopAfter(40, which=signal.SIGKILL))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (again,) = run_stack(tmp_path / "killed", [own], [shard])
     assert outcome(again) == outcome(whole)
@@ -266,7 +267,7 @@ def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> No
 
     (path,) = shard_paths("hm-digits", [], tmp_path)
     shard = Shard.open(path)
-    small = {name: text.replace("D512", "D64") for name, text in PRESETS["digits"]("ssmvae")["networks"].items()}
+    small = {name: text.replace("D512", "D64") for name, text in preset_values("digits", "ssmvae")["networks"].items()}
     accuracy = {}
     for limit in (None, "250kB"):
         values = {"epochs": 8, "networks": small, "batch_size": 64, "labelled_batch_size": 30, "iterations": 1} | (
@@ -360,7 +361,7 @@ def test_without_a_limit_a_shard_too_large_for_memory_names_the_option(
 
 
 def test_free_memory_is_some_of_the_machine() -> None:
-    assert 0 < memory.free_bytes(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < machine_memory.free_bytes(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
@@ -405,10 +406,11 @@ def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
     here, there = Step([own], streamed([own], shard), CPU), Step([own], load([own], [shard], device), device)
     with closing(here.data), closing(there.data):
         for number in range(400):
-            here.load_batches(number)
+            here.batches.load(number)
             there(number)
-            assert here.index_u is not None
-            assert there.index_u is not None
+            assert here.batches.index_u is not None
+            assert there.batches.index_u is not None
             if number % 7 == 0:
-                assert torch.equal(here.data.x(here.index_u)["w"], there.data.x(there.index_u)["w"].cpu())
-    assert bool(there.finite.all())
+                ours, theirs = (step.data.x(step.batches.index_u)["w"].cpu() for step in (here, there))
+                assert torch.equal(ours, theirs)
+    assert bool(there.terms.finite.all())

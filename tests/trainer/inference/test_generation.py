@@ -11,8 +11,8 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Modality, Shard
 from tests.support.tiny_models import ALIKE, TWO, tiny
 from tests.support.training import clusters, make_settings, make_shard, run_stack, turns
-from trainer.inference.generation import choose_examples, generate, reconstruct
-from trainer.inference.loading import load_subjects
+from trainer.inference.generation import choose_examples, generate
+from trainer.inference.loading import load_runs
 from trainer.reporting.generated_images import (
     FAINT,
     draw_panels,
@@ -58,13 +58,13 @@ def test_models_with_a_shared_latent_decode_its_mean(name: str) -> None:
     q = subject.model.q_z(**x) if name.startswith("jmvae") else subject.model.q_a(**x)
     latent = {"z" if name.startswith("jmvae") else "a": q.base_dist.loc}
     expected = subject.model.p_x["w"](**latent).base_dist.loc  # of the squared error
-    assert torch.equal(reconstruct(subject.model, x, "w"), expected)
+    assert torch.equal(subject.model.reconstruct(x, "w"), expected)
 
 
 def test_ssmvae_takes_the_most_probable_label_and_the_latents_mean_with_it() -> None:
     subject = tiny("ssmvae", modalities=TWO)
     x = subject.x(20)
-    made = reconstruct(subject.model, x, "x")
+    made = subject.model.reconstruct(x, "x")
     label = subject.model.q_y(**x).logits.argmax(-1)
     assert len(label.unique()) > 1
     for r in range(subject.replicas):
@@ -78,19 +78,19 @@ def test_ssmvae_takes_the_most_probable_label_and_the_latents_mean_with_it() -> 
 def test_m2_gives_its_own_part_of_the_joint_variable() -> None:
     subject = tiny("m2", modalities=ALIKE)
     x = subject.x(4)
-    joint = torch.cat([reconstruct(subject.model, x, name) for name in ("x", "w")], dim=-1)
-    assert [reconstruct(subject.model, x, name).shape[-1] for name in ("x", "w")] == [2, 1]
+    joint = torch.cat([subject.model.reconstruct(x, name) for name in ("x", "w")], dim=-1)
+    assert [subject.model.reconstruct(x, name).shape[-1] for name in ("x", "w")] == [2, 1]
     y = torch.eye(3)[subject.model.classify(x).argmax(-1)]
     z = subject.model.q_z(x=torch.cat([x["x"], x["w"]], -1), y=y).mean
     assert torch.allclose(joint, subject.model.p_x(z=z, y=y).mean)
 
 
-def test_every_means_of_every_model_makes_the_target_from_the_given_alone(halves: dict[str, Run]) -> None:
+def test_every_completion_of_every_model_makes_the_target_from_the_given_alone(halves: dict[str, Run]) -> None:
     expected = {
         "jmvae": ["zeros", "iterative"], "jmvae-kl": ["encoders"], "m2": ["zeros"], "ssmvae": ["zeros"],
         "sshmvae": ["zeros", "iterative"], "sshmvae-kl": ["encoders"],
     }  # fmt: skip
-    for subject in load_subjects(list(halves.values())):
+    for subject in load_runs(list(halves.values())):
         made = generate(subject, ["x"], "w", examples=6)
         assert list(made.made) == expected[subject.run.settings.model]
         test = subject.shard.test
@@ -100,11 +100,11 @@ def test_every_means_of_every_model_makes_the_target_from_the_given_alone(halves
             assert values.shape == (6, 8)
             assert ((values >= 0) & (values <= 1)).all()
         again = generate(subject, ["x"], "w", examples=6)
-        assert all(np.array_equal(again.made[means], values) for means, values in made.made.items())
+        assert all(np.array_equal(again.made[completion], values) for completion, values in made.made.items())
 
 
 def test_a_trained_models_encoders_make_the_right_half(halves: dict[str, Run]) -> None:
-    (subject,) = load_subjects([halves["sshmvae-kl"]])
+    (subject,) = load_runs([halves["sshmvae-kl"]])
     made = generate(subject, ["x"], "w", examples=12)
     nearest = np.abs(made.made["encoders"][:, None] - made.true[None]).mean(-1).argmin(1)
     labels = subject.shard.test.labels[made.rows]
@@ -112,12 +112,12 @@ def test_a_trained_models_encoders_make_the_right_half(halves: dict[str, Run]) -
 
 
 def test_what_cannot_be_made_is_refused(halves: dict[str, Run], tmp_path: Path) -> None:
-    (subject,) = load_subjects([halves["ssmvae"]])
+    (subject,) = load_runs([halves["ssmvae"]])
     for given, target, words in ((["x"], "x", "choose another"), (["x"], "v", "no modality 'v'"), ([], "x", "nothing")):
         with pytest.raises(UsageError, match=words):
             generate(subject, given, target)
     shard = make_shard(tmp_path / "shard.h5", HALVES)
-    (alone,) = load_subjects(run_stack(tmp_path, [make_settings("sdgm", shard, epochs=1)], [shard]))
+    (alone,) = load_runs(run_stack(tmp_path, [make_settings("sdgm", shard, epochs=1)], [shard]))
     with pytest.raises(UsageError, match="seen x alone"):
         generate(alone, ["x"], "w")
 

@@ -10,16 +10,11 @@ from distributed import LocalCluster
 from pipeline.datasets.resolve import shard_paths
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Shard
-from trainer.jobs.executors import time_limit, train_stacks
+from tests.support.small_networks import SSMVAE
+from trainer.jobs.executors import DaskCluster, LocalProcesses, choose_executor, time_limit, train_stacks
 from trainer.jobs.plan import plan
 from trainer.jobs.stacks import PlannedRun, Stack, make_stacks, status
 from trainer.training.progress import Silent
-
-NETWORKS = {
-    "q(y|X)": "(X-D16BR)-D16BR, DK",
-    "q(z|X,y)": "(y, X-D16BR)-D16BR, D4",
-    "p(x|z,y)": "(z, y)-D16BR, Dx",
-}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +25,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
 
 def work(shard: Shard, folder: Path, *epochs: int) -> list[PlannedRun]:
     """A small run for each number of epochs, in a folder of its own."""
-    values = {"networks": NETWORKS, "precision": "fp32"}
+    values = {"networks": SSMVAE, "precision": "fp32"}
     jobs = [plan("ssmvae", [shard], values=values | {"epochs": own})[0] for own in epochs]
     return [PlannedRun(job, folder / job.settings.name()) for job in jobs]
 
@@ -68,7 +63,7 @@ def test_a_part_that_fails_stops_no_other(shard: Shard, tmp_path: Path) -> None:
     first.folder.mkdir(parents=True)
     (first.folder / "mine.txt").write_text("not a run")
     (failure,) = train_stacks(make_stacks([first, second], 1), "cpu", Silent())
-    assert "holds other files" in failure
+    assert "holds other files" in failure.message
     assert second.done
 
 
@@ -81,7 +76,7 @@ def test_processes_train_side_by_side_and_save_themselves_when_asked_to_stop(sha
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="SIGTERM"):
-        train_stacks(make_stacks(todo, 1), "cpu", Silent(), jobs=2, finished=stop_after_two)
+        train_stacks(make_stacks(todo, 1), "cpu", Silent(), LocalProcesses(2), stop_after_two)
     assert [one.done for one in todo] == [True, True, False]
     assert todo[2].begun or not todo[2].folder.exists()  # it was training, and saved itself, or had not come to it
     assert signal.getsignal(signal.SIGTERM) == before
@@ -94,7 +89,7 @@ def test_a_cluster_trains_the_same(shard: Shard, tmp_path: Path) -> None:
     with LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1}
     ) as cluster:
-        assert train_stacks(make_stacks(todo, 1), "cpu", Silent(), scheduler=cluster.scheduler_address) == []
+        assert train_stacks(make_stacks(todo, 1), "cpu", Silent(), DaskCluster(cluster.scheduler_address)) == []
     assert all(one.done for one in todo)
     for name in ("weights.safetensors", "result.json"):
         assert (todo[0].folder / name).read_bytes() == (here.folder / name).read_bytes()
@@ -105,10 +100,10 @@ def test_wrong_use_and_a_cluster_that_is_not_there(
 ) -> None:
     todo = make_stacks(work(shard, tmp_path, 1), 1)
     with pytest.raises(UsageError, match="--jobs"):
-        train_stacks(todo, "cpu", Silent(), jobs=2, scheduler="tcp://127.0.0.1:1")
+        choose_executor(2, "tcp://127.0.0.1:1")
     monkeypatch.setattr("pipeline.runtime.cluster.CONNECT_SECONDS", 0.5)
     with pytest.raises(DataError, match="cannot reach a Dask scheduler"):
-        train_stacks(todo, "cpu", Silent(), scheduler="tcp://127.0.0.1:1")
+        train_stacks(todo, "cpu", Silent(), choose_executor(scheduler="tcp://127.0.0.1:1"))
 
 
 def test_a_time_limit_saves_what_was_done(shard: Shard, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, TrainingError, UsageError
+from pipeline.runtime.tensor_files import write_tensor_file
 from pipeline.shards.shard import Shard
 from tests.support.training import (
     CPU,
@@ -23,25 +24,24 @@ from tests.support.training import (
     scores,
     turns,
 )
-from trainer.data.streaming import load
 from trainer.evaluation.metrics import Evaluation, Score
-from trainer.inference.loading import load_model
-from trainer.jobs import train as runner
+from trainer.inference.loading import load_run
 from trainer.jobs.train import evaluate_run
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import Checkpoint, Run, write_tensor_file
+from trainer.training import method
+from trainer.training.run_folder import Checkpoint, Run
 
 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[object, ...]]]:
     """Each stack that is trained from here on, as (seed, epochs, split) of its replicas."""
     seen: list[list[tuple[object, ...]]] = []
-    train = runner.train
+    train = method.train
 
     def watch(runs: Sequence[Run], *rest: object) -> object:
         seen.append([(run.settings.seed, run.settings.epochs, run.settings.split) for run in runs])
         return train(runs, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runner, "train", watch)
+    monkeypatch.setattr(method, "train", watch)
     return seen
 
 
@@ -58,8 +58,8 @@ def test_every_model_from_settings_to_result(model: str, tmp_path: Path) -> None
     if kinds:
         assert list(found) == [("x", "none")]
     else:
-        means = {"sshmvae": ["zeros", "iterative"], "jmvae": ["zeros", "iterative"], "ssmvae": ["zeros"]}
-        of_missing = means.get(model, ["encoders"])
+        completions = {"sshmvae": ["zeros", "iterative"], "jmvae": ["zeros", "iterative"], "ssmvae": ["zeros"]}
+        of_missing = completions.get(model, ["encoders"])
         missing = [("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("w", "v")]
         assert list(found) == [("+".join(g), m) for g in missing for m in of_missing] + [("x+w+v", "none")]
     assert all(0 <= accuracy <= 1 for accuracy in found.values())
@@ -114,7 +114,7 @@ def test_a_different_run_in_one_folder_stops_all_before_anything_is_written(tmp_
 def test_scores_that_are_not_finite_are_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     bad = Evaluation((Score("x", "none", 1.0, 0.5, 0.1, 12),), float("nan"))
-    monkeypatch.setattr(runner, "evaluate", lambda *_, **__: [bad])
+    monkeypatch.setattr(method, "evaluate", lambda *_, **__: [bad])
     with pytest.raises(TrainingError, match="gives scores that are not finite") as caught:
         run_stack(tmp_path, [small(shard)], [shard])
     assert str(tmp_path / "0") in caught.value.message
@@ -157,17 +157,16 @@ def test_a_run_whose_shard_is_gone_or_another(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [small(shard)], [shard])
-    data = load([run.settings], [shard], CPU)
-    model, noise = load_model(run, data, CPU)
-    assert noise.seeds == (0,)
-    for name, tensor in model.state_dict().items():
+    trained = load_run(run).generative
+    assert trained.noise.seeds == (0,)
+    for name, tensor in trained.model.state_dict().items():
         assert torch.equal(tensor[0], run.read_weights()[name])
     path = run.folder / "weights.safetensors"
     state = run.read_weights()
     name = next(iter(state))
     write_tensor_file(path, Checkpoint(state | {name: state[name][:-1]}, {}))
     with pytest.raises(DataError, match="do not fit its settings") as caught:
-        load_model(run, data, CPU)
+        load_run(run)
     assert str(run.folder) in caught.value.message
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

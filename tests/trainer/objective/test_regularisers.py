@@ -223,7 +223,7 @@ def test_before_the_onset_training_is_the_papers_and_after_it_the_terms_count(tm
         plain(number)
     for (name, ours), theirs in zip(step.model.named_parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
-    assert step.terms.names != plain.names
+    assert step.terms.names != plain.terms.names
     assert not step.terms.totals[[step.terms.names.index(name) for name in step.extra_terms.names]].any()
     step(half)
     plain(half)

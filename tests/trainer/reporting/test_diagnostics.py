@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.training import make_settings, make_shard, run_stack
 from trainer.evaluation.metrics import calibration_error
-from trainer.inference.loading import load_subjects
+from trainer.inference.loading import load_runs
 from trainer.reporting.diagnostics import (
     confusion_figure,
     confusions,
@@ -56,7 +56,7 @@ def test_the_projection_is_the_joint_posteriors_and_serves_all() -> None:
 def test_a_runs_portraits_agree_with_its_scores(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [make_settings(model, shard)], [shard])
-    (subject,) = load_subjects([run])
+    (subject,) = load_runs([run])
     found = predict(subject)
     first = {}
     for score in run.result().scores:

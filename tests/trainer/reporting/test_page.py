@@ -16,7 +16,7 @@ from trainer.reporting.page import Page, compose, read, summarise
 from trainer.reporting.render import as_json, html, markdown, pivot, replicas, signed
 from trainer.reporting.run_tables import table
 from trainer.settings.describe import description
-from trainer.settings.presets import best
+from trainer.settings.presets import recommended
 
 CPU = torch.device("cpu")
 NASTY = '<script>alert("x")</script> & | `y`'
@@ -149,9 +149,9 @@ def test_nothing_is_taken_for_markup(tmp_path: Path) -> None:
 def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) -> None:
     shares = {"x": 0.5, "w": 0.4, "x+w": 0.9}
     runs = [
-        finished(tmp_path, "sshmvae", seed=0, accuracies=[shares], means=("zeros", "iterative")),
-        finished(tmp_path, "sshmvae", seed=1, accuracies=[shares], means=("zeros", "iterative")),
-        finished(tmp_path, "sshmvae-kl", accuracies=[{**shares, "x": 0.6}], means=("encoders",)),
+        finished(tmp_path, "sshmvae", seed=0, accuracies=[shares], completions=("zeros", "iterative")),
+        finished(tmp_path, "sshmvae", seed=1, accuracies=[shares], completions=("zeros", "iterative")),
+        finished(tmp_path, "sshmvae-kl", accuracies=[{**shares, "x": 0.6}], completions=("encoders",)),
         finished(tmp_path, "ssmvae", done=False, epochs=500),
         finished(tmp_path, "ssmvae", data="mine"),
     ]
@@ -164,7 +164,7 @@ def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) ->
     assert mnist.unfinished == (f"{runs[3].folder.name}: 1 of 500 epochs",)
     given, rows = pivot(table(runs[:3]))
     assert given == ["x", "w", "x+w"]
-    assert [(setting, means, count) for setting, means, count, _ in rows] == [
+    assert [(setting, completion, count) for setting, completion, count, _ in rows] == [
         ("sshmvae", "zeros", 2), ("sshmvae", "iterative sampling", 2), ("sshmvae-kl, beta 1", "encoders", 1)
     ]  # fmt: skip
     assert [[round(row.accuracy, 6) for row in own] for *_, own in rows] == [[50, 40, 90], [40, 30, 90], [60, 40, 90]]
@@ -233,7 +233,7 @@ def test_how_many_runs_a_block_is_over() -> None:
 
 
 def test_what_goes_beyond_the_paper_has_a_short_name_where_it_is_the_preset(tmp_path: Path) -> None:
-    ours = best("sshmvae-kl", 2)
+    ours = recommended("sshmvae-kl", 2)
     runs = [
         finished(tmp_path, "sshmvae-kl", **settings)  # type: ignore[arg-type]
         for settings in (ours, ours | {"onset": 0.75}, ours | {"smoothness": 0.0}, {"information": 2.5}, {})

@@ -12,7 +12,7 @@ from tests.support.training import CPU, clusters, make_settings, make_shard, run
 from trainer.data.streaming import Streamed
 from trainer.evaluation.metrics import Score
 from trainer.inference.generation import features_of, generate
-from trainer.inference.loading import load_subjects
+from trainer.inference.loading import load_runs
 from trainer.reporting.diagnostics import latents, predict
 from trainer.reporting.generated_images import write_generated
 from trainer.reporting.page import compose
@@ -97,7 +97,7 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
     train, test = (clusters(name, turns(rows), HALVES, seed=rows) for name, rows in (("train", 300), ("test", 90)))
     shard = make_shard(tmp_path / "shard.h5", HALVES, train=train, test=test)
     (run,) = run_stack(tmp_path, [make_settings("sshmvae-kl", shard, window=100)], [shard])
-    (whole,) = load_subjects([Run(run.folder, run.settings.model_copy(update={"window": None}))])
+    (whole,) = load_runs([Run(run.folder, run.settings.model_copy(update={"window": None}))])
 
     read = []
     pieces = Part.pieces
@@ -109,7 +109,7 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
 
     monkeypatch.setattr(Part, "pieces", counted)
     monkeypatch.setattr(Part, "features", None)  # nobody asks for all of a modality
-    (subject,) = load_subjects([run])
+    (subject,) = load_runs([run])
     assert isinstance(subject.data, Streamed)
     assert len(subject.data.label) < shard.train.rows
     given, expected = predict(subject), predict(whole)

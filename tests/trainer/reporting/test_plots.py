@@ -75,8 +75,10 @@ def test_figure_4_has_a_line_for_each_alpha_given_everything(tmp_path: Path) -> 
 
 def test_figure_6_has_a_panel_for_each_modality_and_the_first_means(tmp_path: Path) -> None:
     runs = [
-        finished(tmp_path, model, split=split, accuracies=[{"x": share, "w": share / 2, "x+w": 1}], means=means)
-        for model, means in (("sshmvae", ("zeros", "iterative")), ("sshmvae-kl", ("encoders",)))
+        finished(
+            tmp_path, model, split=split, accuracies=[{"x": share, "w": share / 2, "x+w": 1}], completions=completions
+        )
+        for model, completions in (("sshmvae", ("zeros", "iterative")), ("sshmvae-kl", ("encoders",)))
         for split, share in ((0, 0.5), (3, 0.7))
     ]
     drawn = lines(splits_figure(runs))

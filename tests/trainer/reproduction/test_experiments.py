@@ -12,14 +12,14 @@ from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
-from trainer.jobs.stacks import parts
+from trainer.jobs.stacks import make_stacks
+from trainer.models.registry import card
 from trainer.reporting.comparison import Cell, Measured, Printed, read_result
 from trainer.reporting.comparison_tables import markdown, text
 from trainer.reproduction import printed_numbers as paper
 from trainer.reproduction.experiments import EXPERIMENTS, NM, Spec, networks_with_a_of
 from trainer.reproduction.measure import check_folder, measure, reduced, write
 from trainer.reproduction.protocol import Protocol, choose_data, plan, select
-from trainer.settings.presets import MNIST_NETWORKS
 
 CPU = choose_device("cpu")
 Shards = Callable[[str, str], list[Shard]]
@@ -52,6 +52,7 @@ def rgbd_shard(path: Path, split: int, dataset: str = "rgbd", epochs: int = 200)
             "images": {"dataset": dataset, "settings": {"size": 148, "depth_encoding": "jet"}},
             "recipe": {"settings": {"epochs": epochs, "labelled": 0.05}},
         },
+        preset="sample" if dataset == "rgbd-sample" else "rgbd",
     )
 
 
@@ -98,7 +99,7 @@ def test_another_dimension_of_a_changes_the_two_distributions_of_a_alone() -> No
         "q(a|X)": "(X-D512BR-D512BR)-D512BR, D2",
         "p(a|z,y)": "(z, y)-D512BR-D512BR, D2",
     }
-    assert networks_with_a_of(128).items() <= MNIST_NETWORKS["sshmvae"].items()
+    assert networks_with_a_of(128).items() <= card("sshmvae").networks["mnist"].items()
 
 
 def test_experiments_share_runs(digits: Shards, tmp_path: Path) -> None:
@@ -115,26 +116,26 @@ def test_experiments_share_runs(digits: Shards, tmp_path: Path) -> None:
 
 def test_stacks_hold_what_can_be_stacked_low_seeds_and_cheap_ones_first(digits: Shards, tmp_path: Path) -> None:
     planned = plan(select(["table4"]), digits, Protocol(seeds=(3, 5), data={"mnist": "digits"}), tmp_path)
-    stacked = parts(planned.all(), 16)
+    stacked = make_stacks(planned.all(), 16)
     kinds = [{(s.model, s.data) for s in part.settings} for part in stacked]
     assert sorted(map(len, (part.settings for part in stacked))) == [2, 2, 2, 2, 6, 6]
     assert all(len(kind) == 1 for kind in kinds)  # left and right halves do not stack with whole digits
     assert {s.beta for s in next(p for p in stacked if p.settings[0].model == "sshmvae-kl").settings} == {0.1, 1, 10}
-    single = parts(planned.all(), 1)
+    single = make_stacks(planned.all(), 1)
     assert [part.settings[0].seed for part in single] == [3] * 10 + [5] * 10
     costs = [part.cost for part in single[:10]]
     assert costs == sorted(costs)
     begun = planned.all()[-1].folder
     begun.mkdir(parents=True)
     (begun / "checkpoint.safetensors").touch()
-    assert begun.resolve() in parts(planned.all(), 16)[0].folders
+    assert begun.resolve() in make_stacks(planned.all(), 16)[0].folders
     (begun / "result.json").touch()
-    assert begun.resolve() not in {folder for part in parts(planned.all(), 16) for folder in part.folders}
+    assert begun.resolve() not in {folder for part in make_stacks(planned.all(), 16) for folder in part.folders}
 
 
 def test_even_stacks(digits: Shards, tmp_path: Path) -> None:
     planned = plan(select(["figure4"]), digits, Protocol(data={"mnist": "digits"}), tmp_path)
-    assert [len(part.settings) for part in parts(planned.all(), 16)] == [13, 12]
+    assert [len(part.settings) for part in make_stacks(planned.all(), 16)] == [13, 12]
 
 
 def test_what_is_reduced_is_said(digits: Shards, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def test_a_captured_step_is_the_plain_step(model: str, beyond: dict[str, Any], r
         for number in range(8):
             plain(number)
             captured(number)
-    assert torch.allclose(plain.totals, captured.totals, rtol=1e-4, atol=1e-4)
-    assert bool(captured.finite.all())
+    assert torch.allclose(plain.terms.totals, captured.terms.totals, rtol=1e-4, atol=1e-4)
+    assert bool(captured.terms.finite.all())
     theirs = captured.model.state_dict()
     for name, tensor in plain.model.state_dict().items():
         assert torch.allclose(tensor, theirs[name], rtol=1e-3, atol=1e-4), name

@@ -52,11 +52,11 @@ def test_every_system_of_table_5_learns_from_few_labels(model: str, digits: Shar
     rounds = {"epochs": 2, "cotraining": {"k_best": 5}}
     values = {"ct-svm": rounds, "cotraining": deep | rounds | {"cotraining": {"k_best": 5, "least_steps": 60}}}
     seen = {"modalities": ("x",)} if model == "sdgm" else {}
-    more = {} if model in values else {"batch_size": 128, "label": "exact"}
+    more = {} if model in values else {"batch_size": 128, "label_estimator": "exact"}
     alphas = () if model in values else (50.0,)
     jobs = plan(model, [digits], values=values.get(model, deep) | seen | more | {"labels": 50}, alphas=alphas)
     (run,) = train_all(jobs, [tmp_path / "run"], CPU, Silent())
-    found = {given: accuracy for (given, means), accuracy in scores(run.result()).items() if means != "zeros"}
+    found = {given: accuracy for (given, completion), accuracy in scores(run.result()).items() if completion != "zeros"}
     assert found.keys() <= {"x", "w", "x+w"}
     assert min(found.values()) > 0.4
     assert model == "sdgm" or found["x+w"] > 0.55
@@ -67,7 +67,7 @@ def accuracies(model: str, shard: Shard, **changes: object) -> np.ndarray:
     networks = {name: text.replace("D8BR", "D24BR").replace(", D4", ", D8") for name, text in NETWORKS[model].items()}
     stack = [
         make_settings(
-            model, shard, seed=seed, networks=networks, labels=10, label="exact", alpha=10.0, batch_size=64,
+            model, shard, seed=seed, networks=networks, labels=10, label_estimator="exact", alpha=10.0, batch_size=64,
             labelled_batch_size=10, **changes,
         )
         for seed in range(3)
@@ -124,7 +124,7 @@ def test_it_has_no_elbo_and_no_iterative_sampling_and_goes_on_where_it_stopped(t
     shard = make_shard(tmp_path / "shard.h5")
     settings = make_settings("sshmvae", shard, objective="classifier")
     (whole,) = run_stack(tmp_path / "whole", [settings], [shard])
-    assert [means for _, means in scores(whole.result())] == ["zeros", "zeros", "none"]
+    assert [completion for _, completion in scores(whole.result())] == ["zeros", "zeros", "none"]
     assert whole.result().elbo is None
     assert evaluate_run(whole, CPU).elbo is None
     assert "labels-6-classifier-" in settings.name()

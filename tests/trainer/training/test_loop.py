@@ -15,6 +15,7 @@ import torch
 
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError, UsageError
 from pipeline.shards.shard import Shard
+from tests.support.paths import ROOT
 from tests.support.training import (
     CLASSES,
     CPU,
@@ -36,14 +37,13 @@ from tests.support.training import (
     turns,
 )
 from trainer.evaluation.evaluate import evaluate
-from trainer.jobs import train as runner
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
-from trainer.training import loop as training
+from trainer.training import loop, method
 from trainer.training.checkpoints import save
 from trainer.training.run_folder import Checkpoint, Run
-from trainer.training.step import Step
+from trainer.training.step import Step, precision
 
 DROPOUT = NETWORKS["ssmvae"] | {"q(y|X)": "(X-D8BR-Dropout0.5)-D8BR-Dropout0.25, DK"}
 
@@ -95,10 +95,10 @@ def test_labels_of_unlabelled_rows_change_nothing(model: str, tmp_path: Path) ->
     assert equal(plain, relabelled) == (model not in WITH_LABELS)  # those of labelled rows do matter
 
 
-@pytest.mark.parametrize(("model", "label"), [("sshmvae-kl", "gumbel"), ("ssmvae", "exact")])
-def test_the_bound_rises_and_so_does_accuracy(model: str, label: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "label_estimator"), [("sshmvae-kl", "gumbel"), ("ssmvae", "exact")])
+def test_the_bound_rises_and_so_does_accuracy(model: str, label_estimator: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    step = make_step([make_settings(model, shard, label=label, alpha=10)], shard)
+    step = make_step([make_settings(model, shard, label_estimator=label_estimator, alpha=10)], shard)
     (before,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0)
     means = []
     for epoch in range(16):
@@ -121,7 +121,7 @@ def test_gumbel_and_exact_labels(model: str, tmp_path: Path) -> None:
     kinds = {"modalities": ("x",)} if model in ("m2", "sdgm") else {}
     ends = {}
     for label in ("gumbel", "exact"):
-        step = make_step([make_settings(model, shard, label=label, **kinds)], shard)
+        step = make_step([make_settings(model, shard, label_estimator=label, **kinds)], shard)
         start = weights(step)
         ends[label] = weights(take(step, 4))
         assert bool(step.terms.finite.all())
@@ -211,9 +211,9 @@ def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
         products.add(output.dtype)
 
     ends = {}
-    for precision in ("fp32", "bf16"):
+    for chosen in ("fp32", "bf16"):
         products.clear()
-        step = make_step([make_settings("sshmvae-kl", shard, precision=precision)], shard)
+        step = make_step([make_settings("sshmvae-kl", shard, precision=chosen)], shard)
         for module in step.model.modules():
             if isinstance(module, ReplicaLinear):
                 module.register_forward_hook(watch)
@@ -221,13 +221,13 @@ def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
         bound = step.model.bound
         step.model.bound = lambda *given, bound=bound, kept=densities: kept.append(bound(*given)) or kept[-1]
         take(step, 12)
-        assert products == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert products == {torch.bfloat16 if chosen == "bf16" else torch.float32}
         assert len(densities) == 24
         for own in densities:
             terms = [*own.log_p.values(), *own.log_q.values(), *own.divergence.values(), own.value]
             assert {term.dtype for term in terms} == {torch.float32}
         assert {p.dtype for p in step.model.parameters()} == {torch.float32}
-        ends[precision] = float(step.terms.totals[step.terms.names.index("J"), 0]) / 12
+        ends[chosen] = float(step.terms.totals[step.terms.names.index("J"), 0]) / 12
     assert ends["bf16"] != ends["fp32"]
     assert ends["bf16"] == pytest.approx(ends["fp32"], rel=0.05)
 
@@ -237,10 +237,10 @@ def test_precision_is_put_back() -> None:
         model="m2", data="none", labels=3, epochs=1, batch_size=2, learning_rate=1e-3, networks=NETWORKS["m2"]
     )
     before = torch.get_float32_matmul_precision()
-    with training.precision(settings, CPU):
+    with precision(settings, CPU):
         assert torch.get_float32_matmul_precision() == "highest"  # TF32 is CUDA's
     assert torch.get_float32_matmul_precision() == before
-    with training.precision(settings, torch.device("cuda")):
+    with precision(settings, torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
 
@@ -275,7 +275,7 @@ def test_metrics_are_the_means_of_an_epochs_terms(tmp_path: Path) -> None:
 
 RESUMED: dict[str, dict[str, Any]] = {
     "gumbel": {"model": "sshmvae"},
-    "exact": {"model": "ssmvae", "label": "exact"},
+    "exact": {"model": "ssmvae", "label_estimator": "exact"},
     "dropout": {"model": "ssmvae", "networks": DROPOUT, "samples": 2},
     "kl": {"model": "sshmvae-kl", "beta": 0.1},
     "no labels": {"model": "jmvae-kl"},
@@ -329,7 +329,7 @@ def test_a_stop_during_the_evaluation(tmp_path: Path, monkeypatch: pytest.Monkey
         raise Interrupted("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "evaluate", stopped)
+        patch.setattr(method, "evaluate", stopped)
         with pytest.raises(Interrupted):
             run_stack(tmp_path / "disturbed", [settings], [shard])
     progress = StopAfter()
@@ -360,20 +360,21 @@ def test_what_is_done_is_left_alone(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = {path}
+sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from tests.support.training import make_settings, run_stack
 from pipeline.runtime.errors import MmsslError
 from pipeline.shards.shard import Shard
-from trainer import training
+from trainer.training import loop
+from trainer.training.progress import Silent
 
-class Slow(training.Silent):
+class Slow(Silent):
     def step(self, done, total):
         print(done, flush=True)
         time.sleep(0.05)
 
-training.CHECKPOINT_SECONDS = 0
+loop.CHECKPOINT_SECONDS = 0
 shard = Shard.open({shard!r})
 try:
     run_stack(Path({folder!r}), [make_settings("sshmvae", shard)], [shard], Slow())
@@ -388,8 +389,7 @@ def test_a_process_that_is_told_to_stop_or_killed_goes_on_to_the_same_end(tmp_pa
     shard = make_shard(tmp_path / "shard.h5")
     settings = make_settings("sshmvae", shard)
     (undisturbed,) = run_stack(tmp_path / "undisturbed", [settings], [shard])
-    paths = [str(Path(__file__).parent), str(Path(training.__file__).parents[1])]
-    code = CHILD.format(path=paths, shard=str(shard.path), folder=str(tmp_path / "disturbed"))
+    code = CHILD.format(root=str(ROOT), shard=str(shard.path), folder=str(tmp_path / "disturbed"))
     folder = tmp_path / "disturbed" / "0"
     for which, after, expected in ((signal.SIGTERM, 2, 75), (signal.SIGKILL, 7, -signal.SIGKILL)):
         child = subprocess.Popen(
@@ -425,7 +425,7 @@ def test_a_stack_that_is_killed_at_any_write_goes_on_as_one(tmp_path: Path, monk
     """Trained apart its replicas would end in other last digits."""
     shard = make_shard(tmp_path / "shard.h5")
     stack = [make_settings("sshmvae-kl", shard, seed=seed, batch_size=17, iterations=1) for seed in range(2)]
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     undisturbed = [outcome(run) for run in run_stack(tmp_path / "undisturbed", stack, [shard] * 2)]
     replace, left = os.replace, 10**6
 
@@ -480,7 +480,7 @@ def test_a_value_that_overflows_stops_the_run_and_is_named(tmp_path: Path) -> No
     clean = make_shard(tmp_path / "clean.h5", (X, V))
     train = clusters("train", turns(40), (X, V))
     settings = make_settings("ssmvae", clean, seed=3)
-    stream = make_step([settings], clean).unlabelled[0]
+    stream = make_step([settings], clean).batches.unlabelled[0]
     late = int(stream.batch(3)[0])  # an unlabelled row that the fourth step meets first
     train.features["v"][late, 1] = 1e30  # finite, but its square is not
     broken = make_shard(tmp_path / "broken.h5", (X, V), train=train)

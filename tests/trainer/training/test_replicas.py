@@ -88,7 +88,7 @@ def test_every_place_in_a_stack_of_four(model: str, label: str, splits: list[Sha
     if model == "sshmvae-kl":
         networks |= {"q(y|a)": "a-D8BR-Dropout0.5, DK"}
     stack = [
-        make(model, splits[split], seed=seed, alpha=alpha, beta=beta, label=label, networks=networks)
+        make(model, splits[split], seed=seed, alpha=alpha, beta=beta, label_estimator=label, networks=networks)
         for split, seed, alpha, beta in [(0, 3, 1, 1), (1, 3, 1, 1), (2, 4, 0.1, 1), (0, 4, 10, 0.1)]
     ]
     for place, own in enumerate(stack):
@@ -209,14 +209,14 @@ def test_noise_for_a_replicas_own_rows_alone() -> None:
     """A batch padded to a neighbour's length takes from a replica's stream what the batch alone would take."""
     stacked, long, short = Noise([3, 8]), Noise([3]), Noise([8])
     for shape in [(23, 3), (23, 1)]:
-        with stacked.only([23, 9]):
+        with stacked.limit_rows([23, 9]):
             both = stacked.normal((2, *shape))
             every = stacked.gumbel((4, 2, *shape))
         assert torch.equal(both[0], long.normal((1, *shape))[0])
         assert torch.equal(every[:, 0], long.gumbel((4, 1, *shape))[:, 0])
         assert torch.equal(both[1, :9], short.normal((1, 9, shape[1]))[0])
         assert torch.equal(every[:, 1, :9], short.gumbel((4, 1, 9, shape[1]))[:, 0])
-    with stacked.only([5, 0]):
+    with stacked.limit_rows([5, 0]):
         stacked.uniform((2, 5, 2))
     assert torch.equal(stacked.state(1), short.state(0))
     assert torch.equal(stacked.normal((2, 4, 2))[1], short.normal((1, 4, 2))[0])

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.runtime import tensor_files as state
 from pipeline.runtime.errors import DataError, Interrupted, StorageError
 from pipeline.runtime.files import sweep
+from pipeline.runtime.tensor_files import read_tensor_file, write_tensor_file
+from tests.support.paths import ROOT
 from tests.support.training import NETWORKS, StopAfter, make_settings, make_shard, run_stack
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import Checkpoint, Run, find, read_tensor_file, write_tensor_file
+from trainer.training.run_folder import Checkpoint, Run, find
 
 
 def settings(**changes: Any) -> Settings:
@@ -82,7 +83,18 @@ def test_other_files_are_not_written_among(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"[]", b"3", b"null", b"{}", b'{"model": "sshmvae"}', b'{"colour": "red"}'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        b"null",
+        b'{"format": "new"}',
+        b'{"format": 2}',
+        b'{"format": 2, "model": "sshmvae"}',
+        b'{"format": 2, "colour": "red"}',
+    ],  # fmt: skip
     ids=lambda content: content.decode("latin1"),
 )
 def test_damaged_settings(content: bytes, tmp_path: Path) -> None:
@@ -192,15 +204,14 @@ def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
     write_tensor_file(path, small_state())
     content = path.read_bytes()
     killed = (
-        "import os, sys; from pathlib import Path; import torch; from pipeline import state\n"
+        "import os, sys; from pathlib import Path; import torch; from pipeline.runtime import tensor_files\n"
         "def save(tensors, target, metadata):\n"
         "    (Path(target).parent / '.tmpAbCdEf').write_bytes(b'half')\n"
         "    os._exit(9)\n"
-        "state.save_file = save\n"
-        "state.write_tensor_file(Path(sys.argv[1]), state.State({'a': torch.zeros(2)}, {}))"
+        "tensor_files.save_file = save\n"
+        "tensor_files.write_tensor_file(Path(sys.argv[1]), tensor_files.TensorFile({'a': torch.zeros(2)}, {}))"
     )
-    root = Path(state.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", killed, str(path)], cwd=root, check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", killed, str(path)], cwd=ROOT, check=False).returncode == 9
     assert len(list(tmp_path.iterdir())) == 2
     sweep(tmp_path)
     assert [found.name for found in tmp_path.iterdir()] == ["state"]
