@@ -120,7 +120,7 @@ def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None
     """Says which stack is done, how many are left, and about how long they take."""
     began = time.monotonic()
     total, behind = sum(stack.cost for stack in todo), 0.0
-    several = len(todo) > 1
+    several = len(todo) != 1  # none is worth a line too: all is done
     if several:
         _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
 
