@@ -1,4 +1,4 @@
-"""Shows in what two recordings of `record.py` differ: `python tests/golden/compare.py before.json after.json`.
+"""Shows in what two recordings of `record.py` differ: `python -m tests.golden.compare before.json after.json`.
 
 The exit code is 1 if they differ, and 0 if they do not.
 """
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from digests import Table
-from expected import ADDED
+from tests.golden.digests import Table
+from tests.golden.expected import ADDED
 
 SHOWN = 20  # differences of one output; where there are more, all of it is different
 _ABSENT = object()

@@ -14,9 +14,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from expected import RENAMED, VOLATILE
 from numpy.typing import NDArray
 from safetensors import safe_open
+
+from tests.golden.expected import RENAMED, VOLATILE
 
 Table = dict[str, Any]  # values are what JSON can hold, and never an object or a list with anything in it
 Places = Mapping[str, str]  # absolute path -> what stands for it in a recording

@@ -3,9 +3,9 @@
 It is for changes that must not change behaviour, such as moving and renaming modules: record the checkout before and
 the one after, and compare. About five minutes a recording, on one core.
 
-    python tests/golden/record.py --checkout ../mmssl-before before.json
-    python tests/golden/record.py --checkout . after.json
-    python tests/golden/compare.py before.json after.json
+    python -m tests.golden.record --checkout ../mmssl-before before.json
+    python -m tests.golden.record --checkout . after.json
+    python -m tests.golden.compare before.json after.json
 
 The script may be newer than the checkout it records: where a setting was renamed (`expected.RENAMED`), it gives the
 commands the name that the checkout knows. The numbers depend on the kind of processor and on torch's version, so two
@@ -30,8 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import digests
-from expected import RENAMED
+from tests.golden import digests
+from tests.golden.expected import RENAMED
 
 MODELS = ("jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl")
 CO_TRAINED = ("ct-svm", "cotraining")

@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import compare
-import digests
 import h5py
 import numpy as np
 import pytest
-import record
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+
+from tests.golden import compare, digests, record
 
 PLACES = {"/home/me/workspace": "<workspace>"}
 

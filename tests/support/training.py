@@ -10,7 +10,8 @@ import torch
 
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
-from trainer.data.resident import Data, load
+from trainer.data.interface import Data
+from trainer.data.resident import load
 from trainer.evaluation.metrics import Evaluation
 from trainer.jobs.plan import Job
 from trainer.jobs.train import train_all

@@ -15,7 +15,7 @@ from commands.settings_from_options import settings_of
 from pipeline.features import vgg
 from pipeline.features.extraction import fc1
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
-from pipeline.features.vgg import SeededDropout, Weights, choose_device, make_network, normalise, seed_of
+from pipeline.features.vgg import SeededDropout, Weights, make_network, normalise, seed_of
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from tests.support.tiny_vgg import WIDTH, TinyVgg
@@ -144,16 +144,6 @@ def test_imagenet_weights_of_the_wrong_bytes_are_refused(tmp_path):
 def test_random_weights_are_told_loudly(tmp_path, caplog):
     assert Weights.named("random").located(tmp_path) == Weights("random")
     assert "POOR" in caplog.text
-
-
-def test_devices():
-    assert choose_device("cpu") == CPU
-    with pytest.raises(UsageError, match="no device 'tpu'"):
-        choose_device("tpu")
-    if not torch.cuda.is_available():
-        assert choose_device("auto") == CPU
-        with pytest.raises(UsageError, match="no CUDA device here"):
-            choose_device("cuda")
 
 
 def test_settings_that_cannot_be_are_one_sentence():

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
 from tests.support.training import CPU, V, W, X, clusters, make_data, make_settings, make_shard, turns
-from trainer.data.resident import Stream, load
-from trainer.data.selection import Examples, choose_labelled, choose_modalities, leaves_unlabelled
+from trainer.data.resident import load
+from trainer.data.selection import Examples, choose_labelled, choose_modalities, labelled_share, leaves_unlabelled
+from trainer.data.streams import Stream
 
 # --- the order of the batches ----------------------------------------------------------------------------------------
 
@@ -185,8 +186,8 @@ def test_shards_of_different_lengths_give_each_replica_what_it_gets_alone(tmp_pa
             for m in ("x", "w"):
                 assert (data.features[m][mine] == alone.features[m][theirs]).all()
         assert data.examples[r].labelled_ids == alone.examples[0].labelled_ids
-        assert data.labelled_share[r] == alone.labelled_share[0]
-    assert data.labelled_share.tolist() == pytest.approx([6 / 40, 6 / 25] * 2)
+        assert labelled_share(data.examples)[r] == labelled_share(alone.examples)[0]
+    assert labelled_share(data.examples).tolist() == pytest.approx([6 / 40, 6 / 25] * 2)
 
 
 def test_a_batch_of_a_stack_is_what_the_shard_holds(tmp_path: Path) -> None:

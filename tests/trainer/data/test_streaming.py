@@ -35,8 +35,9 @@ from tests.support.training import (
     turns,
 )
 from trainer.data import machine_memory, resident
+from trainer.data.interface import Data
 from trainer.data.memory_limit import choose_windows, parse_size
-from trainer.data.selection import choose_labelled
+from trainer.data.selection import choose_labelled, labelled_share
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import SLOTS, Layout, WindowedStream
 from trainer.evaluation.evaluate import evaluate
@@ -77,7 +78,7 @@ def streamed(stack: list[Settings], *shards: Shard) -> Streamed:
     return data
 
 
-def passed(stack: list[Settings], data: resident.Data, steps: range) -> np.ndarray:
+def passed(stack: list[Settings], data: Data, steps: range) -> np.ndarray:
     """Which rows the unlabelled batches of these steps hold, `[steps, R, B]`, by the features a step would see."""
     streams = data.streams("unlabelled", [own.seed for own in stack], stack[0].batch_size)
     index, seen = data.first_index(streams), []
@@ -194,7 +195,7 @@ def test_labelled_rows_and_the_test_set_are_those_of_training_in_memory(tmp_path
     shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=900)
     stack, shards = [settings(shard), settings(shard, seed=1), settings(other)], [shard, shard, other]
     whole, parts = resident.load(stack, shards, CPU), streamed(stack, *shards)
-    assert torch.equal(whole.labelled_share, parts.labelled_share)
+    assert torch.equal(labelled_share(whole.examples), labelled_share(parts.examples))
     seeds = [own.seed for own in stack]
     ours, theirs = whole.streams("labelled", seeds, 7), parts.streams("labelled", seeds, 7)
     a, b = whole.first_index(ours), parts.first_index(theirs)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from tests.support.training import NETWORKS, make_settings, make_shard, make_step
-from trainer.data.resident import Data
+from trainer.data.interface import Data
 from trainer.data.selection import Examples
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate

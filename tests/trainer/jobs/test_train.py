@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.runtime.devices import choose_device
-from pipeline.runtime.errors import DataError, TrainingError, UsageError
+from pipeline.runtime.errors import DataError, TrainingError
 from pipeline.runtime.tensor_files import write_tensor_file
 from pipeline.shards.shard import Shard
 from tests.support.training import (
@@ -190,20 +189,3 @@ def test_provenance_says_where_with_what_and_how_long(tmp_path: Path) -> None:
         if content != outcome(run_stack(tmp_path / "again", [small(shard), small(shard, seed=1)], [shard] * 2)[0])[name]
     ]
     assert differing == []
-
-
-# --- devices ---------------------------------------------------------------------------------------------------------
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == CPU
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        assert choose_device("auto") == CPU
-        with pytest.raises(UsageError):
-            choose_device("cuda")
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: True)
-        assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
-    with pytest.raises(UsageError):
-        choose_device("tpu")

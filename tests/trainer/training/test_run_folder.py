@@ -94,7 +94,7 @@ def test_other_files_are_not_written_among(tmp_path: Path) -> None:
         b'{"format": 2}',
         b'{"format": 2, "model": "sshmvae"}',
         b'{"format": 2, "colour": "red"}',
-    ],  # fmt: skip
+    ],
     ids=lambda content: content.decode("latin1"),
 )
 def test_damaged_settings(content: bytes, tmp_path: Path) -> None:
