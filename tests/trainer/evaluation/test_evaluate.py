@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Modality
 from tests.support.training import NETWORKS, make_settings, make_shard, make_step
-from trainer.data.interface import Data
+from trainer.data.resident import Resident
 from trainer.data.selection import Examples
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
@@ -120,7 +120,7 @@ class Fake(nn.Module):
         return Bound(log_p={"p(x)": x["x"].sum(-1)}, log_q={"q(z)": self.noise.normal(x["x"].shape).sum(-1) * 0})
 
 
-def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows: int = 30, seed: int = 0) -> Data:
+def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows: int = 30, seed: int = 0) -> Resident:
     """Data of as many replicas as there are test sets; row r's label is where its x is larger."""
     rng = np.random.default_rng(seed)
     features = {m.name: torch.from_numpy(rng.random((rows, m.width), dtype=np.float32)) for m in modalities}
@@ -128,7 +128,7 @@ def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows
     examples = tuple(
         Examples(np.arange(6), np.arange(6, 10), np.array(own, np.int64), tuple("abcdef")) for own in tests
     )
-    return Data(features, label, modalities, ("left", "right"), examples)
+    return Resident(features, label, modalities, ("left", "right"), examples)
 
 
 def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ class Latent(Fake):
         return DiagonalNormal(mean, torch.ones_like(mean), self.noise)
 
 
-def separable(classes: int, scale: float = 1.0) -> Data:
+def separable(classes: int, scale: float = 1.0) -> Resident:
     """Two replicas that take the classes in opposite orders: x is 1 in the class's own column."""
     rows = 40 * classes
     corner = np.arange(rows) % classes
@@ -276,7 +276,7 @@ def separable(classes: int, scale: float = 1.0) -> Data:
     names = tuple(map(str, range(classes)))
     half = rows // 2
     examples = [Examples(np.arange(o, o + half), np.arange(0), np.arange(o + half, o + rows), ()) for o in (0, rows)]
-    return Data(features, label, modalities, names, tuple(examples))
+    return Resident(features, label, modalities, names, tuple(examples))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
