@@ -1,7 +1,8 @@
-"""Conditional distributions: modules that, given what they are conditioned on, return torch.distributions objects.
+"""Conditional distributions: modules that take the values they are conditioned on and return a distribution.
 
-Densities are per example, summed over the last axis, and always float32: `[R, B]`, or `[K, R, B]` where a condition
-carries the leading class axis (see `trainer.nn.labels`). Noise comes from each replica's own generator.
+The distributions are torch.distributions objects. Densities are per example, summed over the last axis, and always
+float32: `[R, B]`, or `[K, R, B]` where a condition has the leading class axis (see `trainer.nn.labels`). Noise comes
+from each replica's own generator.
 """
 
 import math
@@ -17,11 +18,11 @@ from trainer.nn.layers import MLP, ReplicaLinear, over_classes
 from trainer.nn.notation import Notation
 from trainer.nn.rng import Noise
 
-VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, where a density has no logarithm
+VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, and a density of variance 0 has no logarithm
 
 
 class _Summed(Independent):  # type: ignore[type-arg, unused-ignore]
-    """A distribution of the last axis's elements, whose density is summed over them."""
+    """Independent elements along the last axis; the log-density is summed over them."""
 
     def __init__(self, elements: Distribution) -> None:
         super().__init__(elements, 1, validate_args=False)
@@ -38,7 +39,7 @@ class DiagonalNormal(_Summed):
         self.noise = noise
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """mean + standard deviation * noise, differentiable in both; one sample."""
+        """One sample, mean + standard deviation * noise, differentiable in both."""
         assert not sample_shape, "one reparameterised sample at a time"
         mean, deviation = cast(Normal, self.base_dist).loc, cast(Normal, self.base_dist).scale
         return mean + deviation * self.noise.normal(mean.shape)
@@ -48,10 +49,11 @@ class DiagonalNormal(_Summed):
 
 
 class SquaredError(_Summed):
-    """The appendix's `negative squared error`: log p = -|x - mean|^2, a normal of variance 1/2 less its constant."""
+    """The appendix's `negative squared error`: log p = -|x - mean|^2, a normal of variance 1/2 without its constant."""
 
     def __init__(self, mean: Tensor) -> None:
-        # The deviation as a tensor made where the mean is: a number would be copied there, which no graph captures.
+        # The standard deviation is created on the mean's device: a number would be copied there, and CUDA graphs cannot
+        # capture that copy.
         super().__init__(Normal(mean, mean.new_full((), math.sqrt(0.5)), validate_args=False))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -59,21 +61,21 @@ class SquaredError(_Summed):
         return -error.sum(-1)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Its mean: the paper assumes no noise here, and noise would leave the non-negative range."""
+        """Returns the mean: the paper assumes no noise here, and noise would leave the non-negative range."""
         assert not sample_shape
         mean: Tensor = self.base_dist.loc
         return mean.detach()
 
 
 class Pixels(_Summed):
-    """Independent Bernoulli values; log p is the cross entropy, for values in [0, 1] as well as for bits."""
+    """Independent Bernoulli values; log p is the cross entropy, which also accepts values between 0 and 1."""
 
     def __init__(self, logits: Tensor, noise: Noise) -> None:
         super().__init__(Bernoulli(logits=logits, validate_args=False))
         self.noise = noise
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value.float())  # the library's takes the value's precision
+        return super().log_prob(value.float())  # torch would compute in the precision of the value
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         assert not sample_shape
@@ -91,8 +93,8 @@ class RelaxedLabel(OneHotCategorical):
     """
 
     def __init__(self, logits: Tensor, noise: Noise) -> None:
-        # Not by OneHotCategorical's own: its inner Categorical checks its logits whatever one says, which waits for the
-        # device, cannot be captured, and hides a loss that is not finite behind an error of its own.
+        # Bypasses OneHotCategorical.__init__, whose inner Categorical always validates its logits. That check waits for
+        # the device, cannot be captured in a CUDA graph, and hides a non-finite loss behind an error of its own.
         self._categorical = torch.distributions.Categorical(logits=logits, validate_args=False)
         Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
         self.noise = noise
@@ -109,7 +111,7 @@ class RelaxedLabel(OneHotCategorical):
 
 
 class Conditional(nn.Module):
-    """p(v|given) with a network: f_MLP, then linear layers to the parameters."""
+    """p(v|given) computed by a network: f_MLP, then one linear layer per parameter of the distribution."""
 
     def __init__(self, name: str, notation: Notation, outputs: int, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class Conditional(nn.Module):
         self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
 
     def parameters_of(self, given: Mapping[str, Tensor]) -> list[Tensor]:
-        """The outputs of the linear layers, float32."""
+        """The distribution's parameters: the linear layers' outputs, float32."""
         h = self.mlp(given)
         return [over_classes(head, h).float() for head in self.heads]
 
@@ -151,7 +153,7 @@ class BernoulliPixels(Conditional):
 
 
 class SoftplusSquaredError(Conditional):
-    """Non-negative values: mean = softplus(linear(h)), log p = the negative squared error (appendix A.1.2)."""
+    """Non-negative values: mean = softplus(linear(h)), log p is the negative squared error (appendix A.1.2)."""
 
     __call__: Callable[..., SquaredError]
 
@@ -188,22 +190,22 @@ C = TypeVar("C", bound=ObservationModel)
 
 
 class PerModality(nn.Module, Generic[C]):
-    """One conditional a modality: p(x|a), p(w|a), ..."""
+    """One conditional per modality: p(x|a), p(w|a), ..."""
 
     def __init__(self, conditionals: Mapping[str, C]) -> None:
         super().__init__()
         self.modalities = tuple(conditionals)
-        self.conditionals = nn.ModuleList(conditionals.values())  # a list: a modality may have any name
+        self.conditionals = nn.ModuleList(conditionals.values())  # not a ModuleDict: a modality may have any name
 
     def items(self) -> Iterator[tuple[str, C]]:
-        """(modality, its conditional)"""
+        """Yields (modality, conditional) pairs."""
         return zip(self.modalities, cast("Iterable[C]", self.conditionals), strict=True)
 
     def __getitem__(self, modality: str) -> C:
         return dict(self.items())[modality]
 
     def log_prob(self, x: Mapping[str, Tensor], **given: Tensor) -> dict[str, Tensor]:
-        """log p(x_m|given) of every modality, by the distribution's name."""
+        """log p(x_m|given) of every modality m, keyed by the distribution's name."""
         return {conditional.name: conditional(**given).log_prob(x[m]) for m, conditional in self.items()}
 
 

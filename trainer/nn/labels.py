@@ -1,4 +1,4 @@
-"""The label in a bound: observed, drawn as a relaxed sample (Gumbel-softmax), or summed over all its classes."""
+"""The label in a bound: observed, drawn as a relaxed sample (Gumbel-softmax), or summed over all classes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,10 +15,10 @@ class Label:
     """What stands for y in a bound.
 
     Attributes:
-        y: `[R, B, K]`; or `[K, R, B, K]`, every class in turn on a leading axis, for the exact sum.
+        y: `[R, B, K]`; for the exact sum `[K, R, B, K]`, with one class after the other on the leading axis.
         log_q: E[log q(y|.)], `[R, B]`; 0 where y is observed.
-        log_likelihood: log q(y|.) of the observed label, `[R, B]`; None where there is none.
-        weights: q(y = k|.) of the exact sum, `[K, R, B]`.
+        log_likelihood: log q(y|.) of the observed label, `[R, B]`; None if the label is not observed.
+        weights: q(y = k|.), `[K, R, B]`, for the exact sum; otherwise None.
     """
 
     y: Tensor
@@ -36,23 +36,23 @@ class LabelRule:
     """How an unobserved label enters a bound.
 
     Attributes:
-        mode: "gumbel", one relaxed sample (the paper's way); "exact", the sum over all K classes, which costs K times
-            the part of the networks that depends on y.
-        temperature: of the relaxed sample.
+        mode: "gumbel" draws one relaxed sample (as the paper does); "exact" sums over all K classes, which evaluates
+            the part of the networks that depends on y K times.
+        temperature: the temperature of the relaxed sample.
     """
 
     mode: Literal["gumbel", "exact"] = "gumbel"
     temperature: float = 0.1
 
     def __call__(self, q_y: RelaxedLabel, y: Tensor | None) -> Label:
-        """y as observed (one-hot, `[R, B, K]`), or as q(y|.) of shape `[R, B, K]` has it."""
+        """The label of a bound: the observed y (one-hot, `[R, B, K]`), or an estimate from q(y|.), `[R, B, K]`."""
         if y is not None:
             log_likelihood = q_y.log_prob(y)
             return Label(y, log_q=torch.zeros_like(log_likelihood), log_likelihood=log_likelihood)
         if self.mode == "exact":
             replicas, batch, classes = q_y.logits.shape
-            every = torch.eye(classes, device=q_y.logits.device)[:, None, None].expand(-1, replicas, batch, -1)
-            return Label(every, log_q=q_y.negative_entropy(), weights=q_y.probs.movedim(-1, 0))
+            all_classes = torch.eye(classes, device=q_y.logits.device)[:, None, None].expand(-1, replicas, batch, -1)
+            return Label(all_classes, log_q=q_y.negative_entropy(), weights=q_y.probs.movedim(-1, 0))
         relaxed = q_y.relaxed(self.temperature)
         return Label(relaxed, log_q=q_y.log_prob(relaxed))
 

@@ -1,16 +1,16 @@
-"""The paper's network notation (appendix A.1) as data, and its modules with a replica axis.
+"""The modules behind the paper's network notation (appendix A.1), with a replica axis.
 
     D512BR       linear to 512 units, batch normalisation, ReLU
     D10          linear to 10 units
     Dropout0.5   dropout at rate 0.5
-    I-J          J after I
+    I-J          I followed by J
     (I, J)       the outputs of I and J, concatenated
-    MLP, D128    f_MLP, then the linear output layer(s) to 128 units
+    MLP, D128    f_MLP, then the linear output layer(s) with 128 units
 
-In a template `X` stands for one branch per modality, `x` for the one modality at hand, `DK` for as many units as there
-are classes and `Dx` for the width of modality `x`; `expand` replaces them.
+In a template, `X` stands for one branch per modality, `x` for the modality the network belongs to, `DK` for one unit
+per class and `Dx` for as many units as modality `x` is wide; `trainer.nn.notation.expand` replaces them.
 
-Every parameter has a leading axis R (independent replicas); activations are `[R, B, F]`, or `[K, R, B, F]` where a
+Every parameter has a leading axis R (independent replicas). Activations are `[R, B, F]`, or `[K, R, B, F]` where a
 part of the network is evaluated for each of K classes.
 """
 
@@ -30,8 +30,8 @@ from trainer.nn.rng import Noise
 class ReplicaLinear(nn.Module):
     """R linear layers as one batched matrix product: `[R, B, in] -> [R, B, out]`. Glorot-uniform weights, zero bias.
 
-    Before batch normalisation there is no bias: the batch's mean takes it away again, and its gradient is rounding
-    error alone, which Adam would scale up to whole steps, different ones in every stack.
+    A layer before batch normalisation has no bias: subtracting the batch's mean would cancel it, so its gradient would
+    be pure rounding error, which Adam would scale up to full steps that differ from stack to stack.
     """
 
     def __init__(self, inputs: int, outputs: int, noise: Noise, bias: bool = True) -> None:
@@ -41,7 +41,7 @@ class ReplicaLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(noise.replicas, outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 2:  # a stack of one, without its axis
+        if x.dim() == 2:  # a stack of one, without its replica axis
             weight = self.weight.squeeze(0)
             return x @ weight if self.bias is None else torch.addmm(self.bias.squeeze(0), x, weight)
         return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
@@ -50,8 +50,8 @@ class ReplicaLinear(nn.Module):
 class ReplicaBatchNorm(nn.Module):
     """Batch normalisation over B for each replica: `[R, B, F] -> [R, B, F]`.
 
-    In training the batch's own statistics normalise; the running ones, which evaluation uses, follow it unless
-    `frozen_statistics` says otherwise.
+    Training normalises with the statistics of the batch and updates the running ones, except within
+    `frozen_statistics`. Evaluation normalises with the running statistics.
     """
 
     momentum = 0.1
@@ -72,32 +72,32 @@ class ReplicaBatchNorm(nn.Module):
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
             result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
             return result.view(x.shape)
-        if x.dim() == 2:  # a stack of one, without its axis
-            return self._one(x, *(own.squeeze(0) for own in (self.mean, self.variance, self.scale, self.shift)))
-        return self._together(x) if x.is_cuda else self._each(x)
+        if x.dim() == 2:  # a stack of one, without its replica axis
+            return self._normalise(x, *(t.squeeze(0) for t in (self.mean, self.variance, self.scale, self.shift)))
+        return self._normalise_together(x) if x.is_cuda else self._normalise_each(x)
 
-    def _one(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """The library's own kernel for one replica, `[B, F]`; cuDNN's is left aside (times: results/README.md)."""
+    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Normalises one replica, `[B, F]`, with PyTorch's own kernel instead of cuDNN's (times: results/README.md)."""
         if self.frozen:
             return torch.batch_norm(x, scale, shift, None, None, True, self.momentum, self.epsilon, False)
         return torch.batch_norm(x, scale, shift, mean, variance, True, self.momentum, self.epsilon, False)
 
-    def _each(self, x: Tensor) -> Tensor:
-        """The same replica by replica: the fastest on a CPU."""
-        own = zip(*(t.unbind(0) for t in (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
-        return torch.stack([self._one(*replica) for replica in own])
+    def _normalise_each(self, x: Tensor) -> Tensor:
+        """Normalises replica by replica: the fastest way on a CPU."""
+        replicas = zip(*(t.unbind(0) for t in (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
+        return torch.stack([self._normalise(*replica) for replica in replicas])
 
-    def _together(self, x: Tensor) -> Tensor:
-        """The same in one call, features of all replicas beside each other: the fastest on a GPU."""
+    def _normalise_together(self, x: Tensor) -> Tensor:
+        """Normalises all replicas in one call, their features side by side: the fastest way on a GPU."""
         replicas, batch, features = x.shape
         joined = x.transpose(0, 1).reshape(batch, replicas * features)
-        result = self._one(joined, *(t.view(-1) for t in (self.mean, self.variance, self.scale, self.shift)))
+        result = self._normalise(joined, *(t.view(-1) for t in (self.mean, self.variance, self.scale, self.shift)))
         return result.view(batch, replicas, features).transpose(0, 1)
 
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Within it, batch normalisation leaves its running statistics alone (docs/deviations.md, 10)."""
+    """A context in which batch normalisation does not update its running statistics (docs/deviations.md, 10)."""
     before = {module: module.frozen for module in model.modules() if isinstance(module, ReplicaBatchNorm)}
     for norm in before:
         norm.frozen = True
@@ -109,7 +109,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class ReplicaDropout(nn.Module):
-    """Dropout whose mask comes from each replica's own noise."""
+    """Dropout with a mask drawn from each replica's own noise."""
 
     def __init__(self, rate: float, noise: Noise) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class ReplicaDropout(nn.Module):
 
 
 class MLP(nn.Module):
-    """f_MLP: a chain of layers over an input or over the concatenation of other chains; `width` is its output's."""
+    """f_MLP: a chain of layers on an input or on the concatenation of other chains; `width` is its output width."""
 
     def __init__(self, chain: Chain, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class MLP(nn.Module):
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """Joins `[R, B, F_i]` parts along F; where a part has a leading class axis K, the others are repeated over it."""
+    """Joins parts `[R, B, F_i]` along F; if one has a leading class axis K, the others are repeated along it."""
     classes = max((len(part) for part in parts if part.dim() == 4), default=None)
     if classes is not None:
         parts = [part if part.dim() == 4 else part.expand(classes, *part.shape) for part in parts]
@@ -165,7 +165,7 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
 def over_classes(layers: nn.Module, x: Tensor) -> Tensor:
     """Applies layers to `[R, B, F]`, or to `[K, R, B, F]`: classes are folded into the batch, then unfolded.
 
-    A stack of one goes through them without its axis, as `[B, F]`: a plain network at a plain network's cost.
+    A stack of one goes through them without its replica axis, as `[B, F]`: a plain network at a plain network's cost.
     """
     if x.dim() == 3:
         return cast(Tensor, layers(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else layers(x))

@@ -1,4 +1,4 @@
-"""The paper's network notation (appendix A.1) as data."""
+"""The paper's network notation (appendix A.1): parsed, edited as data, and expanded from templates."""
 
 import re
 from collections.abc import Mapping
@@ -10,17 +10,13 @@ import numpy as np
 from pipeline.runtime.errors import UsageError
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
-
-
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
-
-
 _DROPOUT = re.compile(r"Dropout(0?\.\d*[1-9]\d*)")
 
 
 @dataclass(frozen=True)
 class Dense:
-    """`Dk` or `DkBR`; `units` is a number, or `K` or `x` in a template."""
+    """A linear layer, `Dk` or `DkBR`; `units` is a number, or in a template also `K` or `x`."""
 
     units: str
     batch_norm_relu: bool = False
@@ -31,6 +27,8 @@ class Dense:
 
 @dataclass(frozen=True)
 class Dropout:
+    """Dropout at a rate, `Dropout0.5`."""
+
     rate: float
 
     def __str__(self) -> str:
@@ -60,19 +58,20 @@ class Notation:
         return f"{self.mlp}, {self.output}"
 
     def with_units(self, units: int) -> "Notation":
-        """The same network with another width of its output."""
+        """The same network with a different output width."""
         return replace(self, output=Dense(str(units)))
 
     def resized(self, hidden: int, output: int) -> "Notation":
-        """The same network with so many units in every hidden layer, and in the output where that is a number."""
+        """The same network with `hidden` units in every hidden layer, and `output` units if its output is a number."""
         units = self.output.units
         return Notation(_resized(self.mlp, hidden), Dense(str(output) if units.isdigit() else units))
 
     @property
     def units(self) -> int:
-        """
+        """The number of output units.
+
         Raises:
-            UsageError: a template's `DK` or `Dx`, where a number is needed.
+            UsageError: the output is a template's `DK` or `Dx`, not a number.
         """
         if not self.output.units.isdigit():
             raise UsageError(f"the network '{self}' must end in a number of units, not in {self.output}")
@@ -85,7 +84,7 @@ def _resized(chain: Chain, units: int) -> Chain:
 
 
 def parse(text: str) -> Notation:
-    """Reads `(z, y)-D512BR-D512BR, D128`.
+    """Parses a network such as `(z, y)-D512BR-D512BR, D128`.
 
     Raises:
         UsageError: the text is not in the notation.
@@ -129,45 +128,45 @@ def parse(text: str) -> Notation:
             take("-")
             layers.append(layer())
             if isinstance(layers[-1], Dense) and not layers[-1].units.isdigit():
-                raise fail(f"{layers[-1]} can only be its output")
+                raise fail(f"{layers[-1]} can only be the output")
         return Chain(source, tuple(layers))
 
     mlp = chain()
     take(",")
     output = layer()
     if tokens:
-        raise fail(f"'{tokens[0]}' follows its end")
+        raise fail(f"unexpected '{tokens[0]}' after the output")
     if not isinstance(output, Dense) or output.batch_norm_relu:
         raise fail("it must end in a plain linear output, such as D128")
     return Notation(mlp, output)
 
 
 def expand(template: Notation, modalities: Mapping[str, int], classes: int, modality: str | None = None) -> Notation:
-    """A template with `X`, `x`, `DK` and `Dx` replaced.
+    """Replaces `X`, `x`, `DK` and `Dx` in a template.
 
     Args:
-        modalities: width of each modality, in order; `X` becomes one branch for each.
+        modalities: the width of each modality, in order; `X` becomes one branch per modality.
         classes: K.
-        modality: what `x` stands for, where the network belongs to one modality.
+        modality: the modality that `x` stands for, if the network belongs to a single one.
     """
 
-    def one(chain: Chain) -> list[Chain]:
+    def branches_of(chain: Chain) -> list[Chain]:
         if chain.source == "X":
             return [Chain(name, chain.layers) for name in modalities]
         if chain.source == "x" and modality is not None:
             return [Chain(modality, chain.layers)]
         if isinstance(chain.source, str):
             return [chain]
-        parts = tuple(part for inner in chain.source for part in one(inner))
+        parts = tuple(part for inner in chain.source for part in branches_of(inner))
         return [Chain(parts, chain.layers)]
 
-    branches = one(template.mlp)
+    branches = branches_of(template.mlp)
     mlp = branches[0] if len(branches) == 1 else Chain(tuple(branches))
     units = template.output.units
     if units == "K":
         units = str(classes)
     elif units == "x":
         if modality is None:
-            raise UsageError(f"the network '{template}' ends in Dx, but belongs to no single modality")
+            raise UsageError(f"the network '{template}' ends in Dx, but does not belong to a single modality")
         units = str(modalities[modality])
     return Notation(mlp, Dense(units))

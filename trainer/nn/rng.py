@@ -1,4 +1,4 @@
-"""Randomness of a stack of replicas: one generator each, so that no replica's noise depends on its neighbours."""
+"""Random numbers for a stack of replicas: one generator each, so a replica's noise never depends on its neighbours."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def seed_for(seed: int, purpose: str, count: int = 0) -> np.random.SeedSequence:
-    """An independent stream for each (seed, purpose, count): the batch order's, say, or the initial weights'."""
+    """An independent seed for each (seed, purpose, count); purposes are the batch order, the initial weights, ..."""
     return np.random.SeedSequence([seed, count, *purpose.encode()])
 
 
@@ -18,7 +18,7 @@ class Noise:
     """The random streams of R replicas, on one device.
 
     Args:
-        seeds: one seed a replica; a replica's streams are functions of its own seed alone.
+        seeds: one seed per replica; a replica's streams depend on its own seed alone.
         device: where samples are drawn. Initial weights are drawn on the CPU, so they are the same on every device.
     """
 
@@ -32,7 +32,7 @@ class Noise:
 
     @contextmanager
     def separate_streams(self, purpose: str) -> Iterator[None]:
-        """Within it, samples come from fresh streams of their own, and the usual ones stand still."""
+        """A context in which samples come from fresh streams for this purpose, and the usual ones do not advance."""
         usual = self.generators
         self.generators = [self._generator(seed, purpose, self.device) for seed in self.seeds]
         try:
@@ -42,9 +42,9 @@ class Noise:
 
     @contextmanager
     def limit_rows(self, rows: Sequence[int]) -> Iterator[None]:
-        """Within it, replica r draws for its first `rows[r]` of the B rows alone; the others, its padding, get zeros.
+        """A context in which replica r draws only for the first `rows[r]` of the B rows; its padding rows get zeros.
 
-        So a replica's streams advance as they would without neighbours, whose batches may be longer.
+        A replica's streams thus advance as they would without neighbours, even if their batches are longer.
         """
         self._rows = tuple(rows)
         try:
@@ -58,19 +58,19 @@ class Noise:
         return torch.Generator(device).manual_seed(int(state) >> 1)
 
     def _draw(self, shape: Sequence[int], method: str, **options: Any) -> Tensor:
-        """`[R, ...]`, or `[K, R, ...]` where the shape has four axes."""
+        """Draws `[R, ...]`, or `[K, R, ...]` if the shape has four axes, with the named in-place method of a tensor."""
         classes = shape[:-3]
         replicas, rest = shape[len(classes)], shape[len(classes) + 1 :]
         sample = torch.empty(replicas, *classes, *rest, device=self.device)
         rows = self._rows or (sample.shape[-2],) * replicas
-        for generator, own, count in zip(self.generators, sample.unbind(0), rows, strict=True):
-            if count == own.shape[-2]:
-                getattr(own, method)(generator=generator, **options)
+        for generator, values, count in zip(self.generators, sample.unbind(0), rows, strict=True):
+            if count == values.shape[-2]:
+                getattr(values, method)(generator=generator, **options)
                 continue
-            own.zero_()
+            values.zero_()
             if count:
-                drawn = own.new_empty(*classes, count, *rest[1:])
-                own[..., :count, :] = getattr(drawn, method)(generator=generator, **options)
+                drawn = values.new_empty(*classes, count, *rest[1:])
+                values[..., :count, :] = getattr(drawn, method)(generator=generator, **options)
         return sample.transpose(0, 1) if classes else sample
 
     def normal(self, shape: Sequence[int]) -> Tensor:
@@ -87,7 +87,7 @@ class Noise:
         return -exponential.clamp_min_(torch.finfo(exponential.dtype).tiny).log_()  # a float32 draw can be exactly 0
 
     def initial_uniform(self, shape: Sequence[int], limit: float) -> Tensor:
-        """`[R, *shape]` of U(-limit, limit), each replica's from its own seed."""
+        """Samples of U(-limit, limit), `[R, *shape]`; each replica's come from its own seed."""
         return torch.stack([torch.empty(*shape).uniform_(-limit, limit, generator=g) for g in self._initial])
 
     def state(self, replica: int) -> Tensor:
@@ -95,4 +95,5 @@ class Noise:
         return self.generators[replica].get_state()
 
     def set_state(self, replica: int, state: Tensor) -> None:
+        """Restores the state of one replica's generator."""
         self.generators[replica].set_state(state)

@@ -87,8 +87,8 @@ def test_a_network_of_the_appendix_as_a_tree() -> None:
         ("()-D4, D4", "an input's name is missing before ')'"),
         ("-D4, D4", "an input's name is missing before '-'"),
         (", D4", "an input's name is missing before ','"),
-        ("x-D4, D4, D5", "',' follows its end"),
-        ("x-D4, D4)", "')' follows its end"),
+        ("x-D4, D4, D5", "unexpected ',' after the output"),
+        ("x-D4, D4)", "unexpected ')' after the output"),
     ],
 )
 def test_what_is_not_in_the_notation_is_refused_with_its_reason(text: str, why: str) -> None:
@@ -122,7 +122,7 @@ def test_one_modality_is_one_branch() -> None:
 
 
 def test_the_width_of_no_modality_is_refused() -> None:
-    with pytest.raises(UsageError, match="ends in Dx, but belongs to no single modality"):
+    with pytest.raises(UsageError, match="ends in Dx, but does not belong to a single modality"):
         expand(parse("z-D4BR, Dx"), {"x": 3}, 5)
 
 
@@ -184,7 +184,7 @@ def random_norm(features: int = 5) -> ReplicaBatchNorm:
     return norm
 
 
-@pytest.mark.parametrize("path", ["_each", "_together"])
+@pytest.mark.parametrize("path", ["_normalise_each", "_normalise_together"])
 @pytest.mark.parametrize("batch", [2, 8])
 def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch: int) -> None:
     """In training, by both paths: outputs, gradients, running statistics over several steps; then in evaluation."""
@@ -214,7 +214,7 @@ def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch:
         torch.testing.assert_close(ours(x)[r], norm.eval()(x[r]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["_each", "_together"])
+@pytest.mark.parametrize("path", ["_normalise_each", "_normalise_together"])
 def test_frozen_statistics_normalise_by_the_batch_and_stay(path: str) -> None:
     model = nn.Sequential(random_norm())
     norm = model[0]

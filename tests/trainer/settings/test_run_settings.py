@@ -114,7 +114,7 @@ def test_a_value_that_is_missing(name: str) -> None:
         ("a-DK, DK", "DK can only be its output"),
         ("(a, y-D8BR, DK", "expected ), got the end"),
         ("", "expected more, got the end"),
-        ("a, DK, D3", "',' follows its end"),
+        ("a, DK, D3", "unexpected ',' after the output"),
     ],
 )
 def test_a_network_not_in_the_notation(network: str, why: str) -> None:
