@@ -1,1 +1,1 @@
-"""The models, one file each: factorisation, bound and card. They know of each other only through the registry."""
+"""The models, one file each: factorisation, bound and card. No model imports another; the registry lists them."""

@@ -1,4 +1,4 @@
-"""What every model's bound returns, and the two ways posteriors are averaged for a prediction."""
+"""What every model's bound returns, and the averages a prediction needs: over samples and over encoders."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,12 @@ from trainer.nn.distributions import DiagonalNormal, RelaxedLabel
 
 @dataclass(frozen=True)
 class Bound:
-    """A variational lower bound, term by term; each term is per example, `[R, B]`, under its distribution's name.
+    """A variational lower bound, term by term; each term is per example, `[R, B]`, keyed by its distribution's name.
 
     Attributes:
         log_p: log-densities of the generative model.
         log_q: log-densities of the inference model.
-        log_q_y: log q(y|.) of the observed label, for eq. 6; None where no label is observed or there is no classifier.
+        log_q_y: log q(y|.) of the observed label, for eq. 6; None if no label is observed or there is no classifier.
         divergence: the KL terms of eq. 12; empty for models without single-modality encoders.
     """
 
@@ -28,12 +28,12 @@ class Bound:
 
     @property
     def value(self) -> Tensor:
-        """The bound itself: the sum of log p less the sum of log q, `[R, B]`."""
+        """The bound itself: the sum of the log p terms minus the sum of the log q terms, `[R, B]`."""
         return torch.stack([*self.log_p.values(), *(-term for term in self.log_q.values())]).sum(0)
 
 
 def average_classifier(classifier: Callable[[Tensor], RelaxedLabel], q: DiagonalNormal, samples: int) -> Tensor:
-    """log E_q(a)[q(y|a)], `[R, B, K]`: at the mean of q where samples is 0, else over so many samples."""
+    """log E_q(a)[q(y|a)], `[R, B, K]`: averaged over `samples` draws, or at the mean of q if `samples` is 0."""
     if samples == 0:
         return classifier(q.mean).logits
     draws = torch.stack([classifier(q.rsample()).logits for _ in range(samples)])
@@ -41,10 +41,10 @@ def average_classifier(classifier: Callable[[Tensor], RelaxedLabel], q: Diagonal
 
 
 def pool(posteriors: Sequence[DiagonalNormal]) -> DiagonalNormal:
-    """One posterior from several: the q that minimises sum_m KL(q || q_m), which is their normalised geometric mean.
+    """Pools posteriors into the q that minimises sum_m KL(q || q_m), which is their normalised geometric mean.
 
-    Precisions are averaged, means weighted by precision. It is eq. 12 read the other way for a subset of modalities:
-    the joint posterior nearest to the subset's encoders.
+    Precisions are averaged, and means are averaged with the precisions as weights. This reads eq. 12 in reverse: it is
+    the joint posterior nearest to the encoders of a subset of the modalities.
     """
     if len(posteriors) == 1:
         return posteriors[0]

@@ -1,26 +1,26 @@
-"""The card that ends a model's file: everything the rest of the program knows about that model."""
+"""The card at the end of each model's file: everything the rest of the program knows about that model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Networks = Mapping[str, str]  # template notation by the distribution's name: {"q(a|X)": "(X-D512BR)-D512BR, D128"}
+Networks = Mapping[str, str]  # by distribution, in template notation: {"q(a|X)": "(X-D512BR)-D512BR, D128"}
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One model.
+    """What there is to know about one model.
 
     Attributes:
-        name: on the command line and in settings.
-        title: in tables, figures and reports.
-        build: the class. Its `completions` say how it copes with a missing modality (the first is reported first), its
-            `has_classifier` whether labels take part in training.
-        has_beta: whether its bound comes with the divergence of eq. 12, and so with beta (eq. 13).
-        networks: by column of the paper's appendix ("mnist", "rgbd").
+        name: the name on the command line and in settings.
+        title: the name in tables, figures and reports.
+        build: the class. Its `completions` are the ways it handles a missing modality (the first is reported first);
+            its `has_classifier` says whether labels take part in training.
+        has_beta: whether its bound includes the divergence of eq. 12, and so has a beta (eq. 13).
+        networks: its networks, by column of the paper's appendix ("mnist", "rgbd").
         method: how it is trained and loaded, a `trainer.training.method.Method`; None for the training loop.
-        presets: by preset, settings that are this model's alone.
-        accepts: names of the settings that mean something to it ("cotraining.cost" for one of a group); None for all.
+        presets: by preset, the settings that apply to this model only.
+        accepts: the names of the settings it uses ("cotraining.cost" for one in a group); None if it uses all.
     """
 
     name: str
@@ -34,15 +34,15 @@ class ModelCard:
 
     @property
     def completions(self) -> tuple[str, ...]:
-        """How the model stands in for a missing modality: `zeros`, `iterative`, `encoders`, `views`."""
+        """How the model completes a missing modality: `zeros`, `iterative`, `encoders`, `views`."""
         return tuple(getattr(self.build, "completions"))  # noqa: B009
 
     @property
     def learns_labels(self) -> bool:
-        """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
+        """Whether labels take part in training; otherwise only the linear probe on the latents uses them."""
         return bool(getattr(self.build, "has_classifier"))  # noqa: B009
 
     @property
     def is_generative(self) -> bool:
-        """Whether the model maximises a bound, and so has alpha, an ELBO and a latent space."""
+        """Whether the model maximises a bound, and therefore has an alpha, an ELBO and a latent space."""
         return self.method is None

@@ -1,4 +1,4 @@
-"""Makes a model's distributions by the paper's names, from a preset's networks and the data's shape."""
+"""Builds a model's distributions by their names in the paper, from a preset's networks and the shape of the data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ C = TypeVar("C", Gaussian, Categorical, ObservationModel)
 
 @dataclass(frozen=True)
 class Factory:
-    """What a model is made from.
+    """Everything a model is built from.
 
     Args:
-        networks: template notation by the distribution's name, `{"q(a|X)": "(X-D512BR-D512BR)-D512BR, D128", ...}`.
-            In a name too, `X` stands for all modalities and `x` for each in turn.
-        modalities: the data's modalities, in order.
+        networks: template notation by distribution, `{"q(a|X)": "(X-D512BR-D512BR)-D512BR, D128", ...}`. In the names
+            as well, `X` stands for all modalities and `x` for each in turn.
+        modalities: the modalities of the data, in order.
         classes: K.
         noise: the replicas' random streams.
         label: how a bound treats an unobserved label.
@@ -40,10 +40,10 @@ class Factory:
 
     @cached_property
     def widths(self) -> dict[str, int]:
-        """Width of every variable: the modalities, `y`, and each latent as its inference network makes it.
+        """The width of every variable: the modalities, `y`, and each latent, as wide as its inference network's output.
 
         Raises:
-            UsageError: networks disagree about a width, or a modality has the name of another variable.
+            UsageError: networks disagree about a width, or a modality is named like another variable.
         """
         latents: dict[str, int] = {}
         for name, notation in self.networks.items():
@@ -53,12 +53,16 @@ class Factory:
                 if latents.setdefault(variable, units) != units:
                     raise UsageError(f"{name} has {units} units, but {variable} has {latents[variable]}")
         for modality in self.names:
-            if modality in ("self", "y", *latents):  # they are keywords of one call: q(z|X,y)
-                raise UsageError(f"a modality cannot be named '{modality}': the models use the name themselves")
+            if modality in ("self", "y", *latents):  # all are keyword arguments of one call: q(z|X,y)
+                raise UsageError(f"a modality cannot be named '{modality}': the models use that name themselves")
         return {modality.name: modality.width for modality in self.modalities} | {"y": self.classes} | latents
 
     def concatenated(self) -> "Factory":
-        """The same with all modalities joined into one variable `x` (M2 on [x;w], table 2)."""
+        """The same factory with all modalities joined into one variable `x` (M2 on [x;w], table 2).
+
+        Raises:
+            UsageError: the modalities have different distributions.
+        """
         kinds = sorted({modality.distribution for modality in self.modalities})
         if len(kinds) > 1:
             raise UsageError(
@@ -75,21 +79,25 @@ class Factory:
         return self._make(Categorical, name)
 
     def gaussians(self, name: str) -> PerModality[Gaussian]:
-        """`q(a|x)`: one for each modality."""
+        """One Gaussian per modality, such as `q(a|x)`."""
         return PerModality({m: self._make(Gaussian, name, m) for m in self.names})
 
     def observations(self, name: str) -> PerModality[ObservationModel]:
-        """`p(x|a)`: one for each modality, of the modality's own kind."""
+        """One observation model per modality, such as `p(x|a)`, with that modality's distribution."""
         return PerModality({m.name: self._make(OBSERVATIONS[m.distribution], name, m.name) for m in self.modalities})
 
     def written(self, name: str, modality: str | None = None) -> str:
-        """A distribution's name with the modalities filled in: `q(a|X)` is `q(a|x,w)`, `p(x|a)` of w is `p(w|a)`."""
+        """A distribution's name with the modalities filled in: `q(a|X)` -> `q(a|x,w)`; for w, `p(x|a)` -> `p(w|a)`."""
         fill = {"X": ",".join(self.names)} | ({"x": modality} if modality is not None else {})
         variable, given = name[2:-1].split("|")
         return f"{name[0]}({fill.get(variable, variable)}|{','.join(fill.get(v, v) for v in given.split(','))})"
 
     def notation(self, name: str, modality: str | None = None) -> Notation:
-        """The network of a distribution, with the modalities and widths filled in."""
+        """A distribution's network, with the modalities and widths filled in.
+
+        Raises:
+            UsageError: there is no network of that name.
+        """
         if name not in self.networks:
             raise UsageError(f"there is no network for {name}", f"networks: {', '.join(self.networks)}")
         widths = {m.name: m.width for m in self.modalities}

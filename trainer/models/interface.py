@@ -1,4 +1,4 @@
-"""What the training loop, evaluation and generation ask of a model."""
+"""What the training loop, evaluation and generation require of a model."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
@@ -13,26 +13,26 @@ class Model(Protocol):
     """A stack of R replicas of one model. `x` maps each modality to `[R, B, D]`.
 
     Attributes:
-        completions: how it stands in for a missing modality, the one to report first in front: `zeros`, `iterative`
-            (eq. 11), `encoders` (it takes any subset itself).
-        has_classifier: whether it is a `Classifier`; if not, it learns from no label.
+        completions: the ways it completes a missing modality, in the order they are reported: `zeros`, `iterative`
+            (eq. 11), `encoders` (the model accepts any subset).
+        has_classifier: whether it is a `Classifier`; if not, it does not learn from labels.
     """
 
     completions: ClassVar[tuple[str, ...]]
     has_classifier: ClassVar[bool]
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """The labelled bound where y (one-hot, `[R, B, K]`) is given, the unlabelled one where it is not."""
+        """The labelled bound if y (one-hot, `[R, B, K]`) is given, otherwise the unlabelled bound."""
         ...
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
-        """The mean `[R, B, Z]` of the latent variable that is shown in pictures, given every modality or, in a model
-        with encoders, any subset.
+        """The mean `[R, B, Z]` of the latent variable that figures show, given all modalities (or any subset, if the
+        model has encoders).
         """
         ...
 
     def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
-        """The mean `[R, B, D]` of the target modality, given what x says about the latent variables."""
+        """The mean `[R, B, D]` of the target modality, given the latent variables inferred from x."""
         ...
 
 
@@ -41,16 +41,16 @@ class Classifier(Model, Protocol):
 
     @property
     def encoders(self) -> nn.Module:
-        """The single-modality encoders of a model whose completions include `encoders`; others need not have it."""
+        """The single-modality encoders; only models whose completions include `encoders` need to have them."""
         ...
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
-        """log q(y|x), `[R, B, K]`; latent variables at their mean if samples is 0, otherwise averaged over samples."""
+        """log q(y|x), `[R, B, K]`; averaged over samples of the latent variables, or at their mean if samples is 0."""
         ...
 
 
 class LatentModel(Model, Protocol):
-    """A model with a shared latent variable that can be inferred and decoded: what iterative sampling needs."""
+    """A model with a shared latent variable that can be inferred and decoded, as iterative sampling needs."""
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal: ...
 

@@ -1,4 +1,4 @@
-"""JMVAE (section 3.2), the unlabelled ancestor: one latent z behind all modalities.
+"""JMVAE (section 3.2), the unsupervised predecessor: one latent z behind all modalities.
 
     generative   p(X|z) p(z),  log p(X|z) = sum over modalities of log p(x|z)
     inference    q(z|X)
@@ -9,8 +9,8 @@
     q(z|X)  self.q_z
     p(x|z)  self.p_x   one per modality
 
-It learns from every pair and no label; what its z tells of the label is read by a linear probe (`trainer.evaluation`).
-A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
+It learns from all pairs and no labels; a linear probe on z predicts the label (`trainer.evaluation.probe`).
+A missing modality is replaced by zeros or completed by iterative sampling (eq. 11).
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class JMVAE(nn.Module):
         self.p_x = make.observations("p(x|z)")
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """U(x,w) of eq. 1, its KL term as the sample has it; y says nothing here."""
+        """U(x,w) of eq. 1, with its KL term estimated from the sample; y is ignored."""
         q_z = self.q_z(**x)
         z = q_z.rsample()
         return Bound(
@@ -60,7 +60,7 @@ CARD = ModelCard(
     title="JMVAE",
     build=JMVAE,
     networks={
-        # Not in the appendix: built in the manner of its neighbours there.
+        # Not in the appendix: modelled on the networks given there.
         "mnist": {
             "q(z|X)": "(X-D512BR-D512BR)-D512BR, D64",
             "p(x|z)": "z-D512BR-D512BR, Dx",

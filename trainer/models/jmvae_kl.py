@@ -1,4 +1,4 @@
-"""JMVAE-kl (Suzuki et al. 2016): JMVAE, and one encoder q(z|x) a modality, kept near q(z|X) by eq. 12 with z for a.
+"""JMVAE-kl (Suzuki et al. 2016): JMVAE plus one encoder q(z|x) per modality, kept near q(z|X) by eq. 12 (z for a).
 
     generative   p(X|z) p(z),  log p(X|z) = sum over modalities of log p(x|z)
     inference    q(z|X)
@@ -11,8 +11,8 @@
     q(z|x)  self.q_z_each  one per modality
     p(x|z)  self.p_x       one per modality
 
-What its z tells of the label is read by a linear probe (`trainer.evaluation`). With more than two modalities, a subset
-of several is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
+A linear probe on z predicts the label (`trainer.evaluation.probe`). With more than two modalities, a subset of several
+is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class JMVAEkl(nn.Module):
         self.p_x = make.observations("p(x|z)")
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """U(x,w) of eq. 1, its KL term as the sample has it, and the terms of eq. 12; y says nothing here."""
+        """U(x,w) of eq. 1, with its KL term estimated from the sample, and the terms of eq. 12; y is ignored."""
         q_z = self.q_z(**x)
         z = q_z.rsample()
         return Bound(
@@ -48,7 +48,7 @@ class JMVAEkl(nn.Module):
         )
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        """q(z|X) where x holds every modality, else the pool of the encoders of those it holds."""
+        """q(z|X) if x holds every modality, otherwise the pooled encoders of those it holds."""
         if len(x) == len(self.q_z_each.modalities):
             return self.q_z(**x)
         return pool([self.q_z_each[m](**{m: x[m]}) for m in x])
@@ -69,7 +69,7 @@ CARD = ModelCard(
     build=JMVAEkl,
     has_beta=True,
     networks={
-        # Not in the appendix: built in the manner of its neighbours there.
+        # Not in the appendix: modelled on the networks given there.
         "mnist": {
             "q(z|X)": "(X-D512BR-D512BR)-D512BR, D64",
             "p(x|z)": "z-D512BR-D512BR, Dx",

@@ -11,7 +11,7 @@
     q(z|x,y)  self.q_z
     p(x|z,y)  self.p_x
 
-Given several modalities it takes their concatenation [x;w] as its one variable (table 2); a missing one is zeros in it.
+Given several modalities, its one variable is their concatenation [x;w] (table 2), with zeros for a missing one.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class M2(nn.Module):
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """L(x,y) of eq. 4 with y, U(x) of eq. 5 without, for one modality."""
+        """L(x,y) of eq. 4 if y is given, otherwise U(x) of eq. 5, for one modality."""
         v = self.concatenate(x)
         label = self.label(self.q_y(x=v), y)
         y, E = label.y, label.mean
@@ -65,6 +65,7 @@ class M2(nn.Module):
         return self.q_y(x=self.concatenate(x)).logits
 
     def concatenate(self, x: Mapping[str, Tensor]) -> Tensor:
+        """The modalities joined into the one variable, in the model's order."""
         return torch.cat([x[m] for m in self.modalities], dim=-1)
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
@@ -88,12 +89,12 @@ CARD = ModelCard(
     title="M2",
     build=M2,
     networks={
-        "mnist": {  # appendix A.1.1, of SS-MVAE
+        "mnist": {  # appendix A.1.1: SS-MVAE's networks
             "q(y|X)": "(X-D512BR-D512BR)-D512BR, DK",
             "q(z|X,y)": "(y, X-D512BR-D512BR)-D512BR, D64",
             "p(x|z,y)": "(z, y)-D512BR-D512BR, Dx",
         },
-        "rgbd": {  # appendix A.1.2, of SS-MVAE
+        "rgbd": {  # appendix A.1.2: SS-MVAE's networks
             "q(y|X)": "(X-D1024BR-D1024BR)-D1024BR-Dropout0.5, DK",
             "q(z|X,y)": "(y, X-D1024BR-D1024BR)-D1024BR, D1024",
             "p(x|z,y)": "(z, y)-D1024BR-D1024BR, Dx",

@@ -1,6 +1,7 @@
-"""Every model by its name on the command line. A new model is one file that ends in its card, and one line here.
+"""Every model by its name on the command line. A new model is one file that ends in its card, plus one line here.
 
-A file is imported when its card is first asked for: names alone (help, completion, lists of runs) cost nothing.
+A file is imported only when its card is first used, so code that needs just the names (help, completion, lists of runs)
+does not import torch.
 """
 
 import difflib
@@ -10,7 +11,7 @@ from importlib import import_module
 from pipeline.runtime.errors import UsageError
 from trainer.models.card import ModelCard
 
-_FILES = {  # in the order of reports and figures
+_FILES = {  # in the order in which reports and figures show them
     "jmvae": "trainer.models.jmvae",
     "jmvae-kl": "trainer.models.jmvae_kl",
     "m2": "trainer.models.m2",
@@ -30,7 +31,7 @@ def model_names() -> tuple[str, ...]:
 
 @cache
 def card(name: str) -> ModelCard:
-    """A model's card.
+    """The card of a model.
 
     Raises:
         UsageError: there is no such model.
@@ -41,9 +42,9 @@ def card(name: str) -> ModelCard:
             f"there is no model '{name}'" + (f"; did you mean {near[0]}?" if near else ""),
             f"models: {', '.join(_FILES)}",
         )
-    found: ModelCard = import_module(_FILES[name]).CARD
-    assert found.name == name, f"the card in {_FILES[name]} is named '{found.name}'"
-    return found
+    result: ModelCard = import_module(_FILES[name]).CARD
+    assert result.name == name, f"the card in {_FILES[name]} is named '{result.name}'"
+    return result
 
 
 def cards() -> list[ModelCard]:

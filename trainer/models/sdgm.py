@@ -1,4 +1,4 @@
-"""SDGM (Maaloe et al. 2016), for one modality: a skip from the auxiliary `a` to everything.
+"""SDGM (Maaloe et al. 2016), for one modality: an auxiliary latent `a` connected to every other variable.
 
 generative   p(x|a,y,z) p(a|z,y) p(z) p(y)
 inference    q(a|x) q(z|x,y,a),  classifier q(y|x,a):  log q(y|x) = log E_q(a|x)[q(y|x,a)]
@@ -43,7 +43,7 @@ class SDGM(nn.Module):
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """The labelled bound with y, the unlabelled one without (Maaloe et al. 2016, eqs. 8 and 9)."""
+        """The labelled bound if y is given, otherwise the unlabelled bound (Maaloe et al. 2016, eqs. 8 and 9)."""
         q_a = self.q_a(**x)
         a = q_a.rsample()
         label = self.label(self.q_y(**x, a=a), y)
@@ -67,14 +67,14 @@ class SDGM(nn.Module):
         )
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
-        """log q(y|x) = log E_q(a|x)[q(y|x,a)], `[R, B, K]`; at the mean of q(a|x) where samples is 0."""
+        """log q(y|x) = log E_q(a|x)[q(y|x,a)], `[R, B, K]`; at the mean of q(a|x) if samples is 0."""
         return average_classifier(lambda a: self.q_y(**x, a=a), self.q_a(**x), samples)
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
         return self.q_a(**x).mean
 
     def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
-        raise UsageError(f"sdgm sees one modality alone, so it cannot make {target} from it")
+        raise UsageError(f"sdgm sees a single modality, so it cannot generate {target}")
 
 
 CARD = ModelCard(
@@ -82,7 +82,7 @@ CARD = ModelCard(
     title="SDGM",
     build=SDGM,
     networks={
-        # Not in the appendix: built in the manner of its neighbours there.
+        # Not in the appendix: modelled on the networks given there.
         "mnist": {
             "q(a|X)": "X-D512BR-D512BR, D128",
             "q(y|X,a)": "(X-D512BR-D512BR, a)-D512BR, DK",

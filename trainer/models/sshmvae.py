@@ -1,4 +1,4 @@
-"""SS-HMVAE (section 3.4): a latent `a` fuses the modalities, and M2 stands on top of it.
+"""SS-HMVAE (section 3.4): a latent `a` fuses the modalities, with an M2 on top of it.
 
     generative   p(X|a) p(a|z,y) p(z) p(y),  log p(X|a) = sum over modalities of log p(x|a)
     inference    q(a|X) q(z|a,y),  classifier q(y|a):  log q(y|X) = log E_q(a|X)[q(y|a)]
@@ -14,7 +14,7 @@
     p(a|z,y)  self.p_a
     p(x|a)    self.p_x   one per modality
 
-A missing modality is the zero vector, or what iterative sampling makes of it (eq. 11).
+A missing modality is replaced by zeros or completed by iterative sampling (eq. 11).
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class SSHMVAE(nn.Module):
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """L(x,w,y) of eq. 8 with y, U(x,w) of eq. 9 without."""
+        """L(x,w,y) of eq. 8 if y is given, otherwise U(x,w) of eq. 9."""
         q_a = self.q_a(**x)
         a = q_a.rsample()
         label = self.label(self.q_y(a=a), y)
@@ -65,7 +65,7 @@ class SSHMVAE(nn.Module):
         )
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
-        """log q(y|x,w) = log E_q(a|x,w)[q(y|a)], `[R, B, K]`; at the mean of q(a|x,w) where samples is 0."""
+        """log q(y|x,w) = log E_q(a|x,w)[q(y|a)], `[R, B, K]`; at the mean of q(a|x,w) if samples is 0."""
         return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:

@@ -1,4 +1,4 @@
-"""SS-HMVAE-kl (section 3.5.2): SS-HMVAE, and one encoder q(a|x) a modality, learned together with it.
+"""SS-HMVAE-kl (section 3.5.2): SS-HMVAE plus one encoder q(a|x) per modality, trained jointly.
 
     generative   p(X|a) p(a|z,y) p(z) p(y),  log p(X|a) = sum over modalities of log p(x|a)
     inference    q(a|X) q(z|a,y),  classifier q(y|a)
@@ -51,7 +51,7 @@ class SSHMVAEkl(nn.Module):
         return self.q_a_each
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """L(x,w,y) of eq. 8 with y, U(x,w) of eq. 9 without; and the terms of eq. 12."""
+        """L(x,w,y) of eq. 8 if y is given, otherwise U(x,w) of eq. 9; and the terms of eq. 12."""
         q_a = self.q_a(**x)
         a = q_a.rsample()
         label = self.label(self.q_y(a=a), y)
@@ -75,11 +75,11 @@ class SSHMVAEkl(nn.Module):
         )
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
-        """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, of the modalities that x holds; at the mean for 0 samples."""
+        """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, for the modalities in x; at the mean if samples is 0."""
         return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        """q(a|X) where x holds every modality, else the pool of the encoders of those it holds."""
+        """q(a|X) if x holds every modality, otherwise the pooled encoders of those it holds."""
         if len(x) == len(self.q_a_each.modalities):
             return self.q_a(**x)
         return pool([self.q_a_each[m](**{m: x[m]}) for m in x])

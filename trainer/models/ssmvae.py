@@ -11,7 +11,7 @@
     q(z|X,y)  self.q_z
     p(x|z,y)  self.p_x   one per modality
 
-A missing modality is the zero vector; there is no latent variable before the classifier to complete it with.
+A missing modality is replaced by zeros: no latent variable precedes the classifier that it could be sampled from.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class SSMVAE(nn.Module):
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """L(x,w,y) of eq. 4 with y, U(x,w) of eq. 5 without."""
+        """L(x,w,y) of eq. 4 if y is given, otherwise U(x,w) of eq. 5."""
         label = self.label(self.q_y(**x), y)
         y, E = label.y, label.mean
         q_z = self.q_z(**x, y=y)
