@@ -1,1 +1,1 @@
-"""What decides a run's result, as one object; the paper's values and ours as presets."""
+"""Everything that determines a run's result, as one object; presets hold the paper's values and ours."""

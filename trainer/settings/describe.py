@@ -1,4 +1,4 @@
-"""Settings in words: what is common to several runs, and what tells them apart."""
+"""Settings in words: what several runs have in common, and what distinguishes them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +9,10 @@ from trainer.settings.run_settings import Settings
 
 
 def description(settings: Settings, titled: bool = False) -> list[str]:
-    """What one says of a run to tell it from others, whatever its seed and split.
+    """The phrases that describe a run, without its seed and split.
 
     Args:
-        titled: whether the model goes by its name in the paper, not by that on the command line.
+        titled: whether the model is called by its name in the paper instead of its name on the command line.
     """
     model = card(settings.model).title if titled else settings.model
     parts = [
@@ -33,14 +33,14 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
 
 
 def _beyond(settings: Settings) -> list[str]:
-    """What goes beyond the paper; where all of `best` is there, its name and what differs from it."""
-    own = settings.beyond()
+    """The settings beyond the paper; if they include all of the preset `best`, its name and what differs from it."""
+    in_use = settings.beyond()
     for modalities in (2, 1):
         preset = recommended(settings.model, modalities)
-        if preset.keys() <= own.keys():
-            more = {name: value for name, value in own.items() if preset.get(name) != value}
-            return [f"preset {RECOMMENDED}", *_values(more)]
-    return _values(own)
+        if preset.keys() <= in_use.keys():
+            differing = {name: value for name, value in in_use.items() if preset.get(name) != value}
+            return [f"preset {RECOMMENDED}", *_values(differing)]
+    return _values(in_use)
 
 
 def _values(settings: Mapping[str, object]) -> list[str]:
@@ -48,32 +48,32 @@ def _values(settings: Mapping[str, object]) -> list[str]:
 
 
 def names(settings: Sequence[Settings], titled: bool = False) -> tuple[str, list[str]]:
-    """What is common to some settings, and what each is called besides.
+    """What several settings have in common, and a name for each made from the rest.
 
-    Settings that would look alike are told apart by what differs, or by a number.
+    Equal names are extended by the settings that differ, or else numbered.
     """
-    parts = [description(own, titled) for own in settings]
-    common = [part for part in parts[0] if all(part in own for own in parts)]
-    rest = [", ".join(part for part in own if part not in common) for own in parts]
-    for name in {name for name in rest if rest.count(name) > 1}:
-        alike = [k for k, own in enumerate(rest) if own == name]
-        for k, beside in zip(alike, _apart([settings[k] for k in alike]), strict=True):
-            rest[k] = ", ".join(filter(None, (name, beside)))
-    for k, name in enumerate(rest):
-        if rest.count(name) > 1:
-            rest[k] = f"{name} #{k + 1}".strip()
-    return ", ".join(common), rest
+    descriptions = [description(each, titled) for each in settings]
+    common = [phrase for phrase in descriptions[0] if all(phrase in phrases for phrases in descriptions)]
+    labels = [", ".join(phrase for phrase in phrases if phrase not in common) for phrases in descriptions]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        alike = [k for k, other in enumerate(labels) if other == label]
+        for k, difference in zip(alike, _differing_values([settings[k] for k in alike]), strict=True):
+            labels[k] = ", ".join(filter(None, (label, difference)))
+    for k, label in enumerate(labels):
+        if labels.count(label) > 1:
+            labels[k] = f"{label} #{k + 1}".strip()
+    return ", ".join(common), labels
 
 
-def _apart(settings: Sequence[Settings]) -> list[str]:
-    """In which of their plain values some settings differ, those of each; nothing of seed, split and shard."""
-    values = [own.model_dump(exclude={"seed", "split", "digest"}) for own in settings]
+def _differing_values(settings: Sequence[Settings]) -> list[str]:
+    """For each of the settings, its plain values that are not equal in all; seed, split and shard are left out."""
+    dumps = [each.model_dump(exclude={"seed", "split", "digest"}) for each in settings]
     differing = [
         key
-        for key, first in values[0].items()
-        if isinstance(first, int | float | str | None) and any(own[key] != first for own in values)
+        for key, first in dumps[0].items()
+        if isinstance(first, int | float | str | None) and any(values[key] != first for values in dumps)
     ]
     return [
-        ", ".join(f"{key.replace('_', ' ')} {'none' if own[key] is None else own[key]}" for key in differing)
-        for own in values
+        ", ".join(f"{key.replace('_', ' ')} {'none' if values[key] is None else values[key]}" for key in differing)
+        for values in dumps
     ]

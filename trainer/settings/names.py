@@ -1,4 +1,4 @@
-"""The words that settings and command-line options share, apart from all that is heavy to import."""
+"""The words that settings and command-line options share, kept apart from everything slow to import."""
 
 from typing import Literal
 
@@ -7,4 +7,4 @@ LabelEstimator = Literal["gumbel", "exact"]
 Objective = Literal["bound", "classifier"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
-RECOMMENDED = "best"  # not a preset of its own: our settings on top of the preset that fits the data
+RECOMMENDED = "best"  # not a preset itself: the recommended settings on top of the preset that fits the data

@@ -1,7 +1,7 @@
 """Presets: the paper's settings (section 4.2 and appendix A.1), and ours for the bundled digits and the sample.
 
-A model's networks, and what a preset sets for it alone, stand on its card; how a modality is distributed (Bernoulli,
-softplus with squared error, Gaussian) and which preset fits it, the shard says.
+A model's card holds its networks and the values that a preset sets for that model only. The shard says how each
+modality is distributed (Bernoulli, softplus with squared error, Gaussian) and which preset fits it.
 """
 
 from typing import Any, get_args
@@ -14,18 +14,18 @@ from trainer.nn.notation import parse
 from trainer.settings.names import RECOMMENDED, PresetName
 
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
-PAPER_DATA: dict[str, PresetName] = {  # the data sets of the paper's tables, by their shards' names
+PAPER_DATA: dict[str, PresetName] = {  # the data sets of the paper's tables, as their shards are named
     "hm-mnist": "mnist",
     "nm-mnist-r60-n0.3": "mnist",
     "nm-mnist-r45-n0.5": "mnist",
     "nm-mnist-r120-n0.7": "mnist",
     "rgbd": "rgbd",
 }
-_WEIGHT = 50.0  # of each term of the recommended settings (docs/log/2026-11.md)
+_WEIGHT = 50.0  # weight of each extra term in the recommended settings (docs/log/2026-11.md)
 
 
 def preset_values(preset: str, model: str) -> dict[str, Any]:
-    """The settings of a preset for a model, as values to build settings from.
+    """The values that a preset sets for a model.
 
     Raises:
         UsageError: there is no such preset, or the model has no networks for it.
@@ -37,20 +37,22 @@ def preset_values(preset: str, model: str) -> dict[str, Any]:
 
 
 def paper_epochs(preset: PresetName, model: str) -> int:
-    """The epochs of the paper's protocol; for a co-trained system the rounds of ours."""
+    """The number of epochs in the paper's protocol; for a co-trained system, the number of rounds in ours."""
     return int(preset_values(preset, model)["epochs"])
 
 
 def _networks(column: str, model: str) -> Networks:
-    """A column of the appendix."""
-    found = card(model).networks
-    if found and column not in found:
-        raise UsageError(f"{model} has no networks for '{column}'", f"give them: networks for {', '.join(found)} exist")
-    return found.get(column, {})
+    """The model's networks in one column of the appendix; none for a model without networks."""
+    columns = card(model).networks
+    if columns and column not in columns:
+        raise UsageError(
+            f"{model} has no networks for '{column}'", f"it has networks for {', '.join(columns)}; for others, set them"
+        )
+    return columns.get(column, {})
 
 
 def _mnist(model: str) -> dict[str, Any]:
-    """MNIST's column of the appendix; section 4.2: batch 512, learning rate 1e-3, 500 epochs. 100 labels (table 4)."""
+    """MNIST: the appendix's networks; batch 512, learning rate 1e-3, 500 epochs (section 4.2); 100 labels (table 4)."""
     return {
         "labels": 100,
         "epochs": 500,
@@ -61,7 +63,7 @@ def _mnist(model: str) -> dict[str, Any]:
 
 
 def _rgbd(model: str) -> dict[str, Any]:
-    """RGB-D's column of the appendix; section 4.2: batch 128, learning rate 1e-4, 100 epochs. The shard's labels."""
+    """RGB-D: the appendix's networks; batch 128, learning rate 1e-4, 100 epochs (section 4.2); the shard's labels."""
     return {
         "labels": "shard",
         "epochs": 100,
@@ -72,16 +74,16 @@ def _rgbd(model: str) -> dict[str, Any]:
 
 
 def _digits(model: str) -> dict[str, Any]:
-    """Ours for scikit-learn's 1,437 training digits: MNIST's networks, in batches that fit so few examples."""
+    """Our preset for scikit-learn's 1,437 training digits: MNIST's networks, with batches small enough for the data."""
     return _mnist(model) | {"labels": 100, "epochs": 60, "batch_size": 128, "labelled_batch_size": 50}
 
 
 def _sample(model: str) -> dict[str, Any]:
-    """Ours for the demo's rendered RGB-D sample: RGB-D's networks with fewer units; its few images in small batches.
+    """Our preset for the demo's rendered RGB-D sample: RGB-D's networks with fewer units, and small batches.
 
-    The classifier weighs 10: at 1, within so few steps, accuracy on both modalities of split 0 reached 26 to 42 %
-    where it reaches 78 % at 10. fc1 of a random VGG16 is small (a standard deviation of 0.03); multiplied by 10, the
-    same training did no better, so the features are left as they are.
+    alpha, the weight of the classifier, is 10. With alpha 1, accuracy on both modalities of split 0 reached only 26 to
+    42 % within so few steps; with 10 it reaches 78 %. fc1 of a random VGG16 is small (a standard deviation of 0.03);
+    training on features multiplied by 10 did no better, so they are left as they are.
     """
     values = _rgbd(model) | {
         "epochs": 40,
@@ -97,7 +99,10 @@ def _sample(model: str) -> dict[str, Any]:
 
 
 def recommended(model: str, modalities: int) -> dict[str, Any]:
-    """Ours on top of the data's own preset, as measured: the terms that model and modalities can take."""
+    """The recommended settings, found by measurement, on top of the preset that fits the data.
+
+    They include only terms that the model and the number of modalities allow.
+    """
     values: dict[str, Any] = {"averaging": 0.99, "schedule": "cosine"}
     if card(model).learns_labels:
         values |= {"onset": 0.6, "mean_alpha": _WEIGHT, "smoothness": _WEIGHT}
@@ -105,8 +110,8 @@ def recommended(model: str, modalities: int) -> dict[str, Any]:
     return values
 
 
-def fitting_preset(said: str | None, modalities: tuple[Modality, ...]) -> str:
-    """The preset that fits a shard: the one it names, otherwise by how its modalities are distributed."""
-    if said is not None:
-        return said
+def fitting_preset(named: str | None, modalities: tuple[Modality, ...]) -> str:
+    """The preset that fits a shard: the one the shard names, otherwise chosen by how its modalities are distributed."""
+    if named is not None:
+        return named
     return "rgbd" if {m.distribution for m in modalities} == {"nonnegative"} else "mnist"

@@ -1,4 +1,4 @@
-"""One frozen, validated object holds everything that decides a run's result; the paper's values are presets."""
+"""One frozen, validated object that holds everything that determines a run's result."""
 
 import hashlib
 import re
@@ -13,23 +13,25 @@ from trainer.nn.notation import parse
 from trainer.settings.names import LabelEstimator, Objective, Precision
 
 Positive = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs two
+Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs at least two examples
 
 
 class CoTraining(BaseModel):
-    """What a round of co-training does (docs/compared.md); `Settings.epochs` says how many rounds there are.
+    """The settings of a round of co-training (docs/compared.md); `Settings.epochs` is the number of rounds.
 
     Attributes:
-        k_best: examples that each view labels for the others, a class and a round.
-        pool: unlabelled examples, drawn anew each round, among which they are chosen; 0 for all.
-        cost: C of the support vector machines (ct-svm).
-        scale: before a support vector machine, "features" brings each feature to variance 1, "view" divides a whole
-            view by one number, so that its features' mean variance is 1 (ct-svm).
-        candidates: the most confident examples among which diverse additions are chosen, a multiple of `k_best`;
-            1 takes the most confident ones (cotraining).
-        granularity: of the clustering, in multiples of its authors' choice; more gives more clusters (cotraining).
-        passes: over what it learns from, each time that a network is fitted (cotraining).
-        least_steps: of each fit, however little there is to learn from (cotraining).
+        k_best: the number of examples that each view labels for the other views, per class and round.
+        pool: the number of unlabelled examples, drawn again in each round, that the views label from; 0 for all.
+        cost: C, the cost of the support vector machines (ct-svm).
+        scale: how features are scaled for a support vector machine: "features" scales each to variance 1, "view"
+            divides all features of a view by one number, so that their mean variance is 1 (ct-svm).
+        candidates: how many of the most confident examples diverse ones are chosen from, as a multiple of `k_best`; 1
+            takes the most confident examples themselves (cotraining).
+        granularity: the granularity of the clustering, as a multiple of the value its authors propose; more gives more
+            clusters (cotraining).
+        passes: the number of passes over the training set each time a network is fitted (cotraining).
+        least_steps: the minimum number of steps each time a network is fitted, however small the training set is
+            (cotraining).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,47 +53,54 @@ BEYOND = (
 
 
 class Settings(BaseModel):
-    """The settings of one replica. Two runs with equal settings on one kind of machine give equal results.
+    """The settings of one replica. Two runs with equal settings give equal results on the same kind of machine.
 
     Attributes:
-        model: the model's name.
-        data: the data set's name, as its shard has it.
+        model: the name of the model.
+        data: the name of the data set, as recorded in its shard.
         digest: sha256 of the shard's content.
-        split: the shard's split, where it has one.
-        modalities: those the model sees; empty for all.
-        labels: labelled training examples, equal per class; "all", or "shard" for those that the shard marks.
-        seed: decides initial weights, label subset, batch order and noise.
-        alpha: weight of the classifier's log-likelihood in eq. 6.
-        beta: weight of the divergence in eq. 13 (models with single-modality encoders).
-        label_estimator: an unobserved label is a Gumbel-softmax sample, or summed over exactly.
-        temperature: of the Gumbel-softmax sample.
-        objective: eq. 7 (or 13), or log q(y|.) of the labelled examples alone (table 6; with eq. 12 in the -kl model).
-        epochs: passes over the unlabelled examples (over the labelled ones where there are no others); the rounds of
-            the co-trained systems.
-        batch_size: unlabelled examples a step.
-        window: rows that are in memory, and shuffled, at a time, where the shard is streamed from disk
-            (`trainer.data.streaming` derives it from the memory limit); None where all of it is in memory.
-        labelled_batch_size: labelled examples a step.
-        learning_rate: Adam's.
-        precision: of matrix products: float32, TF32 (CUDA; on a CPU it is float32) or bfloat16. Densities and KL terms
-            are always float32.
-        iterations: of iterative sampling (eq. 11) at evaluation.
-        samples: of latent variables at evaluation; 0 takes their mean (docs/deviations.md, 9).
-        networks: by distribution, in the notation of `trainer.nn.layers`.
-        cotraining: of the co-trained systems, which alone have it.
+        split: the shard's split; None if it has none.
+        modalities: the modalities the model sees; empty for all.
+        labels: the number of labelled training examples, with equally many per class; "all" for every known label;
+            "shard" for the examples that the shard marks.
+        seed: the seed that determines the initial weights, the labelled subset, the batch order and the noise.
+        alpha: the weight of the classifier's log-likelihood in eq. 6.
+        beta: the weight of the divergence in eq. 13 (models with single-modality encoders).
+        label_estimator: how an unobserved label enters the bound: "gumbel" draws a Gumbel-softmax sample, "exact" sums
+            over all classes.
+        temperature: the temperature of the Gumbel-softmax sample.
+        objective: what is maximised: "bound" for eq. 7 (eq. 13 in a -kl model), "classifier" for log q(y|.) of the
+            labelled examples alone (table 6; with eq. 12 in a -kl model).
+        epochs: the number of passes over the unlabelled examples, or over the labelled ones if all are labelled; for
+            co-trained systems, the number of rounds.
+        batch_size: the number of unlabelled examples per step.
+        window: the number of rows in memory, and shuffled, at a time when the shard is streamed from disk (derived from
+            the memory limit); None if the whole shard is in memory.
+        labelled_batch_size: the number of labelled examples per step.
+        learning_rate: Adam's learning rate.
+        precision: the precision of matrix products: "fp32", "tf32" (on CUDA; float32 on a CPU) or "bf16". Densities and
+            KL terms are always float32.
+        iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
+        samples: the number of samples of the latent variables at evaluation; 0 uses their mean (docs/deviations.md, 9).
+        networks: the network of each distribution, in the paper's notation (see `trainer.nn.layers`).
+        cotraining: the settings of a round of co-training; None for models that are not co-trained.
 
-    Beyond the paper, whose own values are the defaults (docs/beyond.md):
-        mean_alpha: weight of log q(y|X) of the labelled examples with latent variables at their means.
-        partial_alpha: weight of log q(y|x_m) of the labelled examples, for each modality m alone.
-        consistency: weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, for each modality m alone.
-        smoothness: weight of the virtual adversarial term of q(y|X).
-        radius: its reach, as a share of an example's length.
-        information: weight of the mutual information of the label and the unlabelled examples in q(y|X).
-        agreement: weight of the mutual information of the labels that two of q(y|X) and every q(y|x_m) give to the same
-            unlabelled example.
-        onset: share of the training that is the paper's, before the six terms above join (mean_alpha to agreement).
-        averaging: decay, a step, of the running average of the weights that is evaluated in their place; 0 for none.
-        schedule: of the learning rate: constant, or, from the onset on, down to 0 along half a cosine.
+    Beyond the paper (docs/beyond.md); the defaults are the paper's objective and schedule:
+        mean_alpha: the weight of log q(y|X) of the labelled examples, with the latent variables at their means.
+        partial_alpha: the weight of log q(y|x_m) of the labelled examples, summed over the single modalities m.
+        consistency: the weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, summed over the single modalities
+            m.
+        smoothness: the weight of the virtual adversarial term of q(y|X).
+        radius: the length of the adversarial step, as a fraction of the mean length of the batch's examples.
+        information: the weight of the mutual information between label and example in q(y|X), over the unlabelled
+            examples.
+        agreement: the weight of the mutual information between the labels that two views give the same unlabelled
+            example, summed over pairs of views; the views are q(y|X) and each q(y|x_m).
+        onset: the fraction of training after which the six terms above (mean_alpha to agreement) join; until then,
+            training follows the paper.
+        averaging: the decay per step of the running average of the weights, which is evaluated and kept instead of the
+            weights; 0 for no average.
+        schedule: how the learning rate changes: "constant", or "cosine" for half a cosine from the onset down to 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,7 +144,7 @@ class Settings(BaseModel):
         try:
             return {name: str(parse(notation)) for name, notation in networks.items()}
         except UsageError as error:
-            raise ValueError(error) from None  # the one kind that pydantic collects
+            raise ValueError(error) from None  # pydantic collects ValueError only; `build` unwraps it
 
     @field_validator("model")
     @classmethod
@@ -149,40 +158,40 @@ class Settings(BaseModel):
     def _fits_the_model(self) -> "Settings":
         takes_rounds = "cotraining" in (card(self.model).accepts or ())
         if takes_rounds and self.cotraining is None:
-            raise ValueError(UsageError(f"{self.model} needs the settings of its rounds, [cotraining]"))
+            raise ValueError(UsageError(f"{self.model} needs the settings of its rounds in [cotraining]"))
         if not takes_rounds and self.cotraining is not None:
-            raise ValueError(UsageError(f"{self.model} is not co-trained: it has no [cotraining]"))
+            raise ValueError(UsageError(f"{self.model} is not co-trained, so it takes no [cotraining]"))
         if self.objective == "classifier" and not (self.maximises_bound and self.learns_labels):
-            raise ValueError(UsageError(f"{self.model} has no classifier to be trained without its bound"))
+            raise ValueError(UsageError(f"{self.model} has no classifier that can be trained without a bound"))
         return self
 
     @property
     def has_beta(self) -> bool:
-        """Whether the model has single-modality encoders kept near the joint one (eq. 12), and with them beta."""
+        """Whether the model keeps single-modality encoders near the joint one (eq. 12), and therefore has a beta."""
         return card(self.model).has_beta
 
     @property
     def learns_labels(self) -> bool:
-        """Whether labels take part in training; for the others they only serve the probe that reads the latents."""
+        """Whether labels take part in training; otherwise only the linear probe on the latents uses them."""
         return card(self.model).learns_labels
 
     @property
     def maximises_bound(self) -> bool:
-        """Whether the model has a bound, and with it alpha."""
+        """Whether the model has a bound, and therefore an alpha."""
         return card(self.model).is_generative
 
     @property
     def turns(self) -> str:
-        """What `epochs` counts."""
+        """What `epochs` counts: "epochs" or "rounds"."""
         return "epochs" if self.cotraining is None else "rounds"
 
     def beyond(self) -> dict[str, object]:
-        """The settings beyond the paper that are in use."""
+        """The settings beyond the paper that differ from their defaults."""
         fields = type(self).model_fields
         return {name: value for name in BEYOND if (value := getattr(self, name)) != fields[name].default}
 
     def name(self) -> str:
-        """A folder's name that says what the run is, and ends in what makes it unique."""
+        """A folder name that describes the run and ends in a part that makes it unique."""
         parts = [self.data, self.model, *self.modalities]
         parts.append(f"labels-{self.labels}")
         if self.objective != "bound":
@@ -194,19 +203,19 @@ class Settings(BaseModel):
         if self.split is not None:
             parts.append(f"split-{self.split}")
         parts += [f"{self.epochs}-{self.turns}", f"seed-{self.seed}", self.fingerprint()[:8]]
-        return re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".")  # a data set may have any name, even ../..
+        return re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".")  # a data set can have any name, even ../..
 
     def fingerprint(self) -> str:
-        """sha256 of the settings."""
+        """The sha256 of all settings."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def stack_key(self) -> str:
-        """Equal for replicas that can be trained in one stack: all but seed, split, shard, alpha and beta."""
+        """Equal for replicas that can share a stack: all settings but seed, split, shard, alpha and beta."""
         return self.model_dump_json(exclude={"seed", "split", "data", "digest", "alpha", "beta"})
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
-    """`alpha 1 instead of 2`, one line a field that differs."""
+    """The fields that differ, each as `alpha 1 instead of 2`."""
     ours_by_name, theirs_by_name = ours.model_dump(), theirs.model_dump()
     return [
         f"{name} {value} instead of {theirs_by_name[name]}"
@@ -216,10 +225,13 @@ def differences(ours: Settings, theirs: Settings) -> list[str]:
 
 
 def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
-    """Validated settings.
+    """Validates values and returns them as settings.
+
+    Args:
+        source: where the values come from, for error messages.
 
     Raises:
-        UsageError: a value is missing, unknown or out of range; `source` is where the values came from.
+        UsageError: a value is missing, unknown or out of range.
     """
     try:
         return Settings.model_validate(values)

@@ -1,4 +1,4 @@
-"""Settings from files and from the command line, not yet validated."""
+"""Reads settings from files and from the command line, without validating them."""
 
 import tomllib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, not yet validated.
 
     Raises:
-        DataError: the file is not there, or is no TOML.
+        DataError: the file does not exist, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -23,16 +23,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_assignments(given: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` texts as settings, not yet validated; a value is written as in TOML, a word may go unquoted.
+    """The settings in `NAME=VALUE` texts, not yet validated. Values are TOML, except that a word needs no quotes.
 
     Raises:
-        UsageError: one is no assignment.
+        UsageError: one of the texts is not an assignment.
     """
     values: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (name.strip().isidentifier() and equals and value.strip()):
-            raise UsageError(f"--set takes NAME=VALUE, and got '{text}'", "an example: --set consistency=1")
+            raise UsageError(f"--set takes NAME=VALUE, not '{text}'", "for example: --set consistency=1")
         try:
             values |= {name.strip(): tomllib.loads(f"value = {value}")["value"]}
         except tomllib.TOMLDecodeError:

@@ -83,15 +83,15 @@ def test_a_value_that_cannot_be(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cotraining": {"k_best": 1}}, "sshmvae is not co-trained: it has no [cotraining]"),
-        ({"model": "ct-svm"}, "ct-svm needs the settings of its rounds, [cotraining]"),
+        ({"cotraining": {"k_best": 1}}, "sshmvae is not co-trained, so it takes no [cotraining]"),
+        ({"model": "ct-svm"}, "ct-svm needs the settings of its rounds in [cotraining]"),
         ({"model": "cotraining", "cotraining": {"k_best": 0}}, "cotraining.k_best: "),
         (
             {"model": "ct-svm", "cotraining": {"k_best": 1, "addition": 1}},
             "there is no setting 'cotraining.addition'",
         ),
         ({"objective": "bounds"}, "objective: "),
-        ({"model": "jmvae", "objective": "classifier"}, "jmvae has no classifier to be trained without its bound"),
+        ({"model": "jmvae", "objective": "classifier"}, "jmvae has no classifier that can be trained without a bound"),
     ],
 )
 def test_what_does_not_go_together(values: dict[str, Any], message: str) -> None:
