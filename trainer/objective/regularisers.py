@@ -1,7 +1,7 @@
-"""Beyond the paper: terms that teach the classifiers more from the same data, over any model that has a classifier.
+"""Terms beyond the paper that teach the classifier of any model more from the same data.
 
-Each is a mean over its batch, `[R]`, to be minimised, and enters J with the weight that the settings give it (0: the
-paper's objective). They ask the model's own `classify`, latent variables at their means, as the test does.
+Each is a mean over its batch, `[R]`, to be minimised, and is weighted by a setting; weight 0 is the paper's objective.
+They call the model's own `classify` with the latent variables at their means, as evaluation does.
 """
 
 import math
@@ -20,47 +20,48 @@ from trainer.settings.run_settings import Settings
 Features = Mapping[str, Tensor]
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
-_PROBE = 1e-2  # how far the first look of `smoothness` goes, as a share of the radius
+_PROBE = 1e-2  # length of the step at which `smoothness` takes its gradient, as a fraction of the full step
 
 
 def penalties(
     settings: Settings, model: Classifier, noise: Noise, x_l: Features | None, y_l: Tensor | None, x_u: Features | None
 ) -> dict[str, Penalty]:
-    """(weight, value `[R]`) by name, of those that the settings ask for and the batches allow.
+    """The terms, (weight, value `[R]`) by name, that the settings ask for and the batches allow.
 
     Args:
-        x_l, y_l: a labelled batch; None where there is none.
-        x_u: an unlabelled batch; None where there is none.
+        x_l, y_l: a labelled batch, or None.
+        x_u: an unlabelled batch, or None.
     """
-    found: dict[str, Penalty] = {}
+    result: dict[str, Penalty] = {}
     if settings.partial_alpha and x_l is not None and y_l is not None:
-        found["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(model, x_l, y_l)
+        result["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(model, x_l, y_l)
     if settings.mean_alpha and x_l is not None and y_l is not None:
-        found["-log q(y) at the mean"] = settings.mean_alpha, -(y_l * model.classify(x_l)).sum(-1).mean(-1)
+        result["-log q(y) at the mean"] = settings.mean_alpha, -(y_l * model.classify(x_l)).sum(-1).mean(-1)
     if settings.smoothness:
         terms = [smoothness(model.classify, noise, x, settings.radius) for x in (x_l, x_u) if x is not None]
-        found["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
+        result["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
     if settings.consistency and x_u is not None:
-        found["consistency"] = settings.consistency, consistency(model, x_u)
+        result["consistency"] = settings.consistency, consistency(model, x_u)
     if settings.information and x_u is not None:
-        found["-I(y; X)"] = settings.information, -information(model.classify(x_u))
+        result["-I(y; X)"] = settings.information, -information(model.classify(x_u))
     if settings.agreement and x_u is not None:
         views = [model.classify(view) for view in (x_u, *singles(model, x_u))]
-        found["-I(y; y')"] = settings.agreement, -agreement(views)
-    return found
+        result["-I(y; y')"] = settings.agreement, -agreement(views)
+    return result
 
 
 def partial_labels(model: Classifier, x: Features, y: Tensor) -> Tensor:
-    """-log q(y|x_m) of the observed label, summed over the modalities m: eq. 6's signal for a single modality too."""
+    """-log q(y|x_m) of the observed label, summed over the modalities m: eq. 6's signal for single modalities."""
     terms = [-(y * model.classify(part)).sum(-1) for part in singles(model, x)]
     return torch.stack(terms).sum(0).mean(-1)
 
 
 def consistency(model: Classifier, x: Features) -> Tensor:
-    """sum_m KL(q(y|X) || q(y|x_m)): what all modalities tell together, each alone is to tell too.
+    """sum_m KL(q(y|X) || q(y|x_m)): each modality alone should predict what all modalities predict together.
 
-    q(y|X) teaches and does not learn from it: no gradient goes through it, and where a modality has an encoder of its
-    own, that alone learns. A classifier q(y|a) that also learned what one modality cannot tell got worse for both.
+    q(y|X) is the teacher and does not learn: no gradient flows through it. In a model with single-modality encoders,
+    only these learn, because a classifier q(y|a) that is also trained on what a single modality cannot tell got worse
+    for all modalities together and for each alone.
     """
     with torch.no_grad():
         log_q = model.classify(x)
@@ -71,46 +72,45 @@ def consistency(model: Classifier, x: Features) -> Tensor:
 def information(log_q: Tensor) -> Tensor:
     """I(y; X) = H(mean of q(y|X)) - mean of H(q(y|X)) over the batch, `[R, B, K] -> [R]`.
 
-    Large where every example is of one class, and every class as frequent as p(y), which is uniform, has it.
-
-    Krause et al. 2010 (regularized information maximization), eq. 3. Without it, smoothness is had most cheaply by
-    saying nothing of the examples that have no label.
+    It is large if each example is assigned to one class with confidence and the classes are equally frequent, as in
+    p(y), which is uniform. Krause et al. 2010 (regularized information maximization), eq. 3. Without it, smoothness
+    alone is minimised by a uniform prediction on unlabelled examples.
     """
     marginal = torch.logsumexp(log_q, -2) - math.log(log_q.shape[-2])
     return entropy(marginal) - entropy(log_q).mean(-1)
 
 
 def agreement(views: Sequence[Tensor]) -> Tensor:
-    """Sum over pairs of views (all modalities, each alone) of the mutual information of the labels they give.
+    """The mutual information of two views' labels, summed over pairs of views (all modalities, and each alone).
 
-        P(y, y') = mean over the batch of q(y|view) q(y'|view'), made symmetric;  I = KL(P(y, y') || P(y) P(y'))
+        P(y, y') = mean over the batch of q(y|view) q(y'|view'), symmetrised;  I = KL(P(y, y') || P(y) P(y'))
 
-    Large where each view names the class that the others name, and all classes are alike in number. A class that one
-    modality alone can see (a slant, where the other is rotated at random) earns nothing: what is found is shared.
-    Every network learns from it, q(y|a) too: unlike `consistency`, it never asks for an unsure answer.
+    It is large if the views agree on the class and the classes are equally frequent. A class that only one modality can
+    tell apart (by its slant, say, if the other modality is rotated at random) gains nothing: the views share what they
+    find. All networks learn from it, q(y|a) included: unlike `consistency`, it never asks for an uncertain prediction.
 
-    Ji et al. 2019 (invariant information clustering, doi:10.1109/ICCV.2019.00996), eqs. 2 and 3, with the modalities
-    in the place of transformed copies.
+    Ji et al. 2019 (invariant information clustering, doi:10.1109/ICCV.2019.00996), eqs. 2 and 3, with modalities
+    instead of transformed copies.
 
     Args:
-        views: log q(y|.) of the same examples, `[R, B, K]` each.
+        views: log q(y|.) of the same examples, one `[R, B, K]` per view.
     """
     return torch.stack([_shared_information(p, q) for p, q in combinations(views, 2)]).sum(0)
 
 
 def _shared_information(log_p: Tensor, log_q: Tensor) -> Tensor:
-    joint = (log_p.exp().unsqueeze(-1) * log_q.exp().unsqueeze(-2)).mean(-3)  # [R, K, K]; no matmul: always float32
+    joint = (log_p.exp().unsqueeze(-1) * log_q.exp().unsqueeze(-2)).mean(-3)  # [R, K, K]; float32, unlike a matmul
     joint = ((joint + joint.transpose(-1, -2)) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
     independent = joint.sum(-1, keepdim=True).log() + joint.sum(-2, keepdim=True).log()
     return (joint * (joint.log() - independent)).sum((-1, -2))
 
 
 def smoothness(classify: Classify, noise: Noise, x: Features, radius: float) -> Tensor:
-    """KL(q(y|X) || q(y|X + r)) at the r where it is largest (virtual adversarial training).
+    """KL(q(y|X) || q(y|X + r)) at the perturbation r that maximises it (virtual adversarial training).
 
-    Miyato et al. 2018 (doi:10.1109/TPAMI.2018.2858821), eqs. 7 to 10 with one power iteration; r runs over all
-    modalities joined. Its length is `radius` times the mean length of the batch's examples, so that one value suits
-    data of any scale: 0.2 is about 2 on MNIST's digits.
+    Miyato et al. 2018 (doi:10.1109/TPAMI.2018.2858821), eqs. 7 to 10 with one power iteration; r spans all modalities
+    jointly. The length of r is `radius` times the mean length of the batch's examples, so one value suits data of any
+    scale: 0.2 corresponds to a length of about 2 on MNIST's digits.
     """
     with torch.no_grad():
         log_q = classify(x)
@@ -125,7 +125,7 @@ def smoothness(classify: Classify, noise: Noise, x: Features, radius: float) -> 
 
 
 def singles(model: Classifier, x: Features) -> list[dict[str, Tensor]]:
-    """Each modality alone, the others by the model's first means: left out for encoders, else zeros."""
+    """Inputs with one modality each; the others are left out if the model has encoders, and zeros otherwise."""
     if "encoders" in model.completions:
         return [{m: value} for m, value in x.items()]
     return [{n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x]
@@ -133,17 +133,17 @@ def singles(model: Classifier, x: Features) -> list[dict[str, Tensor]]:
 
 @contextmanager
 def only_encoders(model: Classifier) -> Iterator[None]:
-    """What is computed within it teaches the single modalities' encoders alone; every weight where there are none."""
-    held: list[nn.Parameter] = []
+    """A context in which only the single-modality encoders get gradients; all weights in models without encoders."""
+    frozen: list[nn.Parameter] = []
     if "encoders" in model.completions:
-        own = set(model.encoders.parameters())
-        held = [parameter for parameter in cast(nn.Module, model).parameters() if parameter not in own]
-    for parameter in held:
+        learning = set(model.encoders.parameters())
+        frozen = [parameter for parameter in cast(nn.Module, model).parameters() if parameter not in learning]
+    for parameter in frozen:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in held:
+        for parameter in frozen:
             parameter.requires_grad_(True)
 
 
@@ -153,17 +153,17 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """Of a categorical distribution given as log-probabilities, `[..., K] -> [...]`, in nats."""
+    """The entropy in nats of a categorical distribution given as log-probabilities, `[..., K] -> [...]`."""
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def _length(x: Features) -> Tensor:
-    """Of each example, over all its modalities, `[R, B, 1]`."""
+    """The Euclidean length of each example over all its modalities, `[R, B, 1]`."""
     return torch.stack([value.square().sum(-1) for value in x.values()]).sum(0).sqrt().unsqueeze(-1)
 
 
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Length 1 over all modalities of an example; a direction without length stays without."""
+    """Scales each example's direction to length 1 over all its modalities; a direction of length 0 stays 0."""
     length = _length(direction)
     return {m: d / length.clamp_min(torch.finfo(d.dtype).tiny) for m, d in direction.items()}
 
