@@ -1,1 +1,1 @@
-"""A shard's rows on the device: which of them are labelled, in what order batches come, in memory or streamed."""
+"""A shard's rows on the device: which are labelled, how they are batched, and whether they are kept or streamed."""

@@ -1,4 +1,4 @@
-"""What the training loop and evaluation ask of data, whether it lies in memory or is streamed from disk."""
+"""What the training loop and evaluation require of data, whether it is in memory or streamed from disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -13,21 +13,21 @@ from trainer.data.streams import Stream
 
 
 class Data(Protocol):
-    """The data of R replicas: flat tensors on the device, and where each replica's examples lie in them."""
+    """The data of R replicas: flat tensors on the device, and the rows of each replica's examples in them."""
 
     @property
     def features(self) -> Mapping[str, Tensor]:
-        """By modality, `[rows, D]` float32."""
+        """The features of each modality, `[rows, D]` float32."""
         ...
 
     @property
     def label(self) -> Tensor:
-        """`[rows]`, -1 where unknown."""
+        """The labels, `[rows]`; -1 means unknown."""
         ...
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those the model sees."""
+        """The modalities the model sees."""
         ...
 
     @property
@@ -37,7 +37,7 @@ class Data(Protocol):
 
     @property
     def examples(self) -> tuple[Examples, ...]:
-        """Each replica's rows."""
+        """The rows of each replica."""
         ...
 
     def streams(self, name: str, seeds: Sequence[int], batch_size: int) -> Sequence[Stream]:
@@ -45,29 +45,32 @@ class Data(Protocol):
         ...
 
     def first_index(self, streams: Sequence[Stream]) -> Tensor:
-        """`[R, B]` rows, to have some before any batch is known."""
+        """Valid rows `[R, B]` to start with, before any batch is known."""
         ...
 
     def write_indices(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
-        """Writes where the examples of batch `number` are into `index`, `[R, B]`."""
+        """Writes the rows of batch `number` into `index`, `[R, B]`."""
         ...
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
-        """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; how many are each replica's own."""
+        """Yields rows `[R, B]` of the test sets, and how many of them count for each replica.
+
+        A test set that is shorter than the others is padded with its last row, which does not count.
+        """
         ...
 
     def test_labels(self) -> list[NDArray[np.int64]]:
-        """Each replica's labels of its test set."""
+        """The labels of each replica's test set."""
         ...
 
     def x(self, index: Tensor) -> dict[str, Tensor]:
-        """`[R, B]` rows -> each modality's `[R, B, D]`."""
+        """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         ...
 
     def y(self, index: Tensor) -> Tensor:
-        """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
+        """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
         ...
 
     def close(self) -> None:
-        """Ends what reads ahead, if anything does."""
+        """Stops reading ahead, if the data is streamed."""
         ...

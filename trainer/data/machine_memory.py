@@ -1,4 +1,4 @@
-"""The machine's memory: how much is free, and the C library told to keep what training frees, as it is soon used."""
+"""The machine's memory: how much is free, and how the C library handles memory that training frees."""
 
 import ctypes
 import logging
@@ -8,25 +8,27 @@ from pathlib import Path
 
 import torch
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # the options of mallopt in glibc's malloc.h
+_MALLOC_BYTES = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
 _log = logging.getLogger(__name__)
 
 
 def keep_freed_memory() -> None:
-    """Without it every activation of a megabyte is a fresh mapping, whose pages the kernel zeroes at every step.
+    """Makes the C library keep the memory that training frees, since the next step needs it again.
 
-    glibc alone has these settings; elsewhere nothing changes.
+    Otherwise every activation of a megabyte is a new mapping whose pages the kernel zeroes at every step. Only glibc
+    has these options; with any other library nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    for option, size in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
+    for option, size in _MALLOC_BYTES.items():
         if not mallopt(option, size):
             _log.debug("mallopt(%d, %d) was refused", option, size)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device: the GPU's, or the machine's within the limit of this process's container."""
+    """The free memory of a device in bytes: the GPU's, or the machine's within the limit of the process's container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -35,9 +37,9 @@ def free_bytes(device: torch.device) -> int:
     except (OSError, KeyError):
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+        cgroup = Path("/sys/fs/cgroup")
+        limit, used = ((cgroup / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        cached = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())["inactive_file"]
         return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
     except (OSError, KeyError, ValueError):
         return free

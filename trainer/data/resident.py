@@ -1,4 +1,4 @@
-"""Shards that fit into the device's memory: flat tensors for all replicas."""
+"""Data that fits into the device's memory: flat tensors shared by all replicas."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.runtime.errors import DataError
 from pipeline.shards.shard import Modality, Shard
 from trainer.data.machine_memory import free_bytes
-from trainer.data.selection import Examples, index_rows
+from trainer.data.selection import VALUE_BYTES, Examples, index_rows
 from trainer.data.streams import Stream, first_index, streams_of, write_indices
 from trainer.nn.labels import one_hot
 from trainer.settings.run_settings import Settings
@@ -22,11 +22,11 @@ class Resident:
     """The data of R replicas, all of it in the device's memory.
 
     Attributes:
-        features: by modality, `[rows of all shards, D]` float32, on the device.
-        label: `[rows of all shards]`, -1 where unknown, on the device.
-        modalities: those the model sees.
-        classes: the classes' names.
-        examples: one per replica.
+        features: the features of each modality, `[rows of all shards, D]` float32, on the device.
+        label: the labels, `[rows of all shards]`, on the device; -1 means unknown.
+        modalities: the modalities the model sees.
+        classes: the names of the classes.
+        examples: the rows of each replica.
     """
 
     features: Mapping[str, Tensor]
@@ -40,54 +40,55 @@ class Resident:
         return streams_of(self.examples, name, seeds, batch_size)
 
     def first_index(self, streams: Sequence[Stream]) -> Tensor:
-        """`[R, B]` rows of the streams, to have some before any batch is placed."""
+        """Valid rows `[R, B]` to start with, before any batch is known."""
         return first_index(streams, self.label.device)
 
     def write_indices(self, index: Tensor, streams: Sequence[Stream], number: int) -> None:
-        """Writes where the examples of batch `number` are into `index`, `[R, B]`."""
+        """Writes the rows of batch `number` into `index`, `[R, B]`."""
         write_indices(index, streams, number)
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
-        """Rows `[R, B]` of the test sets, where a shorter set repeats its last row; how many are each replica's own."""
-        longest = max(len(own.test) for own in self.examples)
-        rows = np.stack([np.pad(own.test, (0, longest - len(own.test)), mode="edge") for own in self.examples])
+        """Yields rows `[R, B]` of the test sets, padded at the end, and how many of them count for each replica."""
+        test_sets = [examples.test for examples in self.examples]
+        longest = max(len(test) for test in test_sets)
+        rows = np.stack([np.pad(test, (0, longest - len(test)), mode="edge") for test in test_sets])
         index = torch.from_numpy(rows).to(self.label.device)
         for start in range(0, longest, size):
-            real = [min(max(len(own.test) - start, 0), size) for own in self.examples]
-            yield index[:, start : start + size], real
+            counts = [min(max(len(test) - start, 0), size) for test in test_sets]
+            yield index[:, start : start + size], counts
 
     def test_labels(self) -> list[NDArray[np.int64]]:
-        """Each replica's labels of its test set."""
+        """The labels of each replica's test set."""
         label = self.label.cpu().numpy()
-        return [label[own.test] for own in self.examples]
+        return [label[examples.test] for examples in self.examples]
 
     def close(self) -> None:
-        """Ends what reads ahead, if anything does."""
+        """Does nothing: no thread reads ahead."""
 
     def x(self, index: Tensor) -> dict[str, Tensor]:
-        """`[R, B]` rows -> each modality's `[R, B, D]`."""
+        """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         return {name: features[index] for name, features in self.features.items()}
 
     def y(self, index: Tensor) -> Tensor:
-        """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
+        """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
         return one_hot(self.label[index], len(self.classes))
 
 
 def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Resident:
-    """The data of a stack of replicas, each with its own shard; a shard that several share is loaded once.
+    """Loads the data of a stack of replicas, each with its own shard; a shard that several share is loaded once.
 
     Raises:
-        DataError, UsageError: as `index_rows`; or the features do not fit into the device's memory.
+        DataError, UsageError: as in `index_rows`; or the features do not fit into the device's memory.
     """
     modalities, offsets, examples = index_rows(stack, shards)
     distinct = {offsets[shard.digest]: shard for shard in shards}
     rows = sum(shard.train.rows + shard.test.rows for shard in distinct.values())
-    needed, free = 4 * rows * sum(m.width for m in modalities), free_bytes(device)
+    needed, free = VALUE_BYTES * rows * sum(m.width for m in modalities), free_bytes(device)
     if needed > free:
         raise DataError(
             f"{', '.join(str(shard.path) for shard in distinct.values())}: the features take {needed / 1e9:.1f} GB, "
             f"and {'the GPU' if device.type == 'cuda' else 'this machine'} has {free / 1e9:.1f} GB of memory free",
-            f"stream them from disk: --memory-limit {max(1, int(free / 4e6))}MB",
+            f"stream them from disk: --memory-limit {max(1, int(free / 4e6))}MB",  # a quarter of what is free
         )
     features = {m.name: torch.empty(rows, m.width, device=device) for m in modalities}
     label = torch.empty(rows, dtype=torch.int64, device=device)

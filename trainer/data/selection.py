@@ -14,14 +14,15 @@ from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import Settings
 
 Rows = NDArray[np.int64]
+VALUE_BYTES = 4  # a value of a feature: float32
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of one replica in the flat tensors, and the ids of the labelled ones.
+    """The rows of one replica in the flat tensors, and the ids of its labelled examples.
 
-    `unlabelled` is the rest of the training set; all of it for a model that learns from no label, nothing for a
-    classifier that is trained alone.
+    `unlabelled` is the rest of the training set. It is the whole training set for a model that does not learn from
+    labels, and empty for a classifier that is trained alone.
     """
 
     labelled: Rows
@@ -33,13 +34,16 @@ class Examples:
 def index_rows(
     stack: Sequence[Settings], shards: Sequence[Shard]
 ) -> tuple[tuple[Modality, ...], dict[str, int], tuple[Examples, ...]]:
-    """What a stack sees: the modalities, each shard's first row by its digest, and every replica's examples.
+    """Assigns rows of the flat tensors to the shards and replicas of a stack.
 
-    Rows are counted over all shards: a shard's training rows, its test rows, the next shard's.
+    Rows are numbered across all shards: the training rows of a shard, then its test rows, then the next shard.
+
+    Returns:
+        The modalities the stack sees, the first row of each shard by its digest, and each replica's examples.
 
     Raises:
-        DataError, UsageError: shards that do not fit together, a modality that is not there, a class without a label,
-            more labels asked for than there are.
+        DataError, UsageError: the shards do not fit together, a modality does not exist, a class has no label, or there
+            are fewer labels than asked for.
     """
     first = shards[0]
     modalities = choose_modalities(first, stack[0].modalities)
@@ -48,22 +52,28 @@ def index_rows(
     rows = 0
     for settings, shard in zip(stack, shards, strict=True):
         if (choose_modalities(shard, settings.modalities), shard.classes) != (modalities, first.classes):
-            raise DataError(f"{shard.path} differs from {first.path} in its modalities or classes: no common stack")
+            raise DataError(
+                f"{shard.path} differs from {first.path} in its modalities or classes: they cannot share a stack"
+            )
         if shard.digest not in offsets:
             offsets[shard.digest] = rows
             rows += shard.train.rows + shard.test.rows
         examples.append(_examples(settings, shard, offsets[shard.digest]))
-    if len({len(own.unlabelled) == 0 for own in examples}) > 1:
+    if len({len(replica.unlabelled) == 0 for replica in examples}) > 1:
         raise DataError(
-            f"of {', '.join(sorted({str(shard.path) for shard in shards}))} some are labelled in every row, and some "
-            "are not: no common stack",
+            f"{', '.join(sorted({str(shard.path) for shard in shards}))} cannot share a stack: in some of them every "
+            "training row is labelled, in others not",
             "train them one by one",
         )
     return modalities, offsets, tuple(examples)
 
 
 def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...]:
-    """The shard's modalities of these names, or all of them for no name."""
+    """The shard's modalities with these names, in this order; all of them if no names are given.
+
+    Raises:
+        UsageError: the shard has no modality of that name.
+    """
     known = {modality.name: modality for modality in shard.modalities}
     for name in names:
         if name not in known:
@@ -72,7 +82,7 @@ def choose_modalities(shard: Shard, names: Sequence[str]) -> tuple[Modality, ...
 
 
 def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
-    """Whether the run has unlabelled examples beside its labelled ones."""
+    """Whether the run has unlabelled examples to train on."""
     if settings.objective == "classifier":
         return False
     return not settings.learns_labels or len(choose_labelled(settings, shard)) < shard.train.rows
@@ -81,10 +91,10 @@ def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
 def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
     train, test = shard.train, shard.test
     labelled = choose_labelled(settings, shard)
-    every = np.arange(train.rows)
-    unlabelled = np.setdiff1d(every, labelled) if settings.learns_labels else every
+    all_rows = np.arange(train.rows)
+    unlabelled = np.setdiff1d(all_rows, labelled) if settings.learns_labels else all_rows
     if settings.objective == "classifier":
-        unlabelled = every[:0]
+        unlabelled = all_rows[:0]
     known = np.flatnonzero(test.labels >= 0)
     if len(known) == 0:
         raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")
@@ -94,10 +104,14 @@ def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
 
 
 def choose_labelled(settings: Settings, shard: Shard) -> Rows:
-    """Rows of `train` whose labels the run may see, ascending.
+    """The training rows whose labels the run may see, in ascending order.
 
-    A number is drawn equal per class (what is left over goes to classes drawn at random), a function of the seed; "all"
-    takes every known label, "shard" those that the shard marks.
+    If `labels` is a number, equally many are drawn per class, depending on the seed; a remainder goes to classes drawn
+    at random. "all" takes every known label, "shard" the examples that the shard marks.
+
+    Raises:
+        DataError: a class has no labelled example, or fewer than needed.
+        UsageError: the shard marks no examples, or the number is smaller than the number of classes.
     """
     labels, known = shard.train.labels, np.flatnonzero(shard.train.labels >= 0)
     if settings.labels == "all":

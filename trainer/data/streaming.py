@@ -1,7 +1,8 @@
-"""Training beyond memory: the training rows stream from disk through two windows of memory (`trainer.data.windows`).
+"""Data larger than memory: the training rows are streamed from disk through two windows (`trainer.data.windows`).
 
-The flat tensors hold the few rows that stay, and two windows: a step gathers from one as it would from a whole shard in
-memory, while the other is read. Replicas of one shard share the windows, so a block is read once for all of them.
+The flat tensors hold the few rows that are always needed, and two windows. A step gathers rows from one window, as it
+would from a whole shard in memory, while the other is read. Replicas with the same shard share its windows, so a block
+is read once for all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +23,17 @@ from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
 from trainer.nn.labels import one_hot
 from trainer.settings.run_settings import Settings
 
-TEST_ROWS = 1000  # at most, of the test set at a time
+TEST_ROWS = 1000  # the most rows of the test set in memory at a time
 
 
 @dataclass(frozen=True)
 class Feed:
-    """One shard's place in the flat tensors.
+    """One shard, and its places in the flat tensors.
 
     Attributes:
         base: where its first window begins.
-        test: where the rows of a batch of the test set lie; `test_rows` is how many fit.
+        test: where the rows of a test batch begin.
+        test_rows: the maximum number of rows in a test batch.
         offset: the shard's first row in the numbering of `index_rows`.
     """
 
@@ -46,13 +48,12 @@ class Feed:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Data of which few rows are in memory: `features` and `label` hold
-    the labelled ones, the windows, a test batch.
+    """Data that is mostly on disk: `features` and `label` hold the labelled rows, the windows and a test batch.
 
     Attributes:
-        paced: the examples that are streamed: the unlabelled ones, or the labelled ones where there are no others.
-        feeds: one a replica; replicas of one shard have the same.
-        write: puts rows into the flat tensors.
+        paced: which examples are streamed: "unlabelled", or "labelled" if there are no unlabelled ones.
+        feeds: one per replica; replicas with the same shard have the same feed.
+        write: writes rows into the flat tensors.
     """
 
     features: Mapping[str, Tensor]
@@ -68,24 +69,24 @@ class Streamed:
         if name != self.paced:
             return streams_of(self.examples, name, seeds, batch_size)
         streams = [
-            WindowedStream(getattr(own, name) - feed.offset, batch_size, seed, name, feed.layout, feed.base)
-            for own, feed, seed in zip(self.examples, self.feeds, seeds, strict=True)
+            WindowedStream(getattr(examples, name) - feed.offset, batch_size, seed, name, feed.layout, feed.base)
+            for examples, feed, seed in zip(self.examples, self.feeds, seeds, strict=True)
         ]
         for stream, feed in zip(streams, self.feeds, strict=True):
-            # Replicas whose labelled rows differ may be as many rows apart in what is left of the shard.
-            beside = [other.rows for other, theirs in zip(streams, self.feeds, strict=True) if theirs is feed]
-            equal = all(np.array_equal(rows, stream.rows) for rows in beside)
+            # If the labelled rows of two replicas differ, their streams can drift apart by as many rows.
+            same_shard = [other.rows for other, its_feed in zip(streams, self.feeds, strict=True) if its_feed is feed]
+            equal = all(np.array_equal(rows, stream.rows) for rows in same_shard)
             drift = 0 if equal else feed.shard.train.rows - len(stream.rows)
             if feed.layout.smallest(stream.per_block) < batch_size + drift:
                 raise UsageError(
                     f"{feed.shard.path}: windows of {feed.layout.size} rows are too small for batches of {batch_size}"
                     + f" and {drift} labelled rows that differ by seed" * (drift > 0),
-                    "a larger --memory-limit, or a smaller --batch-size" + ", or --stack 1" * (drift > 0),
+                    "use a larger --memory-limit or a smaller --batch-size" + ", or --stack 1" * (drift > 0),
                 )
         return streams
 
     def first_index(self, streams: Sequence[Stream]) -> Tensor:
-        if isinstance(streams[0], WindowedStream):  # zeros, until a window is read
+        if isinstance(streams[0], WindowedStream):  # zeros until a window has been read
             bases = torch.tensor([feed.base for feed in self.feeds], device=self.label.device)
             return bases[:, None].repeat(1, streams[0].batch_size)
         return first_index(streams, self.label.device)
@@ -102,31 +103,31 @@ class Streamed:
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, list[int]]]:
         size = min(size, *(feed.test_rows for feed in self.feeds))
-        longest = max(len(own.test) for own in self.examples)
+        longest = max(len(examples.test) for examples in self.examples)
         for start in range(0, longest, size):
-            wide = min(size, longest - start)
+            width = min(size, longest - start)
             index, read = [], set()
-            for own, feed in zip(self.examples, self.feeds, strict=True):
-                rows = own.test[start : start + size] - feed.offset - feed.shard.train.rows
+            for examples, feed in zip(self.examples, self.feeds, strict=True):
+                rows = examples.test[start : start + size] - feed.offset - feed.shard.train.rows
                 if id(feed) not in read:
                     _copy(feed.shard.test, list(self.features), rows, feed.layout.block, feed.test, self.write)
                     read.add(id(feed))
-                index.append(feed.test + np.minimum(np.arange(wide), max(len(rows) - 1, 0)))
-            real = [min(max(len(own.test) - start, 0), size) for own in self.examples]
-            yield torch.from_numpy(np.stack(index)).to(self.label.device), real
+                index.append(feed.test + np.minimum(np.arange(width), max(len(rows) - 1, 0)))
+            counts = [min(max(len(examples.test) - start, 0), size) for examples in self.examples]
+            yield torch.from_numpy(np.stack(index)).to(self.label.device), counts
 
     def test_labels(self) -> list[NDArray[np.int64]]:
         return [
-            feed.shard.test.labels[own.test - feed.offset - feed.shard.train.rows]
-            for own, feed in zip(self.examples, self.feeds, strict=True)
+            feed.shard.test.labels[examples.test - feed.offset - feed.shard.train.rows]
+            for examples, feed in zip(self.examples, self.feeds, strict=True)
         ]
 
     def x(self, index: Tensor) -> dict[str, Tensor]:
-        """`[R, B]` rows -> each modality's `[R, B, D]`."""
+        """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         return {name: features[index] for name, features in self.features.items()}
 
     def y(self, index: Tensor) -> Tensor:
-        """`[R, B]` rows whose label is known -> one-hot `[R, B, K]`."""
+        """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
         return one_hot(self.label[index], len(self.classes))
 
     def close(self) -> None:
@@ -135,10 +136,10 @@ class Streamed:
 
 
 def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Data:
-    """The data of a stack of replicas, each with its own shard: in memory, or streamed where the settings say so.
+    """The data of a stack of replicas, each with its own shard: streamed if the settings have a window, or in memory.
 
     Raises:
-        DataError, UsageError: as `trainer.data.resident.load`; or a window too small for a batch.
+        DataError, UsageError: as in `trainer.data.resident.load`; or a window is too small for a batch.
     """
     window = stack[0].window
     if window is None:
@@ -148,14 +149,14 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     paced = "unlabelled" if len(examples[0].unlabelled) else "labelled"
     kept: dict[str, list[Rows]] = {}
     streamed: dict[str, list[Rows]] = {}
-    for own, shard in zip(examples, shards, strict=True):
-        kept.setdefault(shard.digest, []).append(own.labelled[:0] if paced == "labelled" else own.labelled)
-        streamed.setdefault(shard.digest, []).append(getattr(own, paced))
+    for replica, shard in zip(examples, shards, strict=True):
+        kept.setdefault(shard.digest, []).append(replica.labelled[:0] if paced == "labelled" else replica.labelled)
+        streamed.setdefault(shard.digest, []).append(getattr(replica, paced))
     test_rows = max(1, min(window // 4, TEST_ROWS))
     base, plans = 0, {}
     for digest, shard in {shard.digest: shard for shard in shards}.items():
         offset, labelled = offsets[digest], np.unique(np.concatenate(kept[digest]))
-        # What the labels leave is the same for all seeds where the shard decides on them: empty blocks are left out.
+        # If the shard decides which rows are labelled, all seeds stream the same rows, and empty blocks can be skipped.
         by_shard = isinstance(stack[0].labels, str)
         rows = streamed[digest][0] - offset if by_shard else np.arange(shard.train.rows)
         layout = Layout(window, max(widths.values()), rows)
@@ -173,29 +174,29 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     if paced == "unlabelled":
         examples = tuple(
             Examples(
-                plans[shard.digest][4] + np.searchsorted(plans[shard.digest][2], own.labelled),
-                own.unlabelled,
-                own.test,
-                own.labelled_ids,
+                plans[shard.digest][4] + np.searchsorted(plans[shard.digest][2], replica.labelled),
+                replica.unlabelled,
+                replica.test,
+                replica.labelled_ids,
             )
-            for own, shard in zip(examples, shards, strict=True)
+            for replica, shard in zip(examples, shards, strict=True)
         )
-    own_feeds = tuple(feeds[shard.digest] for shard in shards)
-    return Streamed(features, label, modalities, shards[0].classes, examples, paced, own_feeds, write)
+    by_replica = tuple(feeds[shard.digest] for shard in shards)
+    return Streamed(features, label, modalities, shards[0].classes, examples, paced, by_replica, write)
 
 
 def _writer(features: Mapping[str, Tensor], label: Tensor) -> Write:
-    """Puts rows into the flat tensors; on CUDA through pinned memory, without waiting for the copy."""
+    """A function that writes rows into the flat tensors; on CUDA via pinned memory, without waiting for the copy."""
     if label.device.type == "cuda":
 
         def send(target: Tensor, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
             pinned = torch.empty(values.shape, dtype=target.dtype, pin_memory=True)
             pinned.numpy()[...] = values
-            target.copy_(pinned, non_blocking=True)  # PyTorch gives pinned memory out again when the copy is done
+            target.copy_(pinned, non_blocking=True)  # PyTorch reuses pinned memory only after the copy
     else:
 
         def send(target: Tensor, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
-            target.numpy()[...] = values  # NumPy's copy starts no threads beside the model's
+            target.numpy()[...] = values  # NumPy's copy starts no threads next to the model's
 
     def write(place: int, piece: Mapping[str, Features], labels: NDArray[np.int64]) -> None:
         for name, values in piece.items():
@@ -206,15 +207,16 @@ def _writer(features: Mapping[str, Tensor], label: Tensor) -> Write:
 
 
 def _shifted(write: Write, base: int) -> Write:
+    """The same function with its places counted from `base`."""
     return lambda place, piece, labels: write(base + place, piece, labels)
 
 
 def _copy(part: Part, names: Sequence[str], rows: Rows, block: int, place: int, write: Write) -> None:
-    """Reads some rows of a part, ascending, a block at a time, and writes them to `place` and on."""
+    """Reads rows of a part, ascending, block by block, and writes them one after the other, starting at `place`."""
     blocks = [int(number) for number in np.unique(rows // block)]
     slices = [slice(number * block, min((number + 1) * block, part.rows)) for number in blocks]
-    for number, own, piece in zip(blocks, slices, part.pieces(names, slices), strict=True):
-        wanted = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)]
-        found = {name: values[wanted - number * block] for name, values in piece.items()}
-        write(place, found, part.labels[wanted])
+    for number, span, piece in zip(blocks, slices, part.pieces(names, slices), strict=True):
+        wanted = rows[np.searchsorted(rows, span.start) : np.searchsorted(rows, span.stop)]
+        features = {name: values[wanted - number * block] for name, values in piece.items()}
+        write(place, features, part.labels[wanted])
         place += len(wanted)

@@ -1,4 +1,4 @@
-"""The order of the batches: endless, seeded, and without a state that a resumed run would need."""
+"""The order of the batches: endless, seeded and stateless, so that a resumed run needs nothing to continue it."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,24 +12,25 @@ from trainer.nn.rng import seed_for
 
 
 class Stream:
-    """An endless sequence of batches over some rows: a new permutation each pass, none skipped, none twice in a pass.
+    """An endless sequence of batches over some rows, which are permuted again for each pass.
 
-    The batch of a step is a function of (seed, name, step) alone: a resumed run needs no state of it.
+    A pass contains each row exactly once. The batch of a step depends on (seed, name, step) alone, so a resumed run
+    needs no saved state.
     """
 
     def __init__(self, rows: Rows, batch_size: int, seed: int, name: str) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self._pass = lru_cache(maxsize=2)(
-            lambda count: np.random.default_rng(seed_for(seed, name, count)).permutation(rows)
+            lambda pass_number: np.random.default_rng(seed_for(seed, name, pass_number)).permutation(rows)
         )
 
     def batch(self, step: int) -> Rows:
-        """Rows of batch number `step`, `[B]`; one that crosses the end of a pass goes on in the next."""
+        """The rows of batch number `step`, `[B]`; a batch at the end of a pass continues into the next pass."""
         start, parts, missing = step * self.batch_size, [], self.batch_size
         while missing:
-            count, offset = divmod(start, len(self.rows))
-            part = self._pass(count)[offset : offset + missing]
+            pass_number, offset = divmod(start, len(self.rows))
+            part = self._pass(pass_number)[offset : offset + missing]
             parts.append(part)
             start += len(part)
             missing -= len(part)
@@ -38,12 +39,12 @@ class Stream:
 
 def streams_of(examples: Sequence[Examples], name: str, seeds: Sequence[int], batch_size: int) -> list[Stream]:
     """Each replica's endless batches of its `labelled` or `unlabelled` rows."""
-    rows: list[Rows] = [getattr(own, name) for own in examples]
-    return [Stream(own, batch_size, seed, name) for own, seed in zip(rows, seeds, strict=True)]
+    rows_by_replica: list[Rows] = [getattr(replica, name) for replica in examples]
+    return [Stream(rows, batch_size, seed, name) for rows, seed in zip(rows_by_replica, seeds, strict=True)]
 
 
 def first_index(streams: Sequence[Stream], device: torch.device) -> Tensor:
-    """`[R, B]` rows of the streams, to have some before any batch is known."""
+    """Rows `[R, B]` of the streams to start with, before any batch is known."""
     rows = np.stack([np.resize(stream.rows, stream.batch_size) for stream in streams])
     return torch.from_numpy(rows).to(device)
 

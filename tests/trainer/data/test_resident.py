@@ -209,7 +209,7 @@ def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
         "widths.h5": {"modalities": (X,), "train": clusters("t", turns(9), (X,)), "test": clusters("u", [0], (X,))},
     }.items():
         other = make_shard(tmp_path / name, **changes)
-        with pytest.raises(DataError, match="no common stack") as caught:
+        with pytest.raises(DataError, match="cannot share a stack") as caught:
             load([make_settings("ssmvae", here), make_settings("ssmvae", other)], [here, other], CPU)
         assert str(other.path) in caught.value.message
 
@@ -218,7 +218,7 @@ def test_a_stack_where_only_some_replicas_have_unlabelled_rows(tmp_path: Path) -
     full = make_shard(tmp_path / "full.h5")
     partly = make_shard(tmp_path / "partly.h5", train=clusters("train", [-1, *turns(39)], (X, W)))
     stack = [make_settings("ssmvae", shard, labels="all") for shard in (full, partly)]
-    with pytest.raises(DataError, match="no common stack"):
+    with pytest.raises(DataError, match="cannot share a stack"):
         load(stack, [full, partly], CPU)
 
 

@@ -317,7 +317,7 @@ def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("text", ["lots", "", "0", "-1GB", "2XB", "GB", 0, -5, True, None, 1.5, ["2GB"]])
 def test_a_limit_that_is_no_size_is_refused(text: object) -> None:
-    with pytest.raises(UsageError, match="is no size") as caught:
+    with pytest.raises(UsageError, match="is not a size") as caught:
         parse_size(text)
     assert "--memory-limit 2GB" in str(caught.value.hint)
 
