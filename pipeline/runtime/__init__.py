@@ -1,1 +1,1 @@
-"""What any program of files, processes and signals needs, and nothing about this project's subject."""
+"""What any program with files, processes and signals needs; nothing here knows this project's subject."""

@@ -1,7 +1,7 @@
-"""Independent tasks through Dask: on processes of this machine, or on a cluster by its scheduler's address.
+"""Runs independent tasks through Dask: on local processes, or on a cluster given its scheduler's address.
 
 Workers compute, the caller receives results in the order in which they become ready, and a bounded number of tasks is
-under way at any time. A task whose worker dies is done again elsewhere.
+in flight at any time. A task whose worker dies is run again elsewhere.
 """
 
 import logging
@@ -25,18 +25,18 @@ from pipeline.runtime.interrupts import Stop
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 CONNECT_SECONDS = 15
-_POLL = 0.2  # seconds between two looks at a request to stop
-_DISTANT_POLL = 2.0
-# Those with a level of their own, and those that Dask's event loop writes to.
+_POLL = 0.2  # seconds between checks for a request to stop
+_DISTANT_POLL = 2.0  # seconds between checks that ask the scheduler
+# Dask's loggers with a level of their own, and those that its event loop writes to.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
-# Dask has its workers give small pieces of memory back at once, and ask for them page by page in the next moment.
+# By default Dask's workers return small pieces of memory at once, only to fetch them back page by page a moment later.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
-_one_at_a_time = threading.Lock()  # a worker with several threads too: a task takes much memory
-_AHEAD = 2  # tasks under way per worker: one computed, one waiting at hand
+_one_at_a_time = threading.Lock()  # even in a worker with several threads: a task needs much memory
+_AHEAD = 2  # tasks in flight per worker: one being computed, one waiting
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -51,26 +51,28 @@ def run_tasks(
     resource: str | None = None,
     announce: bool = False,
 ) -> Iterator[tuple[str, T]]:
-    """(name, `function(*arguments)`) for every named task, as they become ready.
+    """Yields (name, `function(*arguments)`) for every named task, as results become ready.
 
     Args:
-        function: importable by the workers; what it takes and returns is pickled.
+        function: importable by the workers; its arguments and its result are pickled.
         tasks: name -> arguments.
-        stop: looked at between results.
-        workers: processes of this machine; by default one a core. One means this very process.
-        scheduler: the address of a cluster's scheduler, such as `tcp://host:8786`, in place of local processes.
-        memory: a local worker that takes more is stopped and its task given to another.
-        resource: a Dask resource, such as GPU, of which a task takes 1 where any worker declares it.
-        announce: a request to stop is to reach tasks that are under way: each gets one more argument, for
-            `distant_stop`. For a scheduler alone.
+        stop: checked between results.
+        workers: local processes; by default one per core. With 1, tasks run in this process.
+        scheduler: the address of a cluster's scheduler, such as `tcp://host:8786`, used instead of local processes.
+        memory: a local worker that uses more is stopped, and its task given to another.
+        resource: a Dask resource, such as GPU, of which each task takes 1 if any worker declares it.
+        announce: whether a request to stop should reach tasks that are already running: each gets one more argument,
+            for `distant_stop`. Only with a scheduler.
 
     Raises:
-        UsageError: `workers` is below 1, or given with a scheduler.
-        DataError: the scheduler cannot be reached or is lost, or a task's workers died again and again.
+        UsageError: `workers` is below 1, or given together with a scheduler.
+        DataError: the scheduler cannot be reached or is lost, or the workers of a task died repeatedly.
         Interrupted: a stop was requested.
     """
     if workers is not None and (workers < 1 or scheduler):
-        raise UsageError("--workers must be at least 1, and is for local processes: leave it out with --scheduler")
+        raise UsageError(
+            "--workers must be at least 1, and applies only to local processes: leave it out with --scheduler"
+        )
     count = min(workers or cores(), max(1, len(tasks)))
     if scheduler is None and count == 1:
         for name, arguments in tasks.items():
@@ -79,30 +81,31 @@ def run_tasks(
         return
     with ExitStack() as stack:
         client = stack.enter_context(_client(count, scheduler, memory, stop))
-        yield from _through(client, function, tasks, stop, resource, scheduler, announce)
+        yield from _run_through(client, function, tasks, stop, resource, scheduler, announce)
 
 
 def check(stop: Stop) -> None:
-    """
+    """Raises an error if a stop was requested.
+
     Raises:
         Interrupted: a stop was requested.
     """
     if stop.requested:
-        raise Interrupted(f"stopped by {stop.name}; what was finished is kept", "the same command goes on from there")
+        raise Interrupted(f"stopped by {stop.name}; finished work is kept", "run the same command again to resume")
 
 
 @contextmanager
 def _client(count: int, scheduler: str | None, memory: str, stop: Stop) -> Iterator[Any]:
     import dask
-    from distributed import Client, LocalCluster  # a second to import, and not needed for one process
+    from distributed import Client, LocalCluster  # takes a second to import, and one process does not need it
 
     with ExitStack() as stack:
-        stack.enter_context(_hushed())
+        stack.enter_context(_silenced())
         if scheduler is None:
             stack.enter_context(_same_environment())
             stack.enter_context(dask.config.set(_local_workers()))
             try:
-                with _deaf_to_interrupts():
+                with _interrupts_blocked():
                     local = LocalCluster(  # type: ignore[no-untyped-call]
                         n_workers=count,
                         threads_per_worker=1,
@@ -111,14 +114,14 @@ def _client(count: int, scheduler: str | None, memory: str, stop: Stop) -> Itera
                         silence_logs=logging.CRITICAL,
                     )
             except RuntimeError as error:
-                check(stop)  # SIGTERM may have reached the processes that were starting, too
+                check(stop)  # SIGTERM may also have reached the processes that were starting
                 raise DataError(
                     f"worker processes could not be started: {error.__cause__ or error}",
-                    "--workers 1 does without them",
+                    "use --workers 1, which needs none",
                 ) from error
             cluster = stack.enter_context(local)
             client = stack.enter_context(Client(cluster))  # type: ignore[no-untyped-call]
-            client.register_plugin(_in_a_worker())
+            client.register_plugin(_quiet_worker())
         else:
             try:
                 client = stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))  # type: ignore[no-untyped-call]
@@ -133,21 +136,21 @@ def _client(count: int, scheduler: str | None, memory: str, stop: Stop) -> Itera
 
 
 def _local_workers() -> dict[str, Any]:
-    """Dask's configuration for workers of this machine.
+    """Dask's configuration for local workers.
 
-    One near its limit of memory goes on, and is replaced beyond it: Dask would have it pause until it has less, which
-    may be never.
+    A worker near its memory limit keeps working, and is replaced if it exceeds the limit. By default Dask would pause
+    it until it uses less, which may never happen.
     """
     import dask
 
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **_MALLOC}
-    never = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-    return {"distributed.nanny.pre-spawn-environ": environment, **never}
+    disabled = {f"distributed.worker.memory.{action}": False for action in ("target", "spill", "pause")}
+    return {"distributed.nanny.pre-spawn-environ": environment, **disabled}
 
 
 @contextmanager
 def _same_environment() -> Iterator[None]:
-    """Dask writes its workers' OMP_NUM_THREADS=1 into our own environment, where every child would read it."""
+    """Restores our environment: Dask writes its workers' OMP_NUM_THREADS=1 into it, for every child to inherit."""
     before = dict(os.environ)
     try:
         yield
@@ -158,13 +161,13 @@ def _same_environment() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Threads started within it, and the processes that these start, do not receive Ctrl-C.
+def _interrupts_blocked() -> Iterator[None]:
+    """Keeps Ctrl-C from the threads started within the block, and from the processes that these start.
 
-    A terminal sends it to all of its processes, and only the parent is to act. Python's handlers run in the main
-    thread, whichever receives the signal.
+    A terminal sends SIGINT to all of its processes, but only the parent should act on it. Python's handlers run in the
+    main thread, whichever thread receives the signal.
     """
-    resource_tracker.ensure_running()  # it would unblock what is blocked here
+    resource_tracker.ensure_running()  # if it were started within the block, it would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -172,19 +175,19 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _in_a_worker() -> Any:
-    """A plugin for local workers: they share our terminal, and Dask's own lines are not for it."""
+def _quiet_worker() -> Any:
+    """A plugin that silences Dask in local workers, which share our terminal."""
     from distributed import WorkerPlugin
 
-    class InAWorker(WorkerPlugin):
+    class QuietWorker(WorkerPlugin):
         def setup(self, worker: Any) -> None:  # noqa: ARG002
-            _hush()
+            _silence()
 
-    return InAWorker()
+    return QuietWorker()
 
 
-def _hush() -> dict[str, int]:
-    """Silences Dask's own loggers; returns the levels they had."""
+def _silence() -> dict[str, int]:
+    """Silences Dask's loggers; returns their previous levels."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     for name in levels:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -192,18 +195,18 @@ def _hush() -> dict[str, int]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Within it Dask does not log: what its processes lose when they are stopped, it tells with tracebacks.
+def _silenced() -> Iterator[None]:
+    """Silences Dask within the block: when its processes are stopped, it logs tracebacks about everything they lose.
 
-    Where it matters we tell it ourselves. After an error the loggers stay silent: connections are still closing.
+    What matters is logged here instead. After an error the loggers stay silent, since connections are still closing.
     """
-    levels = _hush()
+    levels = _silence()
     yield
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
 
-def _through(
+def _run_through(
     client: Any,
     function: Callable[..., T],
     tasks: Mapping[str, Sequence[Any]],
@@ -219,71 +222,73 @@ def _through(
     while not client.nthreads():
         check(stop)
         time.sleep(_POLL)
-    known = _workers(client).values()
-    demand = {resource: 1} if resource and any(resource in worker["resources"] for worker in known) else None
-    run = uuid.uuid4().hex[:8]  # keys of another client must not answer ours
-    waiting = iter(tasks.items())
-    event = f"mmssl-stop-{run}"
-    asked: Any = Event(event, client=client)  # type: ignore[no-untyped-call]
-    extra = (event,) if announce else ()
+    workers = _workers(client).values()
+    resources = {resource: 1} if resource and any(resource in worker["resources"] for worker in workers) else None
+    run_id = uuid.uuid4().hex[:8]  # so that our keys differ from another client's
+    remaining = iter(tasks.items())
+    event_name = f"mmssl-stop-{run_id}"
+    stop_event: Any = Event(event_name, client=client)  # type: ignore[no-untyped-call]
+    extra = (event_name,) if announce else ()
     ready: Queue[Any] = Queue()
-    under_way: dict[Any, str] = {}
-    told: set[str] = set()
+    in_flight: dict[Any, str] = {}
+    warned: set[str] = set()
 
     def fill() -> None:
-        room = _AHEAD * max(1, sum(client.nthreads().values())) - len(under_way)
-        for name, arguments in islice(waiting, max(0, room)):
-            future = client.submit(function, *arguments, *extra, key=f"{name}-{run}", resources=demand, pure=False)
-            under_way[future] = name
+        room = _AHEAD * max(1, sum(client.nthreads().values())) - len(in_flight)
+        for name, arguments in islice(remaining, max(0, room)):
+            future = client.submit(
+                function, *arguments, *extra, key=f"{name}-{run_id}", resources=resources, pure=False
+            )
+            in_flight[future] = name
             future.add_done_callback(ready.put)
 
     fill()
-    looked = time.monotonic()
-    while under_way:
+    last_look = time.monotonic()
+    while in_flight:
         if stop.requested and announce:
-            asked.set()
+            stop_event.set()
         check(stop)
         try:
             future = ready.get(timeout=_POLL)
         except Empty:
             if client.status == "running":
-                if time.monotonic() - looked > _DISTANT_POLL:
-                    looked = time.monotonic()
-                    with suppress(OSError):  # a scheduler that is lost: the client will know in a moment
-                        fill()  # workers that joined since are to have work, however long the others take
-                        _tell_paused(client, told)
+                if time.monotonic() - last_look > _DISTANT_POLL:
+                    last_look = time.monotonic()
+                    with suppress(OSError):  # the scheduler is lost: the client will notice in a moment
+                        fill()  # gives work to workers that have joined since, however long the others take
+                        _warn_of_paused(client, warned)
                 continue
             raise _lost(scheduler) from None
-        name = under_way.pop(future)
+        name = in_flight.pop(future)
         try:
             result = future.result()
         except KilledWorker as error:
             raise DataError(
-                f"{name}: the worker processes that tried it died, one after another",
-                "see whether there is memory enough for it (--workers 1 takes least), then run the same command again",
+                f"{name}: every worker process that tried it died",
+                "check that it has enough memory (--workers 1 needs the least), then run the same command again",
             ) from error
         except CancelledError as error:
             raise _lost(scheduler) from error
-        del future  # with it the worker's copy of the result goes
+        del future  # releases the worker's copy of the result
         fill()
         yield name, result
         del result
 
 
 def _workers(client: Any) -> dict[str, dict[str, Any]]:
-    """Address -> what the scheduler knows of a worker, of all workers."""
-    found: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
-    return found
+    """Worker's address -> what the scheduler knows about it."""
+    workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers
 
 
-def _tell_paused(client: Any, told: set[str]) -> None:
-    """Warns once of each worker that takes no work because its memory is nearly full, for this may last for ever."""
+def _warn_of_paused(client: Any, warned: set[str]) -> None:
+    """Warns once about each worker that takes no work because its memory is nearly full: this may last forever."""
     for address, worker in _workers(client).items():
-        if worker["status"] == "paused" and address not in told:
-            told.add(address)
+        if worker["status"] == "paused" and address not in warned:
+            warned.add(address)
             _log.warning(
-                "the worker %s is paused: it takes more than Dask's share (80 %%) of its limit, %.1f GB; "
-                "if it stays so, start it anew with a larger --memory-limit, or with 0 for none",
+                "the worker %s is paused: it uses more than 80 %% of its memory limit of %.1f GB; "
+                "if it stays paused, restart it with a larger --memory-limit, or with 0 for none",
                 address,
                 worker["memory_limit"] / 1e9,
             )
@@ -291,31 +296,29 @@ def _tell_paused(client: Any, told: set[str]) -> None:
 
 @contextmanager
 def on_worker(*paths: Path) -> Iterator[None]:
-    """What a task of `run_tasks` does its work in: one at a time per process, with its files in sight.
+    """Wraps the work of a task of `run_tasks`: one task at a time per process, and only if it can see its files.
 
     Raises:
-        DataError: this worker does not see one of the paths.
+        DataError: this worker cannot see one of the paths.
     """
     for path in paths:
         if not path.exists():
-            raise DataError(
-                f"a Dask worker does not see {path}", "the workspace must lie under the same path for every worker"
-            )
+            raise DataError(f"a Dask worker cannot see {path}", "the workspace must have the same path on every worker")
     with _one_at_a_time:
         yield
 
 
 def distant_stop(event: str) -> Callable[[], None]:
-    """In a task of `run_tasks` with `announce`: a function that raises Interrupted once its caller is asked to stop."""
+    """A function for tasks of `run_tasks` with `announce`: raises Interrupted once the caller was asked to stop."""
     import distributed
 
     announced: Any = distributed.Event(event)  # type: ignore[no-untyped-call]
-    looked = time.monotonic()
+    last_look = time.monotonic()
 
     def stop() -> None:
-        nonlocal looked
-        if time.monotonic() - looked > _DISTANT_POLL:  # each look is a message to the scheduler
-            looked = time.monotonic()
+        nonlocal last_look
+        if time.monotonic() - last_look > _DISTANT_POLL:  # each look is a message to the scheduler
+            last_look = time.monotonic()
             if announced.is_set():
                 raise Interrupted("stopped at the client's request")
 
@@ -324,6 +327,6 @@ def distant_stop(event: str) -> Callable[[], None]:
 
 def _lost(scheduler: str | None) -> DataError:
     return DataError(
-        f"the connection to the Dask scheduler {scheduler or 'of this machine'} was lost; what was finished is kept",
-        "the same command goes on from there",
+        f"the connection to the Dask scheduler {scheduler or 'of this machine'} was lost; finished work is kept",
+        "run the same command again to resume",
     )

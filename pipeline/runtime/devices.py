@@ -1,4 +1,4 @@
-"""The device to compute on."""
+"""Choosing the device to compute on."""
 
 import torch
 
@@ -6,10 +6,10 @@ from pipeline.runtime.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` (CUDA where there is a GPU), `cpu` or `cuda`.
+    """The device for `auto` (CUDA if there is a GPU), `cpu` or `cuda`.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: this machine has no such device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"there is no device '{name}'", "devices: auto, cpu, cuda")

@@ -1,10 +1,10 @@
-"""Errors of the user's making: one family, turned into one line, a hint and an exit code by the command line alone."""
+"""Errors that the user can fix: one family, which only the command line turns into a line, a hint and an exit code."""
 
 
 class MmsslError(Exception):
-    """Something the user can mend. `message` names what, where and why; `hint` names the command that mends it.
+    """Something the user can fix. `message` says what, where and why; `hint` names the command that fixes it.
 
-    Every other exception is a defect of ours and keeps its traceback.
+    Every other exception is a bug of ours and keeps its traceback.
     """
 
     exit_code = 1
@@ -15,12 +15,12 @@ class MmsslError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type["MmsslError"], tuple[str, str | None]]:
-        """Errors travel from worker processes with their hints."""
+        """Lets errors travel from worker processes together with their hints."""
         return type(self), (self.message, self.hint)
 
 
 class UsageError(MmsslError):
-    """An option or argument that cannot mean anything: exit code 2."""
+    """An option or argument that makes no sense: exit code 2."""
 
     exit_code = 2
 
@@ -38,10 +38,10 @@ class LeasedError(MmsslError):
 
 
 class TrainingError(MmsslError):
-    """Training cannot go on: a loss that is not finite, say."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class Interrupted(MmsslError):
-    """SIGTERM or Ctrl-C: what was done is saved, and the same command goes on from there."""
+    """SIGTERM or Ctrl-C: finished work is saved, and the same command resumes from there."""
 
     exit_code = 75

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written whole or not at all."""
 
 import errno
 import hashlib
@@ -19,12 +19,12 @@ _STORAGE = {
     errno.EPERM: "permission is denied",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file, not a folder",
-    errno.EISDIR: "there is a folder of that name",
+    errno.EISDIR: "there is a folder with that name",
 }
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """The one sentence for a write to `path` that the system refused."""
+    """The one-sentence error for a write to `path` that the system refused."""
     reason = _STORAGE.get(error.errno or 0, error.strerror or str(error))
     return StorageError(
         f"cannot write {path}: {reason}", "free some space or choose another folder (--root, --out), then run it again"
@@ -33,10 +33,10 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
+    """A temporary path next to `path` to write to; on success it is flushed to disk and renamed to `path`.
 
-    On any failure the temporary file is removed and whatever stood at `path` is untouched. An error that is not the
-    disk's about this file (of a source that is read meanwhile, of the network) passes through unchanged.
+    On any failure the temporary file is removed and whatever was at `path` is untouched. An error that is not about
+    writing this file (but about a source read meanwhile, or the network) passes through unchanged.
 
     Raises:
         StorageError: the disk is full, read-only, or refuses.
@@ -52,8 +52,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        ours = {None, *map(str, (temporary, path, path.parent, *path.parent.parents))}
-        if error.errno is None or (error.filename and str(error.filename)) not in ours:
+        written = {None, *map(str, (temporary, path, path.parent, *path.parent.parents))}
+        if error.errno is None or (error.filename and str(error.filename)) not in written:
             raise
         raise storage_error(path, error) from error
 
@@ -65,21 +65,23 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_if_changed(path: Path, content: bytes | str) -> None:
-    """`write_atomically`, but for a file that holds just that already: a disk may be read-only where all is done."""
+    """`write_atomically`, unless the file has this content already: finished work may lie on a read-only disk."""
     new = content.encode() if isinstance(content, str) else content
     try:
         if path.read_bytes() == new:
             return
-    except OSError:  # not there, or not readable: writing says why
+    except OSError:  # missing or unreadable: writing reports why
         pass
     write_atomically(path, new)
 
 
 def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> None:
-    """Removes temporary files, and folders of such, that processes left behind when they were killed.
+    """Removes temporary files and folders that killed processes left behind.
 
     Args:
-        others: those of other hosts too, of which nothing is known: for someone who knows that nobody writes there.
+        pattern: of their names.
+        others: also those of other hosts, whose processes cannot be checked. Only for callers that know that nobody
+            else writes there.
 
     Raises:
         StorageError: the disk refuses.
@@ -94,7 +96,7 @@ def sweep(folder: Path, pattern: str = ".*.partial", others: bool = False) -> No
 
 
 def remove(path: Path) -> None:
-    """Removes a file that may be gone already.
+    """Removes a file, which may be gone already.
 
     Raises:
         StorageError: the disk refuses.
@@ -106,7 +108,7 @@ def remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """fsync of a file or folder: after it, a power cut loses nothing of it."""
+    """Flushes a file or folder to disk (fsync), so that a power cut loses nothing of it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -115,6 +117,6 @@ def flush(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, read in blocks."""
+    """The hex digest of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

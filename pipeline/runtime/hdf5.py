@@ -1,4 +1,4 @@
-"""HDF5 at the edges: files are made, opened and read here, and what HDF5 says of a bad one becomes one sentence."""
+"""All access to HDF5: files are created, opened and read here, and each of HDF5's errors becomes one sentence."""
 
 import io
 import json
@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError
 
 CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
-BLOCK_BYTES = 2**23  # read at a time when a whole data set is looked through
+BLOCK_BYTES = 2**23  # read at a time when a whole data set is scanned
 MISSING_HINT = "check the path, or run the command that builds the file"
 DAMAGE_HINT = "delete it and run the command that built it again"
 CONTENT_HINT = "the file was written by another program, or for another purpose"
-# What a file may declare beyond the bytes it stores, and how often more that may be where it is compressed: more is a
-# header that lies, and would fill the memory before anything is read.
+# A data set may declare MOST_BEYOND bytes more than MOST_COMPRESSED (the highest plausible compression) times what the
+# file stores. A header that declares more is wrong, and would fill the memory before anything is read.
 MOST_BEYOND = 2**26
 MOST_COMPRESSED = 256
-MOST_TEXT = 1000  # characters of one text of a data set
-_TEXTS_AT_ONCE = 64
-# Every HDF5 since 1.10 (2016) opens this, and from it on HDF5 checksums its own metadata too.
+MOST_TEXT = 1000  # characters per text of a data set
+_TEXTS_AT_ONCE = 64  # few, since many entries may refer to the same long text
+# A format that every HDF5 since 1.10 (2016) opens, and the first in which HDF5 checksums its own metadata too.
 _LIBVER = ("v110", "v110")
-# What h5py raises on files that are damaged, depending on where the damage is.
+# What h5py raises on damaged files, depending on where the damage is.
 _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file opened for reading, without file locks (they fail on many network disks, and nobody writes to it).
+    """Opens an HDF5 file for reading, without file locks (they fail on many network disks, and nobody writes to it).
 
     Raises:
         DataError: there is no such file, it may not be read, or it is not an intact HDF5 file.
@@ -59,33 +59,33 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
 
 def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set that is there, lies in this very file, and was written to its end.
+    """A data set, checked to exist, to be stored in this very file, and to be complete.
 
     Raises:
-        DataError: it is not so; in particular where a header declares more than the file holds.
+        DataError: one of these does not hold, or a header declares more than the file can hold.
     """
-    found = _member(path, file, name)
-    if not isinstance(found, h5py.Dataset):
+    source = _member(path, file, name)
+    if not isinstance(source, h5py.Dataset):
         raise DataError(f"{path}: the data set {name} is missing", CONTENT_HINT)
     with _damage(path, name):
-        elsewhere = found.is_virtual or found.external or found.file.id != file.id
-        if found.chunks:
-            declared = math.prod(-(-n // c) for n, c in zip(found.shape, found.chunks, strict=True))
-            stored = found.id.get_num_chunks()
+        elsewhere = source.is_virtual or source.external or source.file.id != file.id
+        if source.chunks:
+            declared = math.prod(-(-n // c) for n, c in zip(source.shape, source.chunks, strict=True))
+            stored = source.id.get_num_chunks()
         else:
-            declared, stored = found.nbytes, found.id.get_storage_size()
-        size = found.dtype.itemsize * max(math.prod(found.shape), math.prod(found.chunks or (0,)))
-        room = MOST_BEYOND + MOST_COMPRESSED * min(found.id.get_storage_size(), path.stat().st_size)
+            declared, stored = source.nbytes, source.id.get_storage_size()
+        size = source.dtype.itemsize * max(math.prod(source.shape), math.prod(source.chunks or (0,)))
+        room = MOST_BEYOND + MOST_COMPRESSED * min(source.id.get_storage_size(), path.stat().st_size)
     if elsewhere:
         raise DataError(f"{path}: the data set {name} lies in another file")
     if stored < declared:
-        raise DataError(f"{path}: {name} is declared as {found.shape}, but was not written to its end", DAMAGE_HINT)
+        raise DataError(f"{path}: {name} is declared as {source.shape}, but was not written to its end", DAMAGE_HINT)
     if size > room:
         raise DataError(
-            f"{path}: {name} is declared as {found.shape} in chunks of {found.chunks}, far more than the file holds",
+            f"{path}: {name} is declared as {source.shape} in chunks of {source.chunks}, far more than the file holds",
             DAMAGE_HINT,
         )
-    return found
+    return source
 
 
 def members(path: Path, file: h5py.File, name: str) -> list[str]:
@@ -94,25 +94,25 @@ def members(path: Path, file: h5py.File, name: str) -> list[str]:
     Raises:
         DataError: there is no such group, or it is damaged.
     """
-    found = _member(path, file, name)
-    if not isinstance(found, h5py.Group):
+    group = _member(path, file, name)
+    if not isinstance(group, h5py.Group):
         raise DataError(f"{path}: the group {name} is missing", CONTENT_HINT)
     with _damage(path, name):
-        return list(found)
+        return list(group)
 
 
 def read(path: Path, source: h5py.Dataset, rows: slice | None = None) -> NDArray[Any]:
-    """The rows of a data set as stored.
+    """Reads rows of a data set as stored.
 
     Raises:
-        DataError: a checksum does not hold, or the bytes are not there.
+        DataError: a checksum does not match, or bytes are missing.
     """
     with _damage(path, str(source.name).lstrip("/")):
         return np.asarray(source[rows or slice(None)])
 
 
 def read_text(path: Path, source: h5py.Dataset) -> NDArray[np.str_]:
-    """A data set of UTF-8 strings, of fixed or variable length.
+    """Reads a data set of UTF-8 strings, of fixed or variable length.
 
     Raises:
         DataError: it holds no text, or is damaged.
@@ -122,7 +122,7 @@ def read_text(path: Path, source: h5py.Dataset) -> NDArray[np.str_]:
         raise DataError(f"{path}: {name} is {source.dtype}, not text")
     with _damage(path, name):
         texts: list[str] = []
-        for start in range(0, len(source), _TEXTS_AT_ONCE):  # many may point to one long text
+        for start in range(0, len(source), _TEXTS_AT_ONCE):
             texts.extend(source.asstr()[start : start + _TEXTS_AT_ONCE])
             longest = max(map(len, texts[start:]))
             if longest > MOST_TEXT:
@@ -131,7 +131,7 @@ def read_text(path: Path, source: h5py.Dataset) -> NDArray[np.str_]:
 
 
 def attribute(path: Path, file: h5py.File, name: str) -> Any:
-    """An attribute of the root as a plain str, int, float, or an array; None where it is absent.
+    """Reads an attribute of the root as a plain str, int or float, or as an array; None if it is absent.
 
     Raises:
         DataError: it cannot be read.
@@ -150,10 +150,11 @@ def attribute(path: Path, file: h5py.File, name: str) -> Any:
 
 @contextmanager
 def creating(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new HDF5 file to write to, and a function that raises the disk's error, if there was one (call it often).
+    """A new HDF5 file to write to, and a function that raises the disk's error if there was one (call it often).
 
-    HDF5 crashes the whole process when it closes a file on a full disk. So it is never told: it writes through
-    `_Sink`, which remembers the first error and takes everything after it as written; the error is raised here.
+    HDF5 aborts the whole process when it closes a file on a full disk, so errors are hidden from it: it writes through
+    `_Sink`, which remembers the first error and pretends that everything after it was written. The error is raised
+    here.
 
     Raises:
         OSError: the disk is full or refuses.
@@ -196,7 +197,7 @@ def creating_rows(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: n
 
 
 def write_attribute(file: h5py.File, name: str, value: str | int) -> None:
-    """An attribute of the root: an integer, or text stored in place, where HDF5's own checksum covers it."""
+    """Writes an attribute of the root: an integer, or text stored in place, where HDF5's own checksum covers it."""
     if isinstance(value, int):
         file.attrs[name] = value
     else:
@@ -205,23 +206,23 @@ def write_attribute(file: h5py.File, name: str, value: str | int) -> None:
 
 
 def parse_json(path: Path, name: str, text: object, kind: type) -> Any:
-    """A JSON text of an attribute, whose outermost value is a `kind` (list or dict).
+    """Parses the JSON text of an attribute, whose outermost value must be a `kind` (list or dict).
 
     Raises:
         DataError: it is not.
     """
-    words = "a JSON list" if kind is list else "a JSON object"
+    expected = "a JSON list" if kind is list else "a JSON object"
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
-        raise DataError(f"{path}: the attribute {name} is not the text of {words}")
+        raise DataError(f"{path}: the attribute {name} is not the text of {expected}")
     return value
 
 
 def _member(path: Path, file: h5py.File, name: str) -> Any:
-    # One step at a time: asked for a whole path, HDF5 does not tell a missing object from a damaged one.
+    # One level at a time: given a whole path, HDF5 cannot tell a missing object from a damaged one.
     node: Any = file
     for step in name.split("/"):
         with _damage(path, name):
@@ -230,16 +231,19 @@ def _member(path: Path, file: h5py.File, name: str) -> Any:
 
 
 @contextmanager
-def _damage(path: Path, what: str) -> Iterator[None]:
+def _damage(path: Path, subject: str) -> Iterator[None]:
+    """Turns what h5py raises on damaged files into one sentence."""
     try:
         yield
     except _H5_ERRORS as error:
         detail = re.search(r"\((.*)\)", str(error), re.DOTALL)
         reason = (detail[1] if detail else str(error)).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: {what} is damaged or cut short ({reason})", DAMAGE_HINT) from error
+        raise DataError(f"{path}: {subject} is damaged or cut short ({reason})", DAMAGE_HINT) from error
 
 
 class _Sink(io.RawIOBase):
+    """A raw file on which writing never fails: the first error is remembered, and raised by `check`."""
+
     def __init__(self, raw: io.FileIO) -> None:
         self._raw = raw
         self._error: OSError | None = None
@@ -249,11 +253,11 @@ class _Sink(io.RawIOBase):
             raise self._error
 
     def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        size = len(rest)
+        remaining = memoryview(data)
+        size = len(remaining)
         try:
-            while rest and not self._error:
-                rest = rest[self._raw.write(rest) :]
+            while remaining and not self._error:
+                remaining = remaining[self._raw.write(remaining) :]
         except OSError as error:
             self._error = error
         return size

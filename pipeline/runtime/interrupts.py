@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that long work looks at between two steps."""
+"""SIGTERM and Ctrl-C as a request to stop, which long work checks between steps."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Stop:
-    """Whether someone asked the work to stop; `name` is the signal that did."""
+    """Whether a stop was requested; `name` is the signal that requested it."""
 
     name: str | None = None
 
@@ -18,9 +18,9 @@ class Stop:
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Within it the first SIGTERM or SIGINT only sets the request; a second one acts as it did before.
+    """Within the block the first SIGTERM or SIGINT only sets the request; a second one acts as it did before.
 
-    Signals reach the main thread alone: elsewhere the request never comes.
+    Signals reach only the main thread: in any other thread the request never comes.
     """
     stop = Stop()
     previous: dict[signal.Signals, object] = {}
@@ -30,12 +30,12 @@ def stop_requests() -> Iterator[Stop]:
         restore()
 
     def restore() -> None:
-        for which, handler in previous.items():
-            signal.signal(which, handler)  # type: ignore[arg-type]
+        for number, handler in previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
     try:
-        for which in (signal.SIGTERM, signal.SIGINT):
-            previous[which] = signal.signal(which, ask)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread
         previous.clear()
     try:

@@ -1,13 +1,13 @@
-"""One process at a time writes an output: a run's folder, an image store, a feature file.
+"""Lets one process at a time write an output: a run's folder, an image store, a feature file.
 
-A lease is a small file with a name of its own, beside the output or in its folder, made before work begins and removed
-after it. Whoever finds the lease of another process that lives withdraws. Of two that ask at once, each sees the
-other's, for each looks after it has made its own; both withdraw and ask again a random moment later.
+A lease is a small file with a unique name, next to the output or in its folder, created before work begins and removed
+afterwards. A process that finds the lease of another live process withdraws its own. When two ask at once, each sees
+the other's lease, because each looks only after creating its own; both withdraw and ask again after a random delay.
 
-Whether the holder lives is looked up where it runs in the same place (its number, and when it began). Of a process of
-another host only its heartbeat is seen: a counter in the lease, written every few seconds. Who does not see it move for
-`LEASE_SECONDS` of its own steady clock takes the holder for dead. No clock is compared with another, no file is locked:
-storage on which a new file and its bytes are seen by others, once closed or flushed, is enough.
+Whether the holder is alive is looked up if it runs in the same place (its process id, and when it started). Of a
+process on another host only the heartbeat is visible: a counter in the lease, written every few seconds. A process that
+does not see it move for `LEASE_SECONDS` on its own monotonic clock considers the holder dead. Clocks are never compared
+and no file is locked: all this needs is storage that shows others a new file and its bytes once closed or flushed.
 """
 
 import glob
@@ -30,20 +30,21 @@ from pipeline.runtime.processes import Process, host, this_process
 _log = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
-_ASK_AGAIN = 8  # times, before another process that lives is believed to be the holder
-_POLL = 0.5
-_COUNT = "%012d"
-_MOST_BYTES = 1000
+_ASK_AGAIN = 8  # leases of others met while asking, after which the next one is taken to be a holder's
+_RETRY_SECONDS = (0.1, 0.3)  # the random delay before asking again
+_POLL = 0.5  # seconds between two looks at another process's lease
+_COUNT = "%012d"  # of fixed width: a heartbeat overwrites the one before
+_MOST_BYTES = 1000  # read of a lease, which is far smaller
 
-Wait = Callable[[], None]  # called while another process is waited for; raises where the work is to stop
+Wait = Callable[[], None]  # called while waiting for another process; raises if the work should stop
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease's file says."""
+    """The content of a lease file."""
 
     path: Path
-    process: Process | None  # None where the file is empty or cut short: its maker died, or is about to write it
+    process: Process | None  # None if the file is empty or cut short: its writer died, or has yet to write it
     host: str
     beat: str
 
@@ -53,30 +54,30 @@ class Holder:
 
 
 class Lease:
-    """The outputs that this process holds."""
+    """The leases that this process holds."""
 
     def __init__(self) -> None:
-        self.files: dict[Path, int] = {}
+        self.files: dict[Path, int] = {}  # lease file -> its descriptor
         self.lost: Path | None = None
-        self.silent: set[Process] = set()  # of other places, found dead while asking: no need to wait for each lease
-        self._over = Event()
-        self._lock = Lock()  # a descriptor is not closed, and given to another file, while the heartbeat writes to it
+        self.silent: set[Process] = set()  # elsewhere, found dead while asking: not waited for again
+        self._released = Event()
+        self._lock = Lock()  # no descriptor is closed, and reused for another file, during a heartbeat
         self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def check(self) -> None:
-        """
+        """Raises an error if a lease was lost.
+
         Raises:
-            LeasedError: the lease was taken away, for this process had been silent for too long.
+            LeasedError: a lease was taken away because this process had been silent for too long.
         """
         if self.lost is not None:
             raise LeasedError(
-                f"{self.lost} is gone: this process was silent for so long that another one may have gone on with its "
-                "work",
-                "the same command waits for the other one, or goes on from there",
+                f"{self.lost} is gone: this process was silent for so long that another may have taken over its work",
+                "run the same command again: it waits for the other process, or resumes",
             )
 
     def add(self, path: Path) -> None:
-        """Makes the file of a lease."""
+        """Creates a lease file."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -99,10 +100,10 @@ class Lease:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("%s is left behind: %s", path, error.strerror)
+            _log.warning("cannot remove the lease %s: %s", path, error.strerror)
 
     def release(self) -> None:
-        self._over.set()
+        self._released.set()
         if self._thread.is_alive():
             self._thread.join()
         for path in list(self.files):
@@ -110,7 +111,7 @@ class Lease:
 
     def _beat(self) -> None:
         count = 0
-        while not self._over.wait(BEAT_SECONDS):
+        while not self._released.wait(BEAT_SECONDS):
             count += 1
             with self._lock:
                 for path, descriptor in self.files.items():
@@ -120,25 +121,25 @@ class Lease:
                         os.fsync(descriptor)
                         if not path.exists():
                             self.lost = path
-                    except OSError as error:  # a storage that is away for a while: the next beat may reach it
+                    except OSError as error:  # the storage may be unreachable for a while: the next beat may succeed
                         _log.debug("%s: no heartbeat: %s", path, error)
 
 
 @contextmanager
 def lease(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> Iterator[Lease]:
-    """This process alone writes the outputs within the block; what dead processes left unfinished there is removed.
+    """Makes this process the only writer of the outputs within the block; removes what dead processes left unfinished.
 
     Args:
-        outputs: files, or, with `folders`, folders that are made where they are not there.
-        wait: with it, another process is waited for until it ends; without it, it is an error.
+        outputs: files, or, with `folders`, folders, which are created if missing.
+        wait: if given, waits until another holder has finished; otherwise another holder is an error.
 
     Raises:
-        LeasedError: another process that lives holds one of them; it is named.
+        LeasedError: another live process, named in the message, holds one of them.
         StorageError: the disk is full, read-only, or refuses.
     """
     held = Lease()
     places = [(output, output if folders else output.parent, "" if folders else output.name) for output in outputs]
-    new = [place for _, place, _ in places if folders and not place.exists()]
+    new_folders = [place for _, place, _ in places if folders and not place.exists()]
     try:
         for output, place, name in places:
             _acquire(held, output, place, name, wait)
@@ -146,7 +147,7 @@ def lease(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> It
         yield held
     finally:
         held.release()
-        for place in new:
+        for place in new_folders:
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
 
@@ -154,60 +155,62 @@ def lease(*outputs: Path, folders: bool = False, wait: Wait | None = None) -> It
 def _acquire(held: Lease, output: Path, place: Path, name: str, wait: Wait | None) -> None:
     seen: set[Path] = set()
     while True:
-        mine = place / f".{name}{'.' * bool(name)}{uuid.uuid4().hex}.lease"
-        held.add(mine)
+        lease_path = place / f".{name}{'.' * bool(name)}{uuid.uuid4().hex}.lease"
+        held.add(lease_path)
         try:
-            live = next(
-                (other for other in _leases(place, name) if other.path != mine and not _dead(other, held.silent)), None
+            holder = next(
+                (other for other in _leases(place, name) if other.path != lease_path and not _dead(other, held.silent)),
+                None,
             )
         except BaseException:
-            held.remove(mine)
+            held.remove(lease_path)
             raise
-        if live is None:
+        if holder is None:
             return
-        held.remove(mine)
-        # Who asks withdraws at once, and asks again under another name: what is still there is a holder's.
-        holds = live.path in seen or len(seen) > _ASK_AGAIN
-        seen.add(live.path)
+        held.remove(lease_path)
+        # A process that asks withdraws at once and asks again under another name: a lease seen twice is a holder's.
+        holds = holder.path in seen or len(seen) > _ASK_AGAIN
+        seen.add(holder.path)
         if holds and wait is None:
             raise LeasedError(
-                f"{output} is being written by {live}", "wait until it is done, or stop it; then give the command again"
+                f"{output} is being written by {holder}",
+                "wait until it is done, or stop it; then run the command again",
             )
         if holds and wait is not None:
-            _log.info("waiting for %s, which is writing %s", live, output)
+            _log.info("waiting for %s, which is writing %s", holder, output)
             while any(not _dead(other, held.silent) for other in _leases(place, name)):
                 wait()
                 time.sleep(_POLL)
-        time.sleep(random.SystemRandom().uniform(0.1, 0.3))
+        time.sleep(random.SystemRandom().uniform(*_RETRY_SECONDS))
 
 
 def _dead(other: Holder, silent: set[Process]) -> bool:
-    """Whether the holder of a lease has ended; then its lease is removed. Waits for a heartbeat where that decides.
+    """Whether the holder of a lease has ended; if so, removes its lease. Waits for a heartbeat if only that can tell.
 
     Args:
-        silent: processes for whose heartbeat someone has waited in vain; added to.
+        silent: processes already known to have no heartbeat; extended here.
     """
     if other.process in silent:
         gone = True
     elif other.process is not None and other.process.place == this_process().place:
         gone = other.process.gone
     else:
-        begun, told = time.monotonic(), False
-        while not (gone := time.monotonic() - begun > LEASE_SECONDS):
-            now = _read(other.path)
-            if now is None:
+        began, logged = time.monotonic(), False
+        while not (gone := time.monotonic() - began > LEASE_SECONDS):
+            current = _read(other.path)
+            if current is None:
                 return True  # released
-            if now != other:
-                here = now.process is not None and now.process.place == this_process().place
-                return _dead(now, silent) if here else False
-            if not told and time.monotonic() - begun > BEAT_SECONDS:
-                told = True
+            if current != other:
+                here = current.process is not None and current.process.place == this_process().place
+                return _dead(current, silent) if here else False
+            if not logged and time.monotonic() - began > BEAT_SECONDS:
+                logged = True
                 _log.info("%s holds %s; waiting up to %.0f s for a sign of life", other, other.path, LEASE_SECONDS)
             time.sleep(min(_POLL, BEAT_SECONDS / 4))
         if other.process is not None:
             silent.add(other.process)
     if gone:
-        _log.info("%s has ended; its lease is removed", other)
+        _log.info("%s has ended; removing its lease", other)
         try:
             other.path.unlink(missing_ok=True)
         except OSError as error:
@@ -216,7 +219,7 @@ def _dead(other: Holder, silent: set[Process]) -> bool:
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes the leases in a folder whose processes ran here and have ended: also of outputs that are done."""
+    """Removes leases, also of finished outputs, from a folder if their processes ran in this place and have ended."""
     for path in folder.glob(".*.lease"):
         holder = _read(path)
         if holder is not None and holder.process is not None and holder.process.place == this_process().place:
@@ -224,18 +227,18 @@ def remove_stale(folder: Path) -> None:
 
 
 def _leases(place: Path, name: str) -> Sequence[Holder]:
-    found = []
+    holders = []
     for entry in sorted(os.listdir(place)):
-        before, dot, _ = entry.removesuffix(".lease").rpartition(".")
-        if entry.endswith(".lease") and dot and before == (f".{name}" if name else ""):
+        prefix, dot, _ = entry.removesuffix(".lease").rpartition(".")
+        if entry.endswith(".lease") and dot and prefix == (f".{name}" if name else ""):
             holder = _read(place / entry)
             if holder is not None:
-                found.append(holder)
-    return found
+                holders.append(holder)
+    return holders
 
 
 def _read(path: Path) -> Holder | None:
-    """None where the file is not there any more. Opened anew each time: on NFS it is then the server's state."""
+    """Reads a lease file; None if it is gone. Opened again each time, so that NFS shows the server's current state."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Which process this is, in words that another process, or another host, can look at later."""
+"""Names a process in a form that another process, on this or another host, can check later."""
 
 import hashlib
 import os
@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-_WORD = re.compile(r"(?P<place>[0-9a-f]{12})-(?P<pid>\d{1,10})-(?P<start>\d{1,20})")
+_FORMAT = re.compile(r"(?P<place>[0-9a-f]{12})-(?P<pid>\d{1,10})-(?P<start>\d{1,20})")
+_START_FIELD = 19  # of /proc/PID/stat, counted after the name: ticks between the machine's boot and the process's start
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Process:
     """A process.
 
     Attributes:
-        place: stands for the machine since it was started, and for the container there; numbers of processes of one
-            place can be looked up, those of another cannot.
-        pid: its number there.
-        start: when it began, in ticks since the machine was started: numbers are given anew, starts are not.
+        place: identifies the machine since its last boot, and the container on it. Process ids can be looked up within
+            a place, but not from another one.
+        pid: the process id there.
+        start: when it started, in ticks since boot: ids are reused, the pair of id and start is not.
     """
 
     place: str
@@ -29,21 +30,21 @@ class Process:
 
     @classmethod
     def parse(cls, word: str) -> Self | None:
-        """What `str` wrote; None for another text."""
-        found = _WORD.fullmatch(word)
-        return cls(found["place"], int(found["pid"]), int(found["start"])) if found else None
+        """Parses what `str` wrote; None for any other text."""
+        match = _FORMAT.fullmatch(word)
+        return cls(match["place"], int(match["pid"]), int(match["start"])) if match else None
 
     def __str__(self) -> str:
         return f"{self.place}-{self.pid}-{self.start}"
 
     @property
     def gone(self) -> bool:
-        """Whether it is known to have ended; of a process of another place nothing is known."""
+        """Whether it is known to have ended; nothing is known about a process in another place."""
         return self.place == _place() and _start(self.pid) != self.start
 
 
 def this_process() -> Process:
-    """The process that asks; a fork is another one."""
+    """The calling process; a fork is another one."""
     pid = os.getpid()
     return Process(_place(), pid, _start(pid) or 0)
 
@@ -69,10 +70,13 @@ def _text(path: str) -> str:
 
 
 def _start(pid: int) -> int | None:
-    """When a process of this place began; None where there is none, or where it has ended and waits to be read."""
+    """When a process in this place started; None if there is none, or if it has ended and is waiting to be reaped.
+
+    Without /proc the start is not known: 0 for every process that exists.
+    """
     try:
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else int(fields[19])
+        return None if fields[0] in "ZX" else int(fields[_START_FIELD])
     except (OSError, ValueError, IndexError):
         if Path("/proc/self/stat").exists():
             return None

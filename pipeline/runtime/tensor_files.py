@@ -1,4 +1,4 @@
-"""Tensors and plain values as one safetensors file: whole or not at all, with a digest of all of it."""
+"""Tensors and plain values in one safetensors file, written whole or not at all, with a digest of everything."""
 
 import hashlib
 import json
@@ -18,47 +18,47 @@ from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.runtime.processes import this_process
 
-MEND = "delete it and run the same command: it starts from the beginning"
+MEND = "delete it and run the same command again: it starts from the beginning"
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Tensors by name, and the plain values beside them."""
+    """Tensors by name, and the plain values stored with them."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
 
 def write_tensor_file(path: Path, file: TensorFile) -> None:
-    """Writes a file; tensors that lie on the CPU already are not copied.
+    """Writes a tensor file; tensors that are on the CPU already are not copied.
 
     Raises:
-        StorageError: the disk is full or refuses; what stood at `path` is untouched.
+        StorageError: the disk is full or refuses; whatever was at `path` is untouched.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in file.tensors.items()}
     values = json.dumps(file.values, sort_keys=True)
     metadata = json.dumps({"digest": _digest(tensors, values), "values": values})
     with atomic_path(path) as temporary:
-        # safetensors writes to a file `.tmpXXXXXX` beside its target, of which nobody would know whose it was.
-        own = path.with_name(f".{path.name}.folder.{this_process()}.partial")
+        # safetensors writes to a file `.tmpXXXXXX` next to its target, which no one could later trace to its process.
+        folder = path.with_name(f".{path.name}.folder.{this_process()}.partial")
         try:
-            own.mkdir(exist_ok=True)
-            save_file(tensors, own / "state", {"mmssl": metadata})  # one key: the format does not order several
-            (own / "state").rename(temporary)
+            folder.mkdir(exist_ok=True)
+            save_file(tensors, folder / "state", {"mmssl": metadata})  # one key: the format does not order several
+            (folder / "state").rename(temporary)
         except SafetensorError as error:  # the disk's own error, as text
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else 0, str(error), str(temporary)) from error
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(temporary)) from error
         finally:
-            shutil.rmtree(own, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tensor_file(path: Path) -> TensorFile:
-    """What `write_tensor_file` wrote.
+    """Reads what `write_tensor_file` wrote.
 
     Raises:
-        DataError: the file is missing, damaged or no such file; nothing of it is used then.
+        DataError: the file is missing, damaged or not a tensor file; nothing of it is used then.
     """
     try:
         with path.open("rb"), safe_open(path, framework="pt") as file:
@@ -71,7 +71,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged, or no file of mmssl's", MEND) from None
+        raise DataError(f"{path} is damaged, or was not written by mmssl", MEND) from None
     if _digest(tensors, values) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
     return TensorFile(tensors, json.loads(values))

@@ -1,15 +1,15 @@
-"""Which versions made a file: a line of its provenance."""
+"""The versions of the packages that made a file, for its provenance."""
 
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package and of mmssl itself ("checkout" where it runs without being installed)."""
+    """The installed version of each package and of mmssl itself ("checkout" if it runs without being installed)."""
     return {package: _version(package) for package in ("mmssl", *packages)}
 
 
-@lru_cache  # some milliseconds each, and a store of images asks for every object
+@lru_cache  # takes milliseconds, and an image store asks once per object
 def _version(package: str) -> str:
     try:
         return version(package)

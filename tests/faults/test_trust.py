@@ -250,7 +250,7 @@ def test_a_state_whose_header_lies_takes_no_memory(tmp_path: Path) -> None:
     ):
         for length in (len(header), 2**31, 2**63):
             path.write_bytes(struct.pack("<Q", length) + header)
-            with pytest.raises(DataError, match="is damaged, or no file of mmssl's"):
+            with pytest.raises(DataError, match="is damaged, or was not written by mmssl"):
                 read_tensor_file(path)
 
 

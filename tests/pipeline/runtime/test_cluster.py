@@ -1,7 +1,7 @@
 import os
 import time
 
-from pipeline.runtime.cluster import _tell_paused, run_tasks
+from pipeline.runtime.cluster import _warn_of_paused, run_tasks
 from pipeline.runtime.interrupts import stop_requests
 
 
@@ -51,10 +51,10 @@ class PausedCluster:
 
 
 def test_a_paused_worker_is_told_of_once(caplog):
-    told: set[str] = set()
+    warned: set[str] = set()
     for _ in range(2):
-        _tell_paused(PausedCluster(), told)
+        _warn_of_paused(PausedCluster(), warned)
     assert [record.getMessage() for record in caplog.records] == [
-        "the worker tcp://a:1 is paused: it takes more than Dask's share (80 %) of its limit, 4.0 GB; if it stays so, "
-        "start it anew with a larger --memory-limit, or with 0 for none"
+        "the worker tcp://a:1 is paused: it uses more than 80 % of its memory limit of 4.0 GB; if it stays paused, "
+        "restart it with a larger --memory-limit, or with 0 for none"
     ]

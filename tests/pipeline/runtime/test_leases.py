@@ -92,7 +92,7 @@ def test_the_second_is_told_who_holds_it_and_a_killed_ones_claim_does_not_block(
         lease(output, folders=kind == "folder"),
     ):
         pass
-    assert "then give the command again" in str(caught.value.hint)
+    assert "then run the command again" in str(caught.value.hint)
     with lease(tmp_path / "output2", folders=kind == "folder"):
         pass
     end(first)
