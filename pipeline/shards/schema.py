@@ -1,4 +1,4 @@
-"""What a valid shard is, apart from its file: each `*_fault` function gives the fault in words, or None."""
+"""What makes a shard valid, apart from its file: each `*_fault` function says what is wrong, or returns None."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ RESERVED = ("label", "id", "labelled")
 
 @dataclass(frozen=True)
 class Modality:
-    """One kind of feature: its name, its width D, and the family its values are modelled by."""
+    """One kind of feature: its name, its width D, and the family of distributions that models its values."""
 
     name: str
     width: int
@@ -28,7 +28,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class Header:
-    """What the root's attributes say, and the widths; `digest` and `preset` are None where not recorded."""
+    """The root's attributes and the widths; `digest` and `preset` are None if the file does not record them."""
 
     dataset: str
     split: int | None
@@ -41,7 +41,7 @@ class Header:
 
 @dataclass(frozen=True)
 class RowData:
-    """Per row of a part: labels int64 `[N]`, ids str `[N]`, and the mask bool `[N]` or None."""
+    """For each row of a part: labels int64 `[N]`, ids str `[N]`, and the mask bool `[N]` or None."""
 
     labels: NDArray[np.int64]
     ids: NDArray[np.str_]
@@ -53,16 +53,16 @@ def _is_name(value: object) -> bool:
 
 
 def header_fault(header: Header) -> str | None:
-    """What is wrong with names, classes and modalities."""
+    """What is wrong with the names, classes and modalities."""
     if not _is_name(header.dataset):
-        return "the name of the data set is not a printable text"
+        return "the name of the data set is not printable text"
     if header.split is not None and header.split < 0:
         return f"split {header.split} is negative"
     if len(header.classes) < 2:
         return "there are fewer than two classes"
     for name in header.classes:
         if not _is_name(name) or header.classes.count(name) > 1:
-            return f"the class name {name!r} is not a printable text of its own"
+            return f"the class name {name!r} is not printable text, or occurs twice"
     if not header.modalities:
         return "there is no modality"
     names = [modality.name for modality in header.modalities]
@@ -71,7 +71,7 @@ def header_fault(header: Header) -> str | None:
         if not _is_name(name) or set(name) & set("/+,") or name.startswith("."):
             return f"a modality cannot be named {name!r} (printable text without / + , or a leading dot)"
         if name in RESERVED or names.count(name) > 1:
-            return f"the modality name {name!r} is {'reserved' if name in RESERVED else 'there twice'}"
+            return f"the modality name {name!r} is {'reserved' if name in RESERVED else 'used twice'}"
         if modality.distribution not in get_args(Distribution):
             return f"modality {name} is {modality.distribution!r}, not bernoulli, nonnegative or gaussian"
         if modality.width < 1:
@@ -80,7 +80,7 @@ def header_fault(header: Header) -> str | None:
 
 
 def row_fault(classes: int, parts: Mapping[str, RowData]) -> str | None:
-    """What is wrong with labels, mask and ids, over all parts together."""
+    """What is wrong with the labels, masks and ids of all parts together."""
     for name, part in parts.items():
         if len(part.labels) == 0:
             return f"{name} has no rows"
@@ -97,12 +97,12 @@ def row_fault(classes: int, parts: Mapping[str, RowData]) -> str | None:
         return "an id is empty"
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):
-        return f"the id {str(unique[counts > 1][0])!r} is there more than once"
+        return f"the id {str(unique[counts > 1][0])!r} occurs more than once"
     return None
 
 
 def value_fault(block: Features, distribution: Distribution, start: int) -> str | None:
-    """What is wrong with a block of features `[n, D]`, n > 0, whose first row is row `start` of its part."""
+    """What is wrong with a block of features `[n, D]`, n > 0, that begins at row `start` of its part."""
     low, high = block.min(), block.max()  # a NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
         row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
@@ -115,7 +115,7 @@ def value_fault(block: Features, distribution: Distribution, start: int) -> str 
 
 
 class Hasher:
-    """The digest of a shard's content: header, then per part each modality, labels, mask and ids."""
+    """The digest of a shard's content: the header, then for each part its modalities, labels, mask and ids."""
 
     def __init__(self, header: Header) -> None:
         modalities = [[m.name, m.width, m.distribution] for m in header.modalities]
@@ -123,7 +123,7 @@ class Hasher:
         self._hash = hashlib.sha256(json.dumps(content).encode())
 
     def update(self, block: Features) -> None:
-        """Adds consecutive rows of a modality; how they are cut into blocks makes no difference."""
+        """Adds consecutive rows of a modality; how they are divided into blocks makes no difference."""
         self._hash.update(np.ascontiguousarray(block, "<f4").data)
 
     def rows(self, rows: RowData) -> None:
@@ -133,5 +133,5 @@ class Hasher:
         self._hash.update(json.dumps([mask, rows.ids.tolist()]).encode())
 
     def hexdigest(self) -> str:
-        """Of all that was added, 64 hexadecimal digits."""
+        """The digest of everything added so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()

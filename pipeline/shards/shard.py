@@ -1,8 +1,8 @@
-"""The contract between the two stages: one HDF5 file that holds everything a training run reads (docs/shards.md).
+"""The contract between the two stages: one HDF5 file with all that a training run reads (docs/reference/shard.md).
 
 `train/` and `test/` each hold one `[N, D]` float32 data set per modality, `label [N]` (class index, -1 = unknown) and
-`id [N]`; `train/labelled [N]` is there where the data fixes which labels may be used. The root's attributes say the
-rest: `schema`, `dataset`, `classes`, `modalities`, and, where known, `split`, `provenance` and `digest`.
+`id [N]`; `train/labelled [N]` exists if the data fixes which labels may be used. The root's attributes hold the rest:
+`schema`, `dataset`, `classes`, `modalities`, and, if known, `split`, `provenance`, `digest` and `preset`.
 
 A shard is written whole or not at all, validated when it is opened, and never changed afterwards.
 """
@@ -42,12 +42,12 @@ _HINT = SCHEMA_HINT
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The training or the test rows of a shard. Features are read when asked for; no file stays open in between.
+    """The training or the test rows of a shard. Features are read on demand; no file stays open in between.
 
     Attributes:
-        labels: int64 `[N]`, a class index or -1 where the class is unknown.
-        ids: str `[N]`, unique in the whole shard.
-        labelled: bool `[N]`, the rows whose label may be used in training, or None where the data does not fix them.
+        labels: int64 `[N]`, a class index, or -1 if the class is unknown.
+        ids: str `[N]`, unique within the shard.
+        labelled: bool `[N]`, the rows whose label may be used in training, or None if the data does not fix them.
     """
 
     path: Path
@@ -64,11 +64,11 @@ class Part:
 
     @property
     def row_data(self) -> RowData:
-        """Labels, ids and mask together."""
+        """The labels, ids and mask together."""
         return RowData(self.labels, self.ids, self.labelled)
 
     def features(self, modality: str, rows: slice | None = None) -> Features:
-        """The features of one modality, `[N, D]` float32, or of the rows of a slice with a positive step.
+        """Reads the features of one modality, `[N, D]` float32, or those of a slice of rows with a positive step.
 
         Raises:
             DataError: there is no such modality, or the file was damaged since it was opened.
@@ -76,7 +76,7 @@ class Part:
         """
         start, stop, step = (rows or slice(None)).indices(self.rows)
         if step < 1:
-            raise ValueError(f"rows are read forwards, and the step is {step}")
+            raise ValueError(f"rows are read forwards, but the step is {step}")
         known = [m.name for m in self.modalities]
         if modality not in known:
             raise DataError(f"{self.path}: there is no modality {modality!r}, only {', '.join(known)}")
@@ -85,7 +85,7 @@ class Part:
             return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
 
     def pieces(self, names: Sequence[str], rows: Iterable[slice]) -> Iterator[dict[str, Features]]:
-        """The features of the modalities named, for each of many slices of rows; the file is opened once for all.
+        """Yields the features of some modalities for each of many slices of rows, opening the file only once.
 
         Raises:
             DataError: as `features`.
@@ -99,7 +99,7 @@ class Part:
                 }
 
     def blocks(self, modality: str) -> Iterator[Features]:
-        """The features of one modality in order, some 8 MiB at a time.
+        """Yields the features of one modality in order, about 8 MiB at a time.
 
         Raises:
             DataError: as `features`.
@@ -112,16 +112,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """An opened, validated shard; holds labels and ids, and reads features when asked.
+    """An opened, validated shard: holds labels and ids, and reads features on demand.
 
     Attributes:
-        split: the number of the train/test split, or None where the data set has only one.
+        split: the number of the train/test split, or None if the data set has only one.
         classes: the K class names; a label is an index into them.
-        modalities: in the order of the file.
-        digest: sha256 of the content (not of the provenance): two shards with the same digest train the same.
+        modalities: in the file's order.
+        digest: sha256 of the content (not of the provenance): shards with the same digest give the same training.
         digest_recorded: whether the file records the digest; otherwise it was computed on opening.
         provenance: how the shard was made, free-form.
-        preset: the name of the settings that fit the data, or None where the file names none.
+        preset: the name of the settings that suit the data, or None if the file names none.
     """
 
     path: Path
@@ -143,20 +143,20 @@ class Shard:
         Every feature is read once, in blocks, so that per-chunk checksums are checked too.
 
         Raises:
-            DataError: the file is missing, damaged, or not a valid shard; one sentence says what is wrong.
+            DataError: the file is missing, damaged, or not a valid shard; the message says what is wrong.
         """
         return cls._load(Path(path), rehash=False)
 
     def verify(self) -> None:
-        """Reads every byte again: all that `open` checks, and the digest of the content where the file records one.
+        """Reads every byte again and checks all that `open` checks, and the content's digest if the file records one.
 
         Raises:
             DataError: the file is damaged or was changed.
         """
-        again = self._load(self.path, rehash=True)
+        reread = self._load(self.path, rehash=True)
         if not self.digest_recorded:
             _log.warning("%s: no digest is recorded in it; everything else was verified", self.path)
-        if again.digest != self.digest:
+        if reread.digest != self.digest:
             raise DataError(
                 f"{self.path}: its content does not match its digest, so it was changed or damaged", hdf5.DAMAGE_HINT
             )
@@ -198,9 +198,9 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         hdf5.attribute(path, file, name) for name in ("schema", "dataset", "split", "digest", "preset")
     )
     if type(schema) is not int:
-        raise DataError(f"{path}: is not a shard: the attribute schema is missing or no integer", _HINT)
+        raise DataError(f"{path}: is not a shard: the attribute schema is missing or not an integer", _HINT)
     if schema != SCHEMA:
-        raise DataError(f"{path}: has schema {schema}, and this version reads schema {SCHEMA}", _HINT)
+        raise DataError(f"{path}: has schema {schema}, but this version reads schema {SCHEMA}", _HINT)
     classes = hdf5.parse_json(path, "classes", hdf5.attribute(path, file, "classes"), list)
     distributions = hdf5.parse_json(path, "modalities", hdf5.attribute(path, file, "modalities"), dict)
     provenance = hdf5.attribute(path, file, "provenance")
@@ -208,7 +208,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         raise DataError(f"{path}: the attribute split is not an integer, or digest or preset is not text", _HINT)
     for name in _PARTS:
         hdf5.members(path, file, name)
-    modalities = tuple(Modality(name, _read_width(path, file, name), how) for name, how in distributions.items())
+    modalities = tuple(Modality(name, _read_width(path, file, name), family) for name, family in distributions.items())
     content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
     header = Header(dataset, split, tuple(classes), modalities, digest, content, preset)
     fault = header_fault(header)
@@ -230,7 +230,7 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
     }
     rows = sources["label"].shape[:1]
     if not rows:
-        raise DataError(f"{path}: {part}/label is a single value, not one a row", _HINT)
+        raise DataError(f"{path}: {part}/label is a single value, not one per row", _HINT)
     for modality in modalities:
         sources[modality.name] = source = hdf5.dataset(path, file, f"{part}/{modality.name}")
         if source.dtype.kind != "f" or source.dtype.itemsize != 4:
@@ -271,6 +271,3 @@ def _scan(path: Path, file: h5py.File, name: str, distribution: Distribution, ha
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.flags.writeable = False
     return array
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is in a shard, for people: counts of rows, labels and classes, and the range of every modality."""
+"""Describes a shard for people: counts of rows, labels and classes, and the range of every modality."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.shards.shard import Distribution, Modality, Shard
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many rows a class has; `labelled` is None where the shard has no mask."""
+    """The number of rows of a class; `labelled` is None if the shard has no mask."""
 
     name: str
     train: int
@@ -33,7 +33,7 @@ class ModalitySummary:
 
 @dataclass(frozen=True)
 class Description:
-    """What is in a shard, for people. The class named None counts the rows of unknown class."""
+    """The contents of a shard, for people; `unknown` counts the rows without a known class."""
 
     path: Path
     dataset: str
@@ -50,7 +50,7 @@ class Description:
 
 
 def describe(shard: Shard) -> Description:
-    """Counts and ranges of a shard; reads all features once, in blocks.
+    """Counts the rows and measures the ranges of a shard; reads all features once, in blocks.
 
     Raises:
         DataError: the file was damaged since it was opened.

@@ -28,11 +28,11 @@ from pipeline.shards.shard import _HINT, Part, Shard
 
 @dataclass
 class PartData:
-    """What `write_shard` takes for one part.
+    """The content of one part, for `write_shard`.
 
     Attributes:
-        features: per modality the whole array `[N, D]`, or an iterable of consecutive blocks `[n, D]` of it, which is
-            consumed once; train before test, in the order of the modalities.
+        features: for each modality the whole array `[N, D]`, or an iterable of its consecutive blocks `[n, D]`. Each
+            iterable is consumed once: train before test, in the order of the modalities.
         labels: integers `[N]`, a class index or -1.
         ids: strings `[N]`.
         labelled: booleans `[N]`, for train only.
@@ -59,7 +59,7 @@ def write_shard(
     """Writes a shard, whole or not at all, and opens it.
 
     Args:
-        preset: the name of the settings that fit the data; where None, `mmssl train` goes by the distributions.
+        preset: the name of the settings that suit the data; if None, `mmssl train` chooses by the distributions.
 
     Raises:
         DataError: the content would not be a valid shard.
@@ -70,8 +70,8 @@ def write_shard(
     fault = header_fault(header)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
-    given = {"train": train, "test": test}
-    parts = {name: _as_part(path, name, data, header.modalities) for name, data in given.items()}
+    contents = {"train": train, "test": test}
+    parts = {name: _as_part(path, name, data, header.modalities) for name, data in contents.items()}
     fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
@@ -100,15 +100,15 @@ def _as_part(path: Path, name: str, data: PartData, modalities: tuple[Modality, 
     labels = np.asarray(data.labels)
     fault = None
     if set(data.features) != {modality.name for modality in modalities}:
-        fault = f"{name} has features of {sorted(data.features)}, not of the modalities named"
+        fault = f"{name} has features of {sorted(data.features)}, not of the declared modalities"
     elif labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         fault = f"{name}/label is not a list of whole numbers"
     elif len(data.ids) != len(labels):
         fault = f"{name} has {len(labels)} labels and {len(data.ids)} ids"
     elif not all(isinstance(value, str) and _is_text(value) for value in data.ids):
-        fault = f"{name} has an id that is not a text without NUL"
+        fault = f"{name} has an id that is not valid text (UTF-8 without NUL)"
     elif data.labelled is not None and (name != "train" or np.shape(data.labelled) != labels.shape):
-        fault = f"{name} cannot have a labelled of shape {np.shape(data.labelled)}"
+        fault = f"{name} cannot have a labelled mask of shape {np.shape(data.labelled)}"
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
     mask = None if data.labelled is None else np.array(data.labelled, np.bool_)
@@ -125,29 +125,29 @@ def _is_text(value: str) -> bool:
 def _checked_blocks(
     path: Path, part: Part, modality: Modality, features: NDArray[Any] | Iterable[NDArray[Any]]
 ) -> Iterator[tuple[int, Features]]:
-    """(first row, block as float32) of a modality, each block found valid, all rows there."""
+    """Yields (first row, block as float32) of a modality; checks every block, and that no rows are missing."""
     name = f"{part.name}/{modality.name}"
     step = max(1, hdf5.BLOCK_BYTES // (4 * modality.width))
     blocks = features
     if isinstance(features, np.ndarray):
         blocks = (features[first : first + step] for first in range(0, len(features), step))
     start = 0
-    for given in blocks:
-        if given.ndim != 2 or given.shape[1] != modality.width or start + len(given) > part.rows:
+    for raw in blocks:
+        if raw.ndim != 2 or raw.shape[1] != modality.width or start + len(raw) > part.rows:
             raise DataError(
-                f"{path}: rows {start}.. of {name} have the shape {given.shape}, "
+                f"{path}: rows {start}.. of {name} have the shape {raw.shape}, "
                 f"which does not fit into {(part.rows, modality.width)}",
                 _HINT,
             )
-        with np.errstate(over="ignore"):  # a float64 too large becomes inf, and is refused as such
-            block = np.asarray(given, np.float32)
+        with np.errstate(over="ignore"):  # a float64 that is too large becomes inf, which is rejected
+            block = np.asarray(raw, np.float32)
         fault = value_fault(block, modality.distribution, start) if len(block) else None
         if fault:
             raise DataError(f"{path}: {name} {fault}", _HINT)
         yield start, block
         start += len(block)
     if start < part.rows:
-        raise DataError(f"{path}: {name} has {start} rows, and there are {part.rows} labels", _HINT)
+        raise DataError(f"{path}: {name} has {start} rows, but there are {part.rows} labels", _HINT)
 
 
 def _write_header(file: h5py.File, header: Header, digest: str) -> None:
