@@ -1,1 +1,1 @@
-"""Many runs at once: planned, stacked, and trained here, in processes or on a cluster."""
+"""Many runs at once: planned, stacked, and trained in this process, in several, or on a cluster."""

@@ -1,4 +1,4 @@
-"""What a result may depend on besides its settings: versions, the processor, threads."""
+"""What a result may depend on apart from its settings: versions, the processor, the number of threads."""
 
 import os
 import platform
@@ -12,18 +12,19 @@ from pipeline.runtime.versions import versions
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a result may depend on besides its settings."""
+    """What a result may depend on apart from its settings, as a run's provenance records it."""
     name = os.path.basename(sys.argv[0])
     return {
         **versions("numpy", "torch", "scikit-learn"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "host": platform.node(),
-        "command": " ".join(["mmssl" if name == "cli.py" else name, *sys.argv[1:]]),  # `python -m cli` is the same
+        "command": " ".join(["mmssl" if name == "cli.py" else name, *sys.argv[1:]]),  # `python -m cli` is mmssl too
     }
 
 
 def cpu_name() -> str:
+    """The processor's model name, or the architecture where the system does not give one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

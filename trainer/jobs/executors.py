@@ -1,4 +1,4 @@
-"""Where stacks are trained: in this process, in several, or by a Dask cluster."""
+"""Where stacks are trained: in this process, in several, or on a Dask cluster."""
 
 import logging
 import multiprocessing
@@ -26,34 +26,34 @@ from trainer.jobs.train import train_all
 from trainer.training.progress import Progress, Silent
 
 _log = logging.getLogger(__name__)
-_POLL = 0.5  # seconds between two looks at a request to stop
-_SAY = 60.0  # seconds between two lines about a stack that is under way
+_POLL = 0.5  # seconds between two checks for a request to stop
+_LOG_INTERVAL = 60.0  # seconds between two log lines about a stack in training
 
 
-Results = Generator["tuple[Stack, MmsslError | None]", None, None]  # stacks as they end, and why they failed
+Results = Generator["tuple[Stack, MmsslError | None]", None, None]  # each stack as it ends, and why if it failed
 
 
 class Executor(Protocol):
     """Where stacks are trained."""
 
     def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:
-        """Trains all stacks; one that fails stops no other.
+        """Trains all stacks; a failing one does not stop the others.
 
         Raises:
-            Interrupted: SIGTERM or Ctrl-C came; what is done is saved.
+            Interrupted: SIGTERM or Ctrl-C was received; finished work is saved.
             DataError: processes or workers were lost.
         """
         ...
 
 
 def choose_executor(jobs: int = 1, scheduler: str | None = None) -> Executor:
-    """This process, several processes of this machine, or a Dask cluster.
+    """Chooses this process, several processes on this machine, or a Dask cluster.
 
     Raises:
         UsageError: `jobs` is below 1, or given with a scheduler.
     """
     if jobs < 1 or (jobs > 1 and scheduler):
-        raise UsageError("--jobs must be at least 1, and is for local processes: leave it out with --scheduler")
+        raise UsageError("--jobs must be at least 1, and applies to local processes only: omit it with --scheduler")
     if scheduler is not None:
         return DaskCluster(scheduler)
     return LocalProcesses(jobs) if jobs > 1 else ThisProcess()
@@ -66,19 +66,19 @@ def train_stacks(
     executor: Executor | None = None,
     finished: Callable[[int, Stack], None] | None = None,
 ) -> list[MmsslError]:
-    """Trains all stacks; one that fails stops no other.
+    """Trains all stacks; a failing one does not stop the others.
 
     Args:
-        device: auto, cpu or cuda, where each stack is trained.
-        progress: watches the training in this process.
-        executor: this process where None.
-        finished: called after each stack with how many are done, and which it was.
+        device: auto, cpu or cuda, chosen where each stack is trained.
+        progress: follows training in this process.
+        executor: where to train; None for this process.
+        finished: called after each stack with the number of stacks done so far and the stack itself.
 
     Returns:
-        Why stacks failed.
+        The error of each stack that failed.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C came; what is done is saved.
+        Interrupted: SIGTERM or Ctrl-C was received; finished work is saved.
         DataError: the cluster cannot be reached, or lost its workers.
     """
     if not todo:
@@ -95,9 +95,10 @@ def train_stacks(
 
 
 def raise_if_failed(failures: Sequence[MmsslError], stacks: int) -> None:
-    """
+    """Raises an error if any stack failed.
+
     Raises:
-        MmsslError: the failure itself where there was but one stack.
+        MmsslError: the failure itself, if there was only one stack.
         TrainingError: some stacks failed; the others are done.
     """
     if not failures:
@@ -106,14 +107,14 @@ def raise_if_failed(failures: Sequence[MmsslError], stacks: int) -> None:
     if stacks == 1:
         raise first
     raise TrainingError(
-        f"{len(failures)} of {stacks} stacks failed, the others are done; the first: {first.message}",
-        "the same command tries them again",
+        f"{len(failures)} of {stacks} stacks failed, the others are done; first failure: {first.message}",
+        "the same command retries them",
     )
 
 
 @contextmanager
 def time_limit(minutes: float | None) -> Iterator[None]:
-    """Within it, after so many minutes, this process is asked to stop as by SIGTERM; training saves itself.
+    """Sends this process SIGTERM after so many minutes unless the block has ended; training saves its state.
 
     Raises:
         Interrupted: the time was up before the work was done.
@@ -121,21 +122,21 @@ def time_limit(minutes: float | None) -> Iterator[None]:
     if minutes is None:
         yield
         return
-    up = threading.Event()
+    time_is_up = threading.Event()
 
-    def ask() -> None:
-        up.set()
+    def stop() -> None:
+        time_is_up.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    timer = threading.Timer(60 * minutes, ask)
+    timer = threading.Timer(60 * minutes, stop)
     timer.daemon = True
     timer.start()
     try:
         yield
     except Interrupted:
-        if up.is_set():
+        if time_is_up.is_set():
             raise Interrupted(
-                f"stopped after {minutes:g} minutes, as asked; what was done is kept", "the same command goes on"
+                f"stopped after {minutes:g} minutes, as asked; finished work is kept", "the same command resumes"
             ) from None
         raise
     finally:
@@ -143,7 +144,7 @@ def time_limit(minutes: float | None) -> Iterator[None]:
 
 
 def _attempt(stack: Stack, device: str, progress: Progress) -> MmsslError | None:
-    """Trains a stack; why it failed, or None."""
+    """Trains a stack, and returns its error if it failed."""
     try:
         jobs = [Job(settings, Shard.open(path)) for settings, path in zip(stack.settings, stack.shards, strict=True)]
         train_all(jobs, stack.folders, choose_device(device), progress, stack=len(jobs))
@@ -154,23 +155,23 @@ def _attempt(stack: Stack, device: str, progress: Progress) -> MmsslError | None
     return None
 
 
-class _Lines(Silent):
-    """For a process without a terminal of its own: a line about the epoch, now and then."""
+class _EpochLog(Silent):
+    """Logs the epoch once a minute, for a process without a terminal of its own."""
 
     def __init__(self, stack: Stack, stop: Callable[[], None] = lambda: None) -> None:
-        self.stack, self.stop, self.said = stack, stop, time.monotonic()
+        self.stack, self.stop, self.last_logged = stack, stop, time.monotonic()
 
     def step(self, done: int, total: int) -> None:  # noqa: ARG002
         self.stop()
 
     def epoch(self, epoch: int, epochs: int, summary: str) -> None:
-        if time.monotonic() - self.said > _SAY:
-            self.said = time.monotonic()
+        if time.monotonic() - self.last_logged > _LOG_INTERVAL:
+            self.last_logged = time.monotonic()
             _log.info("%s: epoch %d/%d: %s", self.stack, epoch, epochs, summary)
 
 
 class _Stoppable:
-    """Passes on what it is told, and stops a training that began after the request to stop."""
+    """Forwards progress, and stops training that began after the request to stop."""
 
     def __init__(self, progress: Progress, stop: Stop) -> None:
         self.progress, self.stop = progress, stop
@@ -184,10 +185,10 @@ class _Stoppable:
 
 
 class ThisProcess:
-    """Stacks one after another in this process.
+    """Trains stacks one after another in this process.
 
-    A request to stop that comes while shards are read or a model is measured waits until that is done: raised in the
-    middle of it, HDF5 might swallow it.
+    A request to stop that arrives while shards are read or a model is evaluated waits until that is done: an exception
+    raised in the middle of a read might be swallowed by HDF5.
     """
 
     def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:
@@ -199,10 +200,12 @@ class ThisProcess:
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Stacks in processes of their own, which share the cores, are asked to stop when this one is, and save themselves.
+    """Trains stacks in separate processes that share the cores.
+
+    When this process is asked to stop, it asks them to stop too, and each saves its state.
 
     Attributes:
-        count: processes at once.
+        count: how many processes run at once.
     """
 
     count: int
@@ -226,19 +229,19 @@ class LocalProcesses:
                         yield stack, future.result()
                     except BrokenProcessPool:
                         raise DataError(
-                            f"a process that trained {stack} or another stack died",
-                            "check that there is enough memory (--jobs 1 takes least), then run the same command again",
+                            f"a process died while training {stack} or another stack",
+                            "check that there is enough memory (--jobs 1 needs least), then run the same command again",
                         ) from None
 
 
 @dataclass(frozen=True)
 class DaskCluster:
-    """Stacks on a Dask cluster, whose workers see shards and runs under the same paths.
+    """Trains stacks on a Dask cluster whose workers see shards and runs under the same paths.
 
-    A stack takes one of the resource GPU where workers declare it.
+    A stack takes one unit of the resource GPU if any worker declares it.
 
     Attributes:
-        scheduler: its address, `tcp://host:8786`.
+        scheduler: the scheduler's address, `tcp://host:8786`.
     """
 
     scheduler: str
@@ -254,8 +257,8 @@ class DaskCluster:
 
 
 def _stop(pool: ProcessPoolExecutor, waiting: Collection[Future[Any]]) -> None:
-    """Asks the processes to stop, again and again: one that has not yet begun to train does not hear it."""
-    pids = list(pool._processes)  # there is no public way to them, and none left after the shutdown
+    """Asks the processes to stop, repeatedly: one that has not started training yet ignores the signal."""
+    pids = list(pool._processes)  # there is no public access to them, and after the shutdown they are gone
     pool.shutdown(wait=False, cancel_futures=True)
     while any(future.running() for future in waiting):
         for pid in pids:
@@ -267,9 +270,12 @@ def _stop(pool: ProcessPoolExecutor, waiting: Collection[Future[Any]]) -> None:
 
 
 def _set_up(threads: int, level: int) -> None:
-    """In a new process: its share of the cores, and deaf to signals but while it trains, when they save its work."""
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, signal.SIG_IGN)
+    """Prepares a new process: it takes its share of the cores, and ignores signals except while it trains.
+
+    During training a signal makes it save its state and stop.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("trainer").setLevel(level)
@@ -278,13 +284,13 @@ def _set_up(threads: int, level: int) -> None:
 def _in_process(stack: Stack, device: str) -> MmsslError | None:
     parent = os.getppid()
 
-    def stop_where_abandoned() -> None:
+    def stop_if_orphaned() -> None:
         if os.getppid() != parent:
-            raise Interrupted("stopped: the process that began it is gone")
+            raise Interrupted("stopped: the process that started it is gone")
 
-    return _attempt(stack, device, _Lines(stack, stop_where_abandoned))
+    return _attempt(stack, device, _EpochLog(stack, stop_if_orphaned))
 
 
 def _on_worker(stack: Stack, device: str, event: str) -> MmsslError | None:
     with on_worker(*stack.shards):
-        return _attempt(stack, device, _Lines(stack, distant_stop(event)))
+        return _attempt(stack, device, _EpochLog(stack, distant_stop(event)))

@@ -1,4 +1,4 @@
-"""From a model, shards and options to complete settings, one job per replica."""
+"""Turns a model, shards and options into complete settings, one job per replica."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -37,20 +37,20 @@ def plan(
     betas: Sequence[float] = (),
     stack: int = 16,
 ) -> list[Job]:
-    """Every combination of shard, seed, alpha and beta, as complete settings.
+    """Plans every combination of shard, seed, alpha and beta, as complete settings.
 
     Args:
-        shards: one, or one a split.
-        preset: the one that fits the shard where None, `best` for the recommended settings on top of it; where the
-            shard marks labelled examples, those are taken.
+        shards: one, or one per split.
+        preset: settings to start from; None for the preset that fits the shard, `best` for the recommended settings on
+            top of it. If the shard marks labelled examples, those are the labelled ones.
         values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
-        stack: how many replicas will be trained in one pass, which share the memory limit.
+        stack: how many replicas will be trained in one pass; they share the memory limit.
 
     Raises:
-        UsageError: a setting that cannot be.
+        UsageError: a setting is invalid.
     """
-    about = card(model)
-    _check_accepted(about, values)
+    model_card = card(model)
+    _check_accepted(model_card, values)
     jobs = []
     limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
     for shard in shards:
@@ -58,8 +58,8 @@ def plan(
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
         fitting = fitting_preset(shard.preset, seen)
         if preset == RECOMMENDED:
-            if not about.is_generative:
-                raise UsageError(f"the preset {preset} has nothing for {model}", f"presets: {', '.join(PRESETS)}")
+            if not model_card.is_generative:
+                raise UsageError(f"the preset {preset} has no settings for {model}", f"presets: {', '.join(PRESETS)}")
             start = preset_values(fitting, model) | recommended(model, len(seen))
         else:
             start = preset_values(preset or fitting, model)
@@ -73,12 +73,12 @@ def plan(
         if isinstance(base.get("cotraining"), Mapping):
             base["cotraining"] = start.get("cotraining", {}) | base["cotraining"]
         for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
-            own = {"seed": seed, "alpha": alpha, "beta": beta}
-            jobs.append(Job(build(base | {key: value for key, value in own.items() if value is not None}), shard))
+            varied = {"seed": seed, "alpha": alpha, "beta": beta}
+            jobs.append(Job(build(base | {key: value for key, value in varied.items() if value is not None}), shard))
         _check_beyond(jobs[-1].settings, len(seen))
-    if alphas and not about.is_generative:
-        raise UsageError(f"{model} has no alpha: it maximises no bound")
-    if betas and not about.has_beta:
+    if alphas and not model_card.is_generative:
+        raise UsageError(f"{model} has no alpha: it does not maximise a bound")
+    if betas and not model_card.has_beta:
         others = [other.name for other in cards() if other.has_beta]
         raise UsageError(
             f"{model} has no beta: it has no single-modality encoders", f"models with beta: {', '.join(others)}"
@@ -89,38 +89,46 @@ def plan(
     return jobs
 
 
-def _check_accepted(about: ModelCard, values: Mapping[str, Any]) -> None:
-    """
+def _check_accepted(model_card: ModelCard, values: Mapping[str, Any]) -> None:
+    """Refuses a setting that the model does not have, since it would have no effect.
+
     Raises:
-        UsageError: the model has no such setting, so that it would change nothing.
+        UsageError: the model has no such setting.
     """
-    if about.accepts is None:
+    if model_card.accepts is None:
         return
     group = values.get("cotraining")
     given = [*values, *(f"cotraining.{name}" for name in (group if isinstance(group, Mapping) else ()))]
-    for name in sorted(set(given) - about.accepts):
+    for name in sorted(set(given) - model_card.accepts):
         group_prefix = name.rpartition(".")[0]
-        known = sorted(own for own in about.accepts if own.rpartition(".")[0] == group_prefix)
-        raise UsageError(f"{about.name} has no setting '{name}'", f"its settings: {', '.join(known)}")
+        known = sorted(other for other in model_card.accepts if other.rpartition(".")[0] == group_prefix)
+        raise UsageError(f"{model_card.name} has no setting '{name}'", f"its settings: {', '.join(known)}")
 
 
 def _check_beyond(settings: Settings, modalities: int) -> None:
-    asked = settings.beyond()
+    """Checks that the settings beyond the paper fit the model and the number of modalities.
+
+    Raises:
+        UsageError: one does not.
+    """
+    chosen = settings.beyond()
     terms = ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information", "agreement")
-    if "onset" in asked and not any(name in asked for name in terms):
-        raise UsageError("onset says when terms beyond the paper join, and there is none", f"one of {', '.join(terms)}")
+    if "onset" in chosen and not any(name in chosen for name in terms):
+        raise UsageError(
+            "onset says when the terms beyond the paper are switched on, and none is set", f"one of {', '.join(terms)}"
+        )
     for name in terms:
-        if name in asked and not settings.learns_labels:
-            raise UsageError(f"{settings.model} has no classifier, so it cannot take {name}")
-        if name in asked and settings.objective == "classifier":
-            raise UsageError(f"{name} is no part of a classifier's training alone", "leave one of the two out")
+        if name in chosen and not settings.learns_labels:
+            raise UsageError(f"{settings.model} has no classifier, so it cannot use {name}")
+        if name in chosen and settings.objective == "classifier":
+            raise UsageError(f"{name} has no effect when the classifier is trained alone", "leave one of the two out")
     for name in ("partial_alpha", "consistency", "agreement"):
-        if name in asked and modalities < 2:
-            raise UsageError(f"{name} needs two modalities, and {settings.model} is to see one")
+        if name in chosen and modalities < 2:
+            raise UsageError(f"{name} needs two modalities, and {settings.model} would see only one")
 
 
 def folders_of(jobs: Sequence[Job], chosen: Path | None, runs: Path) -> list[Path]:
-    """Where each job's run lies: `chosen` itself for a single job, else under its own name in `chosen` or `runs`."""
+    """Each job's run folder: `chosen` itself for a single job, otherwise a named folder in `chosen` or `runs`."""
     if chosen is not None and len(jobs) == 1:
         return [chosen]
     return [(chosen or runs) / job.settings.name() for job in jobs]

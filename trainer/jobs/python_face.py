@@ -1,4 +1,4 @@
-"""Training and evaluation from Python, a call each: what `mmssl train` and `mmssl evaluate` do."""
+"""Training and evaluation from Python, one call each: what `mmssl train` and `mmssl evaluate` do."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +26,14 @@ def train(
     """Trains and evaluates a model on a shard, one run per seed; finished runs are left as they are.
 
     Args:
-        model: its name, such as `sshmvae-kl`.
+        model: the model's name, such as `sshmvae-kl`.
         out: the folder in which each run gets a folder of its own.
-        preset: settings to start from; the ones that fit the shard where None, `best` for the recommended ones.
+        preset: settings to start from; None for the preset that fits the shard, `best` for the recommended settings.
         device: auto, cpu or cuda.
-        settings: any setting by its name (docs/reference/settings.md): `labels=100`, `epochs=20`.
+        settings: any setting by name (docs/reference/settings.md): `labels=100`, `epochs=20`.
 
     Raises:
-        UsageError: a setting that means nothing.
+        UsageError: a setting is unknown or invalid.
         DataError: the shard is damaged, or a run's folder holds something else.
         TrainingError: training cannot continue.
     """
@@ -48,8 +48,8 @@ def evaluate(
     """Evaluates a finished run again on its test set.
 
     Args:
-        iterations: of iterative sampling; the run's own where None.
-        samples: of latent variables, 0 for their mean; the run's own where None.
+        iterations: iterations of iterative sampling; None for the run's own setting.
+        samples: samples of the latent variables, 0 for their mean; None for the run's own setting.
 
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.

@@ -1,4 +1,4 @@
-"""Runs to have, and the stacks in which they are trained."""
+"""Planned runs, and the stacks in which they are trained."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,12 @@ from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import CHECKPOINT, Run
 from trainer.training.run_listing import RESULT
 
+_INNER_WIDTH = 2000  # the networks' inner layers cost about as much as so many more input features
+
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to have: what and on which shard, where it lies, and its rank; runs of a lower rank go first."""
+    """A run to train: its job, its folder, and its rank; runs of a lower rank go first."""
 
     job: Job
     folder: Path
@@ -31,7 +33,11 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that are trained in one pass; plain enough to be sent to another process."""
+    """Runs that are trained in one pass; simple enough to be sent to another process.
+
+    Attributes:
+        cost: about how long it takes, in arbitrary units (`cost`).
+    """
 
     settings: tuple[Settings, ...]
     shards: tuple[Path, ...]
@@ -39,51 +45,52 @@ class Stack:
     cost: float
 
     def __str__(self) -> str:
-        more = f" and {len(self.folders) - 1} more" if len(self.folders) > 1 else ""
-        return f"{self.folders[0].name}{more}"
+        others = f" and {len(self.folders) - 1} more" if len(self.folders) > 1 else ""
+        return f"{self.folders[0].name}{others}"
 
 
 def make_stacks(work: Sequence[PlannedRun], stack: int) -> list[Stack]:
-    """What is not done yet, in stacks of at most `stack` runs: what was begun first, then low ranks, then the cheap.
+    """Puts the unfinished runs into stacks of at most `stack`: begun ones first, then by rank, then the cheapest.
 
-    Runs share a stack where `Settings.stack_key` allows it and their shards have equal modalities and classes. A group
-    is cut into equal stacks, along the ranks, before finished runs are left out: runs that were stacked stay stacked,
+    Runs share a stack if `Settings.stack_key` allows it and their shards have equal modalities and classes. A group is
+    cut into equal stacks, in order of rank, before finished runs are left out: runs that were stacked stay stacked,
     since the result depends on it in the last bits.
     """
     groups: dict[object, list[PlannedRun]] = {}
-    for one in sorted(work, key=lambda one: one.rank):
-        settings, shard = one.job.settings, one.job.shard
+    for run in sorted(work, key=lambda run: run.rank):
+        settings, shard = run.job.settings, run.job.shard
         kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind), []).append(one)
-    cut = []
+        groups.setdefault((settings.stack_key(), kind), []).append(run)
+    planned = []
     for group in groups.values():
         size = math.ceil(len(group) / math.ceil(len(group) / stack))
-        cut += [group[start : start + size] for start in range(0, len(group), size)]
-    found = [own for own in ([one for one in whole if not one.done] for whole in cut) if own]
-    found.sort(key=lambda own: (not any(one.begun for one in own), own[0].rank, cost(own)))
+        planned += [group[start : start + size] for start in range(0, len(group), size)]
+    remaining = [[run for run in runs if not run.done] for runs in planned]
+    unfinished = [runs for runs in remaining if runs]
+    unfinished.sort(key=lambda runs: (not any(run.begun for run in runs), runs[0].rank, cost(runs)))
     return [
         Stack(
-            tuple(one.job.settings for one in own),
-            tuple(one.job.shard.path.resolve() for one in own),
-            tuple(one.folder.resolve() for one in own),
-            cost(own),
+            tuple(run.job.settings for run in runs),
+            tuple(run.job.shard.path.resolve() for run in runs),
+            tuple(run.folder.resolve() for run in runs),
+            cost(runs),
         )
-        for own in found
+        for runs in unfinished
     ]
 
 
 def cost(work: Sequence[PlannedRun]) -> float:
-    """About how long runs take, in units of its own: to order them, and to guess the time that is left."""
+    """About how long runs take, in arbitrary units: to order them, and to estimate the time left."""
     total = 0.0
-    for one in work:
-        settings, shard = one.job.settings, one.job.shard
+    for run in work:
+        settings, shard = run.job.settings, run.job.shard
         width = sum(modality.width for modality in choose_modalities(shard, settings.modalities))
-        total += settings.epochs * shard.train.rows * (width + 2000)  # the networks between cost as if so much wider
+        total += settings.epochs * shard.train.rows * (width + _INNER_WIDTH)
     return total
 
 
 def status(work: PlannedRun) -> str:
-    """`done`, `begun, 3 of 500 epochs`, or `to do`."""
+    """How far a planned run is: `done`, `begun, 3 of 500 epochs`, or `to do`."""
     if work.done:
         return "done"
     if not work.begun:

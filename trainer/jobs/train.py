@@ -1,4 +1,4 @@
-"""Many runs at once: what can be stacked is trained in one pass, what is done is left alone, the rest goes on."""
+"""Trains many runs at once: stackable ones in one pass; finished runs are left alone, interrupted ones resume."""
 
 import logging
 import math
@@ -30,17 +30,17 @@ _log = logging.getLogger(__name__)
 def train_all(
     jobs: Sequence[Job], folders: Sequence[Path], device: torch.device, progress: Progress, stack: int = 16
 ) -> list[Run]:
-    """Trains and evaluates every job that is not done yet, `stack` replicas at most in one pass.
+    """Trains and evaluates every job that is not done yet, at most `stack` replicas in one pass.
 
     Args:
-        folders: one a job.
+        folders: one per job.
 
     Returns:
         The runs, all done, in the order of the jobs.
 
     Raises:
         LeasedError: another process is training one of them.
-        MmsslError: whatever stops one stack stops all; what was saved stays.
+        MmsslError: an error in one stack stops all; what was saved is kept.
     """
     runs = [Run.prepare(folder, job.settings) for folder, job in zip(folders, jobs, strict=True)]
     shards = {id(run): job.shard for run, job in zip(runs, jobs, strict=True)}
@@ -57,15 +57,17 @@ def train_all(
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Removes what killed processes of this machine left in folders of runs or tables, also where all is done."""
+    """Removes what killed processes of this machine left in the folders of runs or tables, even finished ones."""
     for folder in folders:
         remove_stale(folder)
         sweep(folder)
 
 
 def recover_stacks(runs: Sequence[Run]) -> None:
-    """Ends what stacks were at when their process was killed: all of a stack get their new checkpoint, or none does,
-    and all are done where all are evaluated.
+    """Completes or undoes what stacks were doing when their process was killed.
+
+    Either every run of a stack gets its new checkpoint or none does, and a stack is done once all of its runs are
+    evaluated.
 
     Args:
         runs: leased, and not done.
@@ -77,18 +79,22 @@ def recover_stacks(runs: Sequence[Run]) -> None:
         return [by_name[name] for name in names if name in by_name]
 
     evaluated = [run for run in runs if run.evaluated]
-    for run in [one for one in evaluated if all(mate.evaluated for mate in stack(one.read_checkpoint()))]:
+    for run in [run for run in evaluated if all(mate.evaluated for mate in stack(run.read_checkpoint()))]:
         run.conclude()
 
-    proposals = {run: own for run in runs if (own := run.read_checkpoint(PROPOSED)) is not None}
+    proposals = {run: proposal for run in runs if (proposal := run.read_checkpoint(PROPOSED)) is not None}
 
-    def came_to(run: Run, step: int) -> bool:
-        found = (proposals.get(run), run.read_checkpoint())
-        return any(own is not None and own.values["step"] == step for own in found)
+    def reached(run: Run, step: int) -> bool:
+        checkpoints = (proposals.get(run), run.read_checkpoint())
+        return any(checkpoint is not None and checkpoint.values["step"] == step for checkpoint in checkpoints)
 
-    agreed = {run for run, own in proposals.items() if all(came_to(mate, own.values["step"]) for mate in stack(own))}
+    complete = {
+        run
+        for run, proposal in proposals.items()
+        if all(reached(mate, proposal.values["step"]) for mate in stack(proposal))
+    }
     for run in proposals:
-        if run in agreed:
+        if run in complete:
             run.accept_checkpoint()
         else:
             run.discard_proposal()
@@ -101,14 +107,14 @@ def _train_open(
     for run in open_runs:
         checkpoint = run.read_checkpoint()
         values = checkpoint.values if checkpoint else {}
-        far = (int(values.get("step", 0)), int(values.get("per_epoch", 0)))
-        key = (run.settings.stack_key(), *far, leaves_unlabelled(run.settings, shards[id(run)]))
+        position = (int(values.get("step", 0)), int(values.get("per_epoch", 0)))
+        key = (run.settings.stack_key(), *position, leaves_unlabelled(run.settings, shards[id(run)]))
         groups.setdefault(key, []).append(run)
     for group in groups.values():
-        most = stack if method_of(group[0].settings).stacks else 1
-        for start in range(0, len(group), most):
-            together = group[start : start + most]
-            _train_stack(together, [shards[id(run)] for run in together], device, progress)
+        size = stack if method_of(group[0].settings).stacks else 1
+        for start in range(0, len(group), size):
+            stacked = group[start : start + size]
+            _train_stack(stacked, [shards[id(run)] for run in stacked], device, progress)
 
 
 def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.device, progress: Progress) -> None:
@@ -140,13 +146,13 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
 
 def _raise_if_not_finite(run: Run, result: Evaluation) -> None:
     if not all(map(math.isfinite, (result.elbo or 0.0, *(score.nll for score in result.scores)))):
-        raise TrainingError(f"the trained model of {run.folder} gives scores that are not finite", LOWER_RATE)
+        raise TrainingError(f"the trained model in {run.folder} gives scores that are not finite", LOWER_RATE)
 
 
 def evaluate_run(
     run: Run, device: torch.device, *, iterations: int | None = None, samples: int | None = None
 ) -> Evaluation:
-    """A finished run's scores, computed again from its weights.
+    """Computes a finished run's scores again from its weights.
 
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.

@@ -318,9 +318,9 @@ def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path:
 @pytest.mark.parametrize(
     ("model", "modalities", "values", "said"),
     [
-        ("jmvae", ("x", "w"), {"smoothness": 1}, "jmvae has no classifier, so it cannot take smoothness"),
-        ("ssmvae", ("x", "w"), {"onset": 0.5}, "onset says when terms beyond the paper join, and there is none"),
-        ("jmvae", ("x", "w"), {"information": 1}, "jmvae has no classifier, so it cannot take information"),
+        ("jmvae", ("x", "w"), {"smoothness": 1}, "jmvae has no classifier, so it cannot use smoothness"),
+        ("ssmvae", ("x", "w"), {"onset": 0.5}, "onset says when the terms beyond the paper are switched on"),
+        ("jmvae", ("x", "w"), {"information": 1}, "jmvae has no classifier, so it cannot use information"),
         ("ssmvae", ("x",), {"consistency": 1}, "consistency needs two modalities"),
         ("ssmvae", ("x",), {"agreement": 1}, "agreement needs two modalities"),
         ("ssmvae", ("x",), {"partial_alpha": 1}, "partial_alpha needs two modalities"),
