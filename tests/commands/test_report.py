@@ -95,7 +95,7 @@ def test_generate_draws_or_writes_one_modality_from_the_other(mmssl: Command, tr
         assert numbers["made"].shape == (2, 10, 32)
         assert numbers["label"].tolist() == list(range(10))
     same = mmssl("generate", trained[0], "--from", "x", "--to", "x")
-    assert (same.code, same.sentence) == (2, "error: x from x: choose another modality to make it from")
+    assert (same.code, same.sentence) == (2, "error: x from x: choose another modality to generate it from")
     assert mmssl("generate", trained[0], "--from", "x", "--to", "w", "--out", "w.gif").code == 2
     assert mmssl("generate", "nowhere", "--from", "x", "--to", "w").code == 1
 

@@ -1,1 +1,1 @@
-"""Finished runs loaded again, and what their models answer."""
+"""Loads finished runs, and generates with their models."""

@@ -1,7 +1,7 @@
-"""One modality of test examples made from another by a finished run.
+"""Generates one modality of test examples from others with a finished run's model.
 
-What the model has against missing modalities (`Model.completions`) infers its latent variables from the given ones, at
-the posterior's mean, and what is shown is the mean of the target's distribution:
+Each way in which the model completes missing modalities (`Model.completions`) infers the latent variables from the
+given ones, at the posterior's mean; the result is the mean of the target's distribution:
 
     JMVAE, SS-HMVAE and their -kl   p(w|a) at the mean of q(a|x), q(a|x,0), or of iterative sampling's q(a|x,w) (eq. 11)
     SS-MVAE, M2                     p(w|z,y) at the mean of q(z|x,0,y), for the most probable y of q(y|x,0)
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.shard import Features, Part
+from pipeline.shards.shard import Features, Part, Shard
 from trainer.evaluation.evaluate import evaluating
 from trainer.evaluation.missing_modalities import completer
 from trainer.inference.loading import LoadedRun
@@ -25,34 +25,41 @@ from trainer.training.step import precision
 
 
 @dataclass(frozen=True)
-class Made:
-    """One modality of N test examples, and what a run's methods make of it from others.
+class GeneratedModality:
+    """One modality of N test examples: the true values, and those generated from other modalities.
 
     Attributes:
-        given: the modalities seen, `[N, D]` each.
-        target: the name of the one that is made.
-        true: as it is, `[N, D]`.
-        made: by method, `[N, D]`.
-        rows: in the shard's test set, `[N]`.
+        shard: the shard whose test set the examples are from.
+        given: the modalities that were given, `[N, D]` each.
+        target: name of the generated modality.
+        true: its true values, `[N, D]`.
+        made: its generated values by method, `[N, D]` each: a completion of one run's model, or a run and a completion.
+        rows: the examples' rows in the shard's test set, `[N]`.
     """
 
+    shard: Shard
     given: Mapping[str, NDArray[np.float32]]
     target: str
     true: NDArray[np.float32]
     made: Mapping[str, NDArray[np.float32]]
     rows: NDArray[np.int64]
 
+    @property
+    def title(self) -> str:
+        """The direction and the data set: `w from x, hm-mnist`."""
+        return f"{self.target} from {'+'.join(self.given)}, {self.shard.dataset}"
+
 
 def generate(
     loaded: LoadedRun, given: Sequence[str], target: str, examples: int = 10, iterations: int | None = None
-) -> Made:
-    """One modality of some test examples from others, with every completion that the model has.
+) -> GeneratedModality:
+    """Generates one modality of some test examples from others, with every completion that the model has.
 
     Args:
         given: the modalities that the model sees; all others are missing.
-        target: the one to make.
+        target: the modality to generate.
         examples: how many, one of each class in turn (`choose_examples`).
-        iterations: of iterative sampling; the run's own where None.
+        iterations: iterations of iterative sampling; None for the run's own setting.
 
     Raises:
         UsageError: the model cannot generate, or has no such modality.
@@ -61,13 +68,14 @@ def generate(
     folder, settings, trained = loaded.run.folder, loaded.run.settings, loaded.generative
     if len(known) < 2:
         raise UsageError(
-            f"{folder} has seen {known[0]} alone, so it makes nothing else from it", "train on two modalities or more"
+            f"{folder} was trained on {known[0]} alone, so it cannot generate another modality",
+            "train on two or more modalities",
         )
     for name in (*given, target):
         if name not in known:
-            raise UsageError(f"{folder} has seen no modality '{name}'", f"modalities: {', '.join(known)}")
+            raise UsageError(f"{folder} has no modality '{name}'", f"modalities: {', '.join(known)}")
     if target in given or not given or len(set(given)) < len(given):
-        raise UsageError(f"{target} from {', '.join(given) or 'nothing'}: choose another modality to make it from")
+        raise UsageError(f"{target} from {', '.join(given) or 'nothing'}: choose another modality to generate it from")
     rows = choose_examples(loaded.shard.test.labels, examples)
     features = features_of(loaded.shard.test, (*given, target), rows)
     device, model = loaded.data.label.device, cast(Model, trained.model)
@@ -79,31 +87,33 @@ def generate(
                 completion, trained.model, trained.noise, loaded.data.modalities, iterations or settings.iterations
             )
             made[completion] = model.reconstruct(fill(dict(seen)), target)[0].float().cpu().numpy()
-    return Made({name: features[name] for name in given}, target, features[target], made, rows)
+    return GeneratedModality(
+        loaded.shard, {name: features[name] for name in given}, target, features[target], made, rows
+    )
 
 
 def features_of(part: Part, names: Sequence[str], rows: NDArray[np.int64]) -> dict[str, Features]:
-    """The features `[N, D]` of some rows; no others are in memory.
+    """Reads the features `[N, D]` of some rows, without holding others in memory.
 
     Raises:
         DataError: the file was damaged since it was opened.
     """
     order = np.argsort(rows)
     pieces = list(part.pieces(names, [slice(row, row + 1) for row in map(int, rows[order])]))
-    back = np.argsort(order)
-    return {name: np.concatenate([piece[name] for piece in pieces])[back] for name in names}
+    original_order = np.argsort(order)
+    return {name: np.concatenate([piece[name] for piece in pieces])[original_order] for name in names}
 
 
 def choose_examples(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Rows of a test set with these labels: the first of each class, then the second of each, and so on.
+    """Chooses rows of a test set with these labels: the first of each class, then the second of each, and so on.
 
     Raises:
-        UsageError: fewer than one is asked for.
+        UsageError: the count is below 1.
     """
     if count < 1:
-        raise UsageError(f"{count} examples are none", "ask for one or more: --examples 10")
+        raise UsageError(f"cannot generate {count} examples", "ask for one or more: --examples 10")
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]
-    turn = np.arange(len(labels)) - np.searchsorted(ordered, ordered)  # how many of its class come before
+    rank_in_class = np.arange(len(labels)) - np.searchsorted(ordered, ordered)  # how many of its class come before
     unknown = ordered < 0
-    return order[np.lexsort((ordered, turn, unknown))][:count]
+    return order[np.lexsort((ordered, rank_in_class, unknown))][:count]

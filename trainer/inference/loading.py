@@ -1,4 +1,4 @@
-"""Finished runs loaded again: their shards, their data, their models."""
+"""Loads finished runs with their shards, data and trained models."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ class LoadedRun:
 
     @property
     def generative(self) -> GenerativeModel:
-        """
+        """The trained model as one that can generate.
+
         Raises:
             UsageError: the model has no latent variable.
         """
@@ -40,29 +41,32 @@ class LoadedRun:
 
 
 def load_run(run: Run, device: torch.device = CPU) -> LoadedRun:
-    """One finished run.
+    """Loads one finished run.
 
     Raises:
-        DataError: the run is not done, its weights are damaged, or its shard is missing or another one.
+        DataError: the run is not done, its weights are damaged, or its shard is missing or not the one it was trained
+            on.
     """
     (loaded,) = load_runs([run], device)
     return loaded
 
 
 def load_runs(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[LoadedRun]:
-    """Finished runs one at a time, in an order that reads data as rarely as may be; streamed as in their training.
+    """Loads finished runs one at a time, sorted so that data is read as rarely as possible.
+
+    Data that was streamed in training is streamed here too.
 
     Raises:
-        DataError: as `load_run`.
+        DataError: as for `load_run`.
     """
     shard: Shard | None = None
     data: Data | None = None
-    last = ""
+    loaded_key = ""
     for run in sorted(runs, key=_data_key):
         if shard is None or shard.digest != run.settings.digest:
             shard = shard_of(run)
-        if data is None or last != _data_key(run):
-            data, last = load([run.settings], [shard], device), _data_key(run)
+        if data is None or loaded_key != _data_key(run):
+            data, loaded_key = load([run.settings], [shard], device), _data_key(run)
         yield LoadedRun(run, shard, data, method_of(run.settings).load(run, data, device))
 
 
@@ -70,7 +74,7 @@ def shard_of(run: Run) -> Shard:
     """The shard that a finished run was trained on.
 
     Raises:
-        DataError: the run is not done, or its shard is missing, damaged or another one.
+        DataError: the run is not done, or its shard is missing, damaged or not the one it was trained on.
     """
     provenance = run.provenance()
     if not isinstance(provenance.get("shard"), str):
@@ -83,7 +87,7 @@ def shard_of(run: Run) -> Shard:
 
 
 def _data_key(run: Run) -> str:
-    """Equal for runs that see the same examples."""
+    """A key that is equal for runs that see the same examples."""
     settings = run.settings
-    seen = (settings.modalities, settings.labels, settings.seed, settings.learns_labels, settings.window)
-    return f"{settings.data} {settings.digest} {seen}"
+    selection = (settings.modalities, settings.labels, settings.seed, settings.learns_labels, settings.window)
+    return f"{settings.data} {settings.digest} {selection}"

@@ -1,8 +1,8 @@
-"""What runs make of one modality, as pictures under the true one (the paper's figure 5), or as numbers."""
+"""Modalities that runs generate, as pictures below the true one (the paper's figure 5), or as numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
-from trainer.inference.generation import Made, generate
+from trainer.inference.generation import GeneratedModality, generate
 from trainer.inference.loading import CPU, load_runs
 from trainer.models.registry import card, model_names
 from trainer.reporting.plot_style import check_format, save, styled
@@ -24,19 +24,32 @@ from trainer.training.run_folder import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FAINT = np.array([0.18, 0.36, 0.6], np.float32)  # the given half beside the one that is made: dark, and bluish
+FAINT = np.array([0.18, 0.36, 0.6], np.float32)  # tint of the given half next to the generated one: dark and bluish
+_GAP_SHARE = 9  # a gap between images is the image width divided by this
+_GAPS_AFTER_TRUE = 3  # gaps between the true row and the generated ones
+# Of the figure, in inches.
+_MOSAIC_WIDTH = 5.6
+_TITLE_HEIGHT = 0.4
+_LEFT_MARGIN, _RIGHT_MARGIN = 0.25, 0.1
+_FOOT_MARGIN = 0.2
+_ROW_LETTER = 0.075  # width of a letter of a row's label
+_COLUMN_LETTER = 0.07  # of a column's label, which is turned by 90 degrees where it is long
+_LONGEST_LEVEL_LABEL = 3  # letters of a class that fit below an image without turning
 
 
 def image_shape(shard: Shard, modality: str) -> tuple[int, ...] | None:
-    """Height and width (and 3, for colours) of a modality's values as an image, or None where they are none.
+    """Height and width (and 3, for colours) of a modality's values as an image, or None if they are not an image.
 
-    The shard's provenance says it under `shape`, `{"x": [28, 14]}`. Where it does not, values in [0, 1] are taken for a
-    square image, or for that part of one which the modalities, put side by side, make up (the halves of a digit).
+    The shard's provenance gives it under `shape`, `{"x": [28, 14]}`. If it does not, values in [0, 1] are taken as a
+    square image, or as the modality's part of one if all modalities, side by side, form a square (halves of a digit).
+
+    Raises:
+        DataError: the provenance gives a shape that does not fit the values.
     """
     widths = {m.name: m.width for m in shard.modalities}
-    said = shard.provenance.get("shape")
-    if isinstance(said, Mapping) and modality in said:
-        shape = said[modality]
+    shapes = shard.provenance.get("shape")
+    if isinstance(shapes, Mapping) and modality in shapes:
+        shape = shapes[modality]
         if (
             not isinstance(shape, list)
             or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))
@@ -44,7 +57,7 @@ def image_shape(shard: Shard, modality: str) -> tuple[int, ...] | None:
             or math.prod(shape) != widths[modality]
         ):
             raise DataError(
-                f"{shard.path}: its provenance gives {modality} the shape {shape}, and it has {widths[modality]} values"
+                f"{shard.path}: its provenance gives {modality} the shape {shape}, but it has {widths[modality]} values"
             )
         return tuple(shape)
     if any(m.distribution != "bernoulli" for m in shard.modalities if m.name == modality):
@@ -56,55 +69,44 @@ def image_shape(shard: Shard, modality: str) -> tuple[int, ...] | None:
 
 
 def _height_of_parts(shard: Shard) -> int | None:
-    """The height of the square image that the modalities are parts of, side by side, if they are."""
+    """The height of the square image that the modalities form side by side, or None if they do not form one."""
     total = sum(m.width for m in shard.modalities)
     side = math.isqrt(total)
     fits = side * side == total and all(m.width % side == 0 for m in shard.modalities)
     return side if fits and all(m.distribution == "bernoulli" for m in shard.modalities) else None
 
 
-def _images(shard: Shard, made: Made, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[N, H, W, 3]` in [0, 1]: the target's values as images, with the given parts faintly beside them."""
-    shape = image_shape(shard, made.target)
+def _images(generated: GeneratedModality, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[N, H, W, 3]` in [0, 1]: the target's values as images, with the given parts shown faintly next to them."""
+    shard = generated.shard
+    shape = image_shape(shard, generated.target)
     if shape is None:
-        width = made.true.shape[1]
+        width = generated.true.shape[1]
         raise UsageError(
-            f"the {width} values of {made.target} in {shard.path} are no image",
-            "write them as numbers (--out made.npz), or let the shard's provenance say their shape (docs/report.md)",
+            f"the {width} values of {generated.target} in {shard.path} are not an image",
+            "write them as numbers (--out made.npz), or give their shape in the shard's provenance (docs/report.md)",
         )
-    image = _coloured(values, made.true, shape)
+    image = _coloured(values, generated.true, shape)
     if _height_of_parts(shard) is None or shape[0] == shape[1]:
         return image
     parts = []
     for m in shard.modalities:
-        if m.name == made.target:
+        if m.name == generated.target:
             parts.append(image)
-        elif m.name in made.given:
-            own = made.given[m.name]
-            parts.append(FAINT * _coloured(own, own, (shape[0], m.width // shape[0])).mean(-1, keepdims=True))
+        elif m.name in generated.given:
+            part = generated.given[m.name]
+            parts.append(FAINT * _coloured(part, part, (shape[0], m.width // shape[0])).mean(-1, keepdims=True))
     return np.concatenate(parts, axis=2)
 
 
 def _coloured(values: NDArray[np.float32], true: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if true.min() < 0 or true.max() > 1:  # no pixels: from the smallest of the true values to the largest
+    """Values as images `[N, H, W, 3]` in [0, 1]."""
+    if true.min() < 0 or true.max() > 1:  # not pixels: scaled to the range of the true values
         low, high = true.min(), true.max()
         values = (values - low) / (high - low)
     image = values.reshape(len(values), *shape)
     image = image if len(shape) == 3 else np.repeat(image[..., None], 3, axis=-1)
     return np.clip(image, 0, 1)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One data set, one direction: what every run made of it, by the methods' names."""
-
-    shard: Shard
-    made: Made
-    methods: Mapping[str, NDArray[np.float32]]
-
-    @property
-    def title(self) -> str:
-        return f"{self.made.target} from {'+'.join(self.made.given)}, {self.shard.dataset}"
 
 
 def panels(
@@ -115,109 +117,116 @@ def panels(
     target: str | None = None,
     examples: int = 10,
     iterations: int | None = None,
-) -> list[Panel]:
-    """What runs make, a panel for each data set and direction; of runs that differ in seed alone the first one.
+) -> list[GeneratedModality]:
+    """Generates with runs, a panel for each data set and direction, with the methods of all runs together.
+
+    Of runs that differ only in seed or split the first one is taken.
 
     Args:
-        given, target: the direction; every modality from all the others where there is no target.
+        given, target: the direction; without a target, every modality is generated from all the others.
 
     Raises:
-        UsageError: as `generate`.
-        DataError: a run is not done, or its shard is missing or another one.
+        UsageError: as for `generate`.
+        DataError: a run is not done, or its shard is missing or not the one it was trained on.
     """
-    first = [group[0] for group in grouped(runs)]
-    labels = {id(run): label for run, label in zip(first, _labels(first), strict=True)}
-    found: dict[tuple[str, str], tuple[Shard, list[tuple[Run, Made]]]] = {}
-    for subject in load_runs(first, device):
-        seen = [modality.name for modality in subject.data.modalities]
-        for goal in [target] if target is not None else seen:
-            made = generate(subject, given or [m for m in seen if m != goal], goal, examples, iterations)
-            _, before = found.setdefault((subject.shard.digest, goal), (subject.shard, []))
-            if before and set(before[0][1].given) != set(made.given):
-                raise UsageError(f"{subject.run.folder} makes {goal} from other modalities than {before[0][0].folder}")
-            before.append((subject.run, made))
+    first_runs = [group[0] for group in grouped(runs)]
+    labels = {id(run): label for run, label in zip(first_runs, _labels(first_runs), strict=True)}
+    by_direction: dict[tuple[str, str], list[tuple[Run, GeneratedModality]]] = {}
+    for loaded in load_runs(first_runs, device):
+        modalities = [modality.name for modality in loaded.data.modalities]
+        for goal in [target] if target is not None else modalities:
+            generated = generate(loaded, given or [m for m in modalities if m != goal], goal, examples, iterations)
+            same_direction = by_direction.setdefault((loaded.shard.digest, goal), [])
+            if same_direction and set(same_direction[0][1].given) != set(generated.given):
+                raise UsageError(
+                    f"{loaded.run.folder} generates {goal} from other modalities than {same_direction[0][0].folder}"
+                )
+            same_direction.append((loaded.run, generated))
     order = model_names()
     return [
-        Panel(
-            shard,
-            own[0][1],
-            {
+        replace(
+            pairs[0][1],
+            made={
                 f"{labels[id(run)]} (iterative)" if completion == "iterative" else labels[id(run)]: values
-                for run, made in sorted(own, key=lambda pair: order.index(pair[0].settings.model))
-                for completion, values in made.made.items()
+                for run, generated in sorted(pairs, key=lambda pair: order.index(pair[0].settings.model))
+                for completion, values in generated.made.items()
             },
         )
-        for (shard, own) in found.values()
+        for pairs in by_direction.values()
     ]
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The models' names; where one comes twice on the same data, with what tells its runs apart."""
+    """The models' titles; if one occurs twice on the same data, also what tells its runs apart."""
     titles = [card(run.settings.model).title for run in runs]
     labels = list(titles)
     for title in set(titles):
         for data in {run.settings.digest for run in runs}:
             same = [k for k, run in enumerate(runs) if titles[k] == title and run.settings.digest == data]
             if len(same) > 1:
-                for k, beside in zip(same, names([runs[k].settings for k in same])[1], strict=True):
-                    labels[k] = f"{title}, {beside}" if beside else title
+                for k, difference in zip(same, names([runs[k].settings for k in same])[1], strict=True):
+                    labels[k] = f"{title}, {difference}" if difference else title
     return labels
 
 
 def generation_figure(runs: Sequence[Run], device: torch.device = CPU, **options: Any) -> "Figure":
-    """The paper's figure 5: the true modality on top, under it what each method makes of it, an example a column.
+    """The paper's figure 5: the true modality on top, each method's output below it, one example per column.
 
     Halves of one image are shown side by side, the given one faintly.
 
     Args:
-        options: of `panels`.
+        options: as for `panels`.
 
     Raises:
-        UsageError: as `panels`, or the values have no form as an image.
-        DataError: as `panels`.
+        UsageError: as for `panels`, or the values are not an image.
+        DataError: as for `panels`.
     """
     return draw_panels(panels(runs, device, **options))
 
 
 @styled
-def draw_panels(shown: Sequence[Panel]) -> "Figure":
-    """`generation_figure`, of what was made before."""
+def draw_panels(generated: Sequence[GeneratedModality]) -> "Figure":
+    """Draws `generation_figure` from panels that were generated before."""
     from matplotlib.figure import Figure
 
-    mosaics = [_mosaic(panel) for panel in shown]
-    classes = [[_class(panel, label) for label in panel.shard.test.labels[panel.made.rows]] for panel in shown]
-    longest = max(len(name) for panel in shown for name in (f"true {panel.made.target}", *panel.methods))
-    left, width, above = 0.25 + 0.075 * longest, 5.6, 0.4  # inches
-    below = [0.2 + 0.07 * max(map(len, own)) for own in classes]
-    heights = [width * image.shape[0] / image.shape[1] for image, _, _ in mosaics]
-    total = sum(heights) + sum(below) + above * len(shown)
-    figure = Figure(figsize=(left + width + 0.1, total))
+    mosaics = [_mosaic(panel) for panel in generated]
+    column_labels = [
+        [_class(panel.shard, label) for label in panel.shard.test.labels[panel.rows]] for panel in generated
+    ]
+    longest = max(len(name) for panel in generated for name in (f"true {panel.target}", *panel.made))
+    left = _LEFT_MARGIN + _ROW_LETTER * longest
+    feet = [_FOOT_MARGIN + _COLUMN_LETTER * max(map(len, classes)) for classes in column_labels]
+    heights = [_MOSAIC_WIDTH * image.shape[0] / image.shape[1] for image, _, _ in mosaics]
+    total = sum(heights) + sum(feet) + _TITLE_HEIGHT * len(generated)
+    figure = Figure(figsize=(left + _MOSAIC_WIDTH + _RIGHT_MARGIN, total))
     top = total
-    for panel, own, (image, rows, columns), height, foot in zip(shown, classes, mosaics, heights, below, strict=True):
-        top -= above + height
+    for panel, classes, (image, rows, columns), height, foot in zip(
+        generated, column_labels, mosaics, heights, feet, strict=True
+    ):
+        top -= _TITLE_HEIGHT + height
         axis = figure.add_axes(
-            (left / figure.get_figwidth(), top / total, width / figure.get_figwidth(), height / total)
+            (left / figure.get_figwidth(), top / total, _MOSAIC_WIDTH / figure.get_figwidth(), height / total)
         )
         top -= foot
         axis.imshow(image, interpolation="nearest", aspect="auto")
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
         axis.set_title(panel.title)
-        axis.set_yticks(rows, [f"true {panel.made.target}", *panel.methods])
-        axis.set_xticks(columns, own, rotation=90 if max(map(len, own)) > 3 else 0)
+        axis.set_yticks(rows, [f"true {panel.target}", *panel.made])
+        axis.set_xticks(columns, classes, rotation=90 if max(map(len, classes)) > _LONGEST_LEVEL_LABEL else 0)
     return figure
 
 
-def _class(panel: Panel, label: int) -> str:
-    return panel.shard.classes[label] if label >= 0 else "?"
+def _class(shard: Shard, label: int) -> str:
+    return shard.classes[label] if label >= 0 else "?"
 
 
-def _mosaic(panel: Panel) -> tuple[NDArray[np.float32], list[float], list[float]]:
-    """RGBA `[H, W, 4]` with clear gaps between the images; the rows' and the columns' middles."""
-    strips = [_images(panel.shard, panel.made, values) for values in (panel.made.true, *panel.methods.values())]
+def _mosaic(generated: GeneratedModality) -> tuple[NDArray[np.float32], list[float], list[float]]:
+    """RGBA `[H, W, 4]` with clear gaps between the images, and the centres of the rows and of the columns."""
+    strips = [_images(generated, values) for values in (generated.true, *generated.made.values())]
     count, height, width, _ = strips[0].shape
-    gap = max(1, width // 9)
-    after_true = 3 * gap
+    gap = max(1, width // _GAP_SHARE)
+    after_true = _GAPS_AFTER_TRUE * gap
     total = len(strips) * height + (len(strips) - 2) * gap + after_true
     canvas = np.zeros((total, count * (width + gap) - gap, 4), np.float32)
     rows, top = [], 0
@@ -232,37 +241,37 @@ def _mosaic(panel: Panel) -> tuple[NDArray[np.float32], list[float], list[float]
 
 
 def write_generated(runs: Sequence[Run], path: Path, device: torch.device = CPU, **options: Any) -> None:
-    """What runs make, as a picture (.png, .svg, .pdf) or as numbers (.npz), whole or not at all.
+    """Writes what runs generate, as a picture (.png, .svg, .pdf) or as numbers (.npz), atomically.
 
-    The numbers: `true [N, D]`, `methods [M]` and `made [M, N, D]`, the given modalities as `from x [N, D]`, `label [N]`
-    (-1 = unknown) and `id [N]`.
+    The numbers are `true [N, D]`, `methods [M]` and `made [M, N, D]`, the given modalities as `from x [N, D]`,
+    `label [N]` (-1 = unknown) and `id [N]`.
 
     Args:
-        options: of `panels`.
+        options: as for `panels`.
 
     Raises:
-        UsageError: as `generation_figure`; the path's suffix is another one; numbers of several data sets.
-        DataError, StorageError: as `panels`; the file cannot be written.
+        UsageError: as for `generation_figure`; the path has another suffix; numbers of several directions or data sets.
+        DataError, StorageError: as for `panels`; the file cannot be written.
     """
     if path.suffix.lower() != ".npz":
-        check_format(path)  # before the work
+        check_format(path)  # before the work begins
         save(generation_figure(runs, device, **options), path)
         return
-    shown = panels(runs, device, **options)
-    if len(shown) > 1:
+    generated = panels(runs, device, **options)
+    if len(generated) > 1:
         raise UsageError(
-            f"{path} cannot hold {' and '.join(panel.title for panel in shown)} at once", "one direction, one data set"
+            f"{path} cannot hold {' and '.join(panel.title for panel in generated)} at once",
+            "choose one direction (--from, --to) and runs on one data set",
         )
-    (panel,) = shown
-    rows = panel.made.rows
+    (panel,) = generated
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
-            true=panel.made.true,
-            methods=np.array(list(panel.methods)),
-            made=np.stack(list(panel.methods.values())),
-            label=panel.shard.test.labels[rows],
-            id=panel.shard.test.ids[rows],
-            **{f"from {name}": values for name, values in panel.made.given.items()},
+            true=panel.true,
+            methods=np.array(list(panel.made)),
+            made=np.stack(list(panel.made.values())),
+            label=panel.shard.test.labels[panel.rows],
+            id=panel.shard.test.ids[panel.rows],
+            **{f"from {name}": values for name, values in panel.given.items()},
         )

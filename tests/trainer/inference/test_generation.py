@@ -139,18 +139,18 @@ def test_the_form_of_an_image(tmp_path: Path) -> None:
 
 def test_the_mosaic_shows_the_true_half_bright_and_the_given_one_faint(halves: dict[str, Run]) -> None:
     (panel,) = panels([halves["sshmvae"]], given=["w"], target="x", examples=3)
-    assert list(panel.methods) == ["SS-HMVAE", "SS-HMVAE (iterative)"]
+    assert list(panel.made) == ["SS-HMVAE", "SS-HMVAE (iterative)"]
     axis = draw_panels([panel]).axes[0]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["true x", "SS-HMVAE", "SS-HMVAE (iterative)"]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["cup", "bowl", "spoon"]
     image = np.asarray(axis.images[0].get_array())
     test = Shard.open(Path(halves["sshmvae"].provenance()["shard"])).test
-    row = panel.made.rows[1]
+    row = panel.rows[1]
     left, right = test.features("x")[row].reshape(4, 2), test.features("w")[row].reshape(4, 2)
     second = image[:4, 5:9]  # four pixels and a gap further
     assert np.allclose(second[..., 0], np.concatenate([left, FAINT[0] * right], axis=1), atol=1e-6)
     assert (image[:4, 4, 3] == 0).all()  # the gap is clear
-    iterative = panel.methods["SS-HMVAE (iterative)"][1].reshape(4, 2)
+    iterative = panel.made["SS-HMVAE (iterative)"][1].reshape(4, 2)
     assert np.allclose(image[-4:, 5:7, 0], iterative, atol=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_features_without_a_form_are_written_as_numbers(tmp_path: Path) -> None:
     modalities = (Modality("x", 5, "nonnegative"), Modality("w", 4, "gaussian"))
     shard = shard_of(tmp_path, *modalities, test=clusters("test", turns(12), modalities, seed=1))
     (run,) = run_stack(tmp_path, [make_settings("sshmvae", shard)], [shard])
-    with pytest.raises(UsageError, match="are no image") as refused:
+    with pytest.raises(UsageError, match="are not an image") as refused:
         write_generated([run], tmp_path / "made.png", given=["x"], target="w")
     assert "made.npz" in (refused.value.hint or "")
     assert not (tmp_path / "made.png").exists()
