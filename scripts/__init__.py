@@ -1,0 +1,1 @@
+"""What is made from the source itself: reference pages and pictures. `python -m scripts.NAME [--check]`."""

@@ -1,0 +1,112 @@
+"""The picture of the README, drawn from recorded results: python -m scripts.failing_camera [--check]
+
+Accuracy on hm-mnist with 100 labels, given both modalities and given each alone. Bars are ours, ticks what the paper
+prints for the same system.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.committed import ROOT, write_or_check
+from scripts.svg import box, line, picture, text
+
+PICTURE = "docs/failing-camera.svg"
+TABLE = "results/2026-11-26-paper-tables-100-epochs/table4.json"
+BEST = "results/2026-11-26-mnist-five-seeds-gpu/runs.json"
+GROUPS = {"x+w": "both modalities", "x": "x alone", "w": "w alone"}
+SYSTEMS = (  # row of table 4 (None: ours), name, colour
+    ("SS-HMVAE", "SS-HMVAE, zeros for the missing one", "grey"),
+    ("SS-HMVAE (iterative)", "SS-HMVAE, iterative sampling", "orange"),
+    ("SS-HMVAE-kl, beta 0.1", "SS-HMVAE-kl, an encoder per modality", "blue"),
+    (None, "SS-HMVAE-kl, --preset best", "green"),
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Accuracies in per cent: ours, and the paper's where it has one."""
+
+    ours: float
+    paper: float | None
+
+
+def main() -> int:
+    return write_or_check({PICTURE: draw()}, "scripts.failing_camera")
+
+
+def bars() -> dict[str, list[Bar]]:
+    """By the modalities given, a bar per system."""
+    block = json.loads((ROOT / TABLE).read_text(encoding="utf-8"))["blocks"][0]
+    assert block["title"] == "hmMNIST"
+    rows = {row["name"]: dict(zip(block["columns"], row["cells"], strict=True)) for row in block["rows"]}
+    best = _best(json.loads((ROOT / BEST).read_text(encoding="utf-8")))
+    return {
+        given: [
+            Bar(best[given], None)
+            if name is None
+            else Bar(rows[name][given]["measured"]["mean"], rows[name][given]["printed"]["mean"])
+            for name, _, _ in SYSTEMS
+        ]
+        for given in GROUPS
+    }
+
+
+def _best(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean over the seeds of the runs with `--preset best` on hm-mnist."""
+    chosen = [run for run in runs if run["settings"]["data"] == "hm-mnist" and run["settings"]["agreement"]]
+    assert len(chosen) == 5
+    scores = [{score["given"]: score["accuracy"] for score in run["result"]["scores"]} for run in chosen]
+    return {given: 100 * sum(score[given] for score in scores) / len(scores) for given in GROUPS}
+
+
+def draw() -> str:
+    """The picture's SVG."""
+    found = bars()
+    words = "; ".join(
+        f"given {title}: " + ", ".join(f"{name} {bar.ours:.1f} %" for bar, (_, name, _) in zip(found[given], SYSTEMS, strict=True))
+        for given, title in GROUPS.items()
+    )  # fmt: skip
+    return picture(
+        760, 356, "Accuracy when a modality is missing", f"hm-mnist, 100 labels; {words}", _chart(found)
+    )  # fmt: skip
+
+
+def _chart(found: dict[str, list[Bar]]) -> Iterator[str]:
+    left, right, floor, top = 56, 736, 296, 118
+    width, gap = 42, 8
+    scale = (floor - top) / 100
+    yield text(24, 32, "One modality fails: what is left of the accuracy (%)", 15, font_weight="600")
+    yield text(
+        24, 51, "MNIST digits cut into two halves, x and w; 100 of 60,000 training digits have a label", 12, "soft"
+    )
+    for k, (_, name, colour) in enumerate(SYSTEMS):
+        x, y = 24 + (k % 2) * 270, 66 + (k // 2) * 19
+        yield box(x, y, 11, 11, colour, radius=2)
+        yield text(x + 17, y + 10, name, 12)
+    yield line(566, 71, 588, 71, "ink", 2.5)
+    yield text(595, 76, "the paper, 500 epochs", 12)
+    for level in (0, 50, 100):
+        y = floor - level * scale
+        yield line(left, y, right, y, "edge" if level else "soft")
+        yield text(left - 8, y + 4, str(level), 11, "soft", "end")
+    stride = (right - left) / len(GROUPS)
+    for g, (given, title) in enumerate(GROUPS.items()):
+        start = left + g * stride + (stride - len(SYSTEMS) * (width + gap) + gap) / 2
+        for k, (bar, (_, _, colour)) in enumerate(zip(found[given], SYSTEMS, strict=True)):
+            x, y = start + k * (width + gap), floor - bar.ours * scale
+            yield box(x, y, width, bar.ours * scale, colour, radius=2)
+            yield text(x + width / 2, floor - 8, f"{bar.ours:.1f}", 12, "card", "middle", font_weight="600")
+            if bar.paper is not None:
+                mark = floor - bar.paper * scale
+                yield line(x - 3, mark, x + width + 3, mark, "ink", 2.5)
+        yield text(left + (g + 0.5) * stride, floor + 20, title, 13, "ink", "middle", font_weight="600")
+    yield text(
+        24, 342, "Bars: ours, 100 epochs (best: 80); one seed for SS-HMVAE, mean of five for SS-HMVAE-kl.", 11, "soft"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
