@@ -82,7 +82,7 @@ def write_shard(
             for modality in header.modalities:
                 shape = (part.rows, modality.width)
                 with hdf5.creating_rows(group, modality.name, shape, np.dtype("<f4")) as target:
-                    for start, block in _checked_blocks(path, part, modality, given[name].features[modality.name]):
+                    for start, block in _checked_blocks(path, part, modality, contents[name].features[modality.name]):
                         target[start : start + len(block)] = block
                         hasher.update(block)
                         check_disk()
