@@ -1,59 +1,62 @@
+"""VGG16's weights, its fine-tuning, and its first fully connected layer."""
+
 import hashlib
 import logging
 import os
 import pickle
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from torchvision.models import vgg16
+from torch import Tensor, nn
+from torchvision.models import VGG, vgg16  # type: ignore[import-untyped]
 
 from commands.settings_from_options import settings_of
 from pipeline.features import vgg
 from pipeline.features.extraction import fc1
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.vgg import SeededDropout, Weights, make_network, normalise, seed_of
+from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from tests.support.tiny_vgg import WIDTH, TinyVgg
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings(epochs=4, batch_size=4, learning_rate=1e-3)
+Parameters = dict[str, Tensor]
 RECIPE = {"images": "a", "split": 0}
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    monkeypatch.setattr(vgg, "vgg16", TinyVgg)
-
-
 @pytest.fixture
-def network():
+def network() -> VGG:
     return make_network(Weights("random"), 3, 0, CPU)
 
 
-def images(count=10, size=32, seed=0):
+def images(count: int = 10, size: int = 32, seed: int = 0) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 
 
-def parameters(network):
+def parameters(network: VGG) -> Parameters:
     return {name: value.detach().clone() for name, value in network.named_parameters()}
 
 
-def equal(a, b):
+def equal(a: Parameters, b: Parameters) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # Weights.
 
 
-def test_a_network_is_a_function_of_its_seed_and_leaves_the_global_random_state_alone(network, tmp_path):
+def test_a_network_is_a_function_of_its_seed_and_leaves_the_global_random_state_alone(
+    network: VGG, tmp_path: Path
+) -> None:
     before = torch.get_rng_state()
     same, other = (make_network(Weights("random"), 3, seed, CPU) for seed in (0, 1))
     assert equal(parameters(network), parameters(same))
@@ -66,7 +69,7 @@ def test_a_network_is_a_function_of_its_seed_and_leaves_the_global_random_state_
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_of_a_file_are_taken_but_for_the_last_layer(tmp_path, suffix):
+def test_weights_of_a_file_are_taken_but_for_the_last_layer(tmp_path: Path, suffix: str) -> None:
     given = TinyVgg().state_dict()
     path = tmp_path / f"given{suffix}"
     torch.save(given, path) if suffix == ".pth" else save_file(given, path)
@@ -81,7 +84,7 @@ def test_weights_of_a_file_are_taken_but_for_the_last_layer(tmp_path, suffix):
     assert network.classifier[6].weight.std() < 0.02
 
 
-def changed(name, value):
+def changed(name: str, value: Tensor | None) -> dict[str, Tensor]:
     state = TinyVgg().state_dict()
     if value is None:
         del state[name]
@@ -106,18 +109,18 @@ def changed(name, value):
         ([1, 2, 3], "holds no state dict of tensors"),
     ],
 )
-def test_weights_that_will_not_do_are_one_sentence(tmp_path, content, words):
+def test_weights_that_will_not_do_are_one_sentence(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "bad.pth")
     with pytest.raises(DataError, match=rf"bad\.pth: .*{words}"):
         make_network(Weights.named(str(tmp_path / "bad.pth")), 3, 0, CPU)
 
 
 class Evil:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch evil-was-here",)
 
 
-def test_nothing_is_unpickled_from_a_file_of_weights(tmp_path, monkeypatch):
+def test_nothing_is_unpickled_from_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
     (tmp_path / "cut.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
@@ -128,7 +131,7 @@ def test_nothing_is_unpickled_from_a_file_of_weights(tmp_path, monkeypatch):
     assert not (tmp_path / "evil-was-here").exists()
 
 
-def test_imagenet_weights_of_the_wrong_bytes_are_refused(tmp_path):
+def test_imagenet_weights_of_the_wrong_bytes_are_refused(tmp_path: Path) -> None:
     weights = Weights.named("imagenet")
     assert weights.sha256.startswith("397923af")
     path = tmp_path / "vgg16" / "vgg16-397923af.pth"
@@ -141,12 +144,12 @@ def test_imagenet_weights_of_the_wrong_bytes_are_refused(tmp_path):
     assert "imagenet" in str(caught.value.hint)
 
 
-def test_random_weights_are_told_loudly(tmp_path, caplog):
+def test_random_weights_are_told_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert Weights.named("random").located(tmp_path) == Weights("random")
     assert "POOR" in caplog.text
 
 
-def test_settings_that_cannot_be_are_one_sentence():
+def test_settings_that_cannot_be_are_one_sentence() -> None:
     for name, value in (
         ("epochs", -1),
         ("labelled", 0),
@@ -162,14 +165,14 @@ def test_settings_that_cannot_be_are_one_sentence():
 # Fine-tuning.
 
 
-def test_normalise_by_hand():
+def test_normalise_by_hand() -> None:
     pixels = torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8)
     expected = [(0 - 0.485) / 0.229, (1 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
     assert normalise(pixels).flatten().tolist() == pytest.approx(expected, rel=1e-5)
     assert normalise(torch.zeros(2, 5, 4, 3, dtype=torch.uint8)).shape == (2, 3, 5, 4)
 
 
-def test_dropout_keeps_its_rate_and_its_mean():
+def test_dropout_keeps_its_rate_and_its_mean() -> None:
     layer = SeededDropout(0.4, torch.Generator().manual_seed(1))
     ones = torch.ones(100_000)
     dropped = layer(ones)
@@ -181,7 +184,7 @@ def test_dropout_keeps_its_rate_and_its_mean():
     assert torch.equal(layer.eval()(ones), ones)
 
 
-def test_fine_tuning_changes_every_parameter_and_learns_the_labels(network, tmp_path):
+def test_fine_tuning_changes_every_parameter_and_learns_the_labels(network: VGG, tmp_path: Path) -> None:
     # Three classes that brightness tells apart.
     pixels = np.stack([np.full((32, 32, 3), 40 + 80 * label, np.uint8) for label in LABELS])
     before = parameters(network)
@@ -194,8 +197,8 @@ def test_fine_tuning_changes_every_parameter_and_learns_the_labels(network, tmp_
     assert (logits.argmax(1).numpy() == LABELS).all()
 
 
-def test_the_draws_depend_on_split_modality_and_seed(tmp_path):
-    def tuned(purpose, seed=0):
+def test_the_draws_depend_on_split_modality_and_seed(tmp_path: Path) -> None:
+    def tuned(purpose: tuple[int, str], seed: int = 0) -> Parameters:
         network = make_network(Weights("random"), 3, 0, CPU)
         settings = SETTINGS.model_copy(update={"seed": seed})
         fine_tune(network, images(), LABELS, settings, purpose, tmp_path / "x", RECIPE)
@@ -209,17 +212,17 @@ def test_the_draws_depend_on_split_modality_and_seed(tmp_path):
 
 
 class StopAfter:
-    def __init__(self, steps):
+    def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def __call__(self):
+    def __call__(self) -> None:
         if self.steps == 0:
             raise Interrupted("stopped")
         self.steps -= 1
 
 
 @pytest.mark.parametrize("steps", [[1], [3], [5, 2], [11], [2, 2, 2, 2, 2]])
-def test_stopped_and_resumed_it_is_the_same_to_the_bit(network, tmp_path, steps):
+def test_stopped_and_resumed_it_is_the_same_to_the_bit(network: VGG, tmp_path: Path, steps: list[int]) -> None:
     fine_tune(network, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "none", RECIPE)
     checkpoint = tmp_path / "checkpoint"
     for count in steps:
@@ -242,7 +245,9 @@ def test_stopped_and_resumed_it_is_the_same_to_the_bit(network, tmp_path, steps)
     assert equal(parameters(resumed), parameters(network))
 
 
-def test_a_finished_fine_tuning_is_kept_where_it_took_long(network, tmp_path, monkeypatch):
+def test_a_finished_fine_tuning_is_kept_where_it_took_long(
+    network: VGG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fine_tune(network, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "short", RECIPE)
     assert not (tmp_path / "short").exists()
     monkeypatch.setattr("pipeline.features.fine_tuning._WORTH_SECONDS", 0.0)
@@ -253,7 +258,9 @@ def test_a_finished_fine_tuning_is_kept_where_it_took_long(network, tmp_path, mo
     assert equal(parameters(again), parameters(network))
 
 
-def test_checkpoints_that_will_not_do(network, tmp_path, monkeypatch, caplog):
+def test_checkpoints_that_will_not_do(
+    network: VGG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("pipeline.features.fine_tuning._CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "checkpoint"
     fine_tune(network, images(), LABELS, SETTINGS, (0, "rgb"), path, RECIPE)
@@ -269,13 +276,13 @@ def test_checkpoints_that_will_not_do(network, tmp_path, monkeypatch, caplog):
     assert equal(parameters(other), parameters(network))
 
 
-def test_a_loss_that_is_not_finite_stops_it(network, tmp_path):
+def test_a_loss_that_is_not_finite_stops_it(network: VGG, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "epochs": 30})
     with pytest.raises(TrainingError, match="split 4, depth stopped: the loss of epoch"):
         fine_tune(network, images(), LABELS, settings, (4, "depth"), tmp_path / "x", RECIPE)
 
 
-def test_a_state_survives_a_full_disk(small_disk):
+def test_a_state_survives_a_full_disk(small_disk: Path) -> None:
     path = small_disk / "state"
     write_tensor_file(path, TensorFile({"a": torch.arange(5.0)}, {"step": 1}))
     with pytest.raises(StorageError, match="the disk is full"):
@@ -288,7 +295,7 @@ def test_a_state_survives_a_full_disk(small_disk):
 # fc1.
 
 
-def test_fc1_is_the_first_layer_after_its_relu(network):
+def test_fc1_is_the_first_layer_after_its_relu(network: VGG) -> None:
     pixels = images(9)
     seen = []
     hook = network.classifier[1].register_forward_hook(lambda _, __, output: seen.append(output.clone()))
@@ -302,7 +309,7 @@ def test_fc1_is_the_first_layer_after_its_relu(network):
     np.testing.assert_allclose(found, seen[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_how_the_images_come_in_changes_nothing(network):
+def test_how_the_images_come_in_changes_nothing(network: VGG) -> None:
     pixels = images(23)
     whole = list(fc1(network, [pixels], 5))
     assert [len(block) for block in whole] == [5, 5, 5, 5, 3]
@@ -314,8 +321,8 @@ def test_how_the_images_come_in_changes_nothing(network):
     np.testing.assert_allclose(np.concatenate(list(fc1(network, [pixels], 64))), np.concatenate(whole), rtol=1e-5)
 
 
-def test_what_reading_raises_is_raised_and_no_thread_stays(network):
-    def broken():
+def test_what_reading_raises_is_raised_and_no_thread_stays(network: VGG) -> None:
+    def broken() -> Iterator[Bytes]:
         yield images(8)
         raise DataError("the store is damaged")
 
@@ -329,7 +336,7 @@ def test_what_reading_raises_is_raised_and_no_thread_stays(network):
     assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
 
 
-def test_a_feature_that_is_not_finite_stops_it(network):
+def test_a_feature_that_is_not_finite_stops_it(network: VGG) -> None:
     with torch.no_grad():
         network.classifier[0].bias[2] = torch.inf
     with pytest.raises(TrainingError, match="a feature is not finite"):
@@ -341,7 +348,7 @@ def test_a_feature_that_is_not_finite_stops_it(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 148])
-def test_the_real_network_is_torchvisions(monkeypatch, size):
+def test_the_real_network_is_torchvisions(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(vgg, "vgg16", vgg16)
     network = make_network(Weights("random"), 51, 0, CPU)
     reference = vgg16(weights=None, init_weights=False, num_classes=51)

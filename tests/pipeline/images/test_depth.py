@@ -1,15 +1,21 @@
+"""Depth as colours: resized, its holes filled, scaled, and encoded as jet or as normals."""
+
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 
 from pipeline.datasets.washington import FOCAL
 from pipeline.images.contact_sheet import Preview, contact_sheet
 from pipeline.images.depth import (
     DEPTH_ENCODINGS,
     JET,
+    Depth,
     depth_flaw,
     encode_depth,
     encode_normals,
@@ -18,7 +24,7 @@ from pipeline.images.depth import (
     scale_depth,
     surface_normals,
 )
-from pipeline.images.resize import resize_depth, resize_rgb
+from pipeline.images.resize import Bytes, resize_depth, resize_rgb
 from pipeline.runtime.errors import UsageError
 
 DEPTHS = arrays(
@@ -28,14 +34,14 @@ DEPTHS = arrays(
 )
 
 
-def mm(rows):
+def mm(rows: object) -> Depth:
     return np.array(rows, np.uint16)
 
 
 # Golden arrays, worked out by hand.
 
 
-def test_a_wide_crop_is_centred_and_its_border_rows_repeat():
+def test_a_wide_crop_is_centred_and_its_border_rows_repeat() -> None:
     # 4 x 2 into 4: no scaling, one row above and one below.
     depth = mm([[1, 2, 3, 4], [5, 6, 7, 8]])
     expected = [[1, 2, 3, 4], [1, 2, 3, 4], [5, 6, 7, 8], [5, 6, 7, 8]]
@@ -44,7 +50,7 @@ def test_a_wide_crop_is_centred_and_its_border_rows_repeat():
     np.testing.assert_array_equal(resize_rgb(rgb, 4)[..., 1], expected)
 
 
-def test_a_tall_crop_is_centred_and_its_border_columns_repeat():
+def test_a_tall_crop_is_centred_and_its_border_columns_repeat() -> None:
     # 2 wide, 4 tall, into 5: heights 4 -> 5, widths 2 -> 2.5 -> 3, one column on each side.
     # Rows: centres (2 i + 1) * 4 / 10 = 0.4, 1.2, 2, 2.8, 3.6; columns: (2 j + 1) * 2 / 6 = 0.33, 1, 1.67.
     depth = mm([[1, 2], [3, 4], [5, 6], [7, 8]])
@@ -52,20 +58,20 @@ def test_a_tall_crop_is_centred_and_its_border_columns_repeat():
     np.testing.assert_array_equal(resize_depth(depth, 5), expected)
 
 
-def test_shrinking_depth_takes_the_pixel_under_each_centre():
+def test_shrinking_depth_takes_the_pixel_under_each_centre() -> None:
     np.testing.assert_array_equal(
         resize_depth(mm(np.arange(81).reshape(9, 9)), 3), [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
     )
 
 
-def test_rgb_is_antialiased():
+def test_rgb_is_antialiased() -> None:
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::2] = 255
     inside = resize_rgb(stripes, 24)[:, 1:-1]
     assert np.abs(inside.astype(int) - 127).max() <= 2  # point sampling would give 0 or 255
 
 
-def test_holes_take_the_nearest_valid_value():
+def test_holes_take_the_nearest_valid_value() -> None:
     depth = mm([[7, 0, 0, 0, 9], [0, 0, 0, 0, 0], [0, 0, 5, 0, 0]])
     filled = fill_holes(depth)
     # Row 0: column 1 is 1 from the 7; column 2 is 2 from all three; column 3 is 1 from the 9.
@@ -76,14 +82,14 @@ def test_holes_take_the_nearest_valid_value():
     assert (filled[2, 1], filled[2, 2], filled[2, 3]) == (5, 5, 5)
 
 
-def test_depth_scales_to_the_whole_range_and_rounds_half_up():
+def test_depth_scales_to_the_whole_range_and_rounds_half_up() -> None:
     np.testing.assert_array_equal(scale_depth(mm([[1000, 1255, 1100]])), [[0, 255, 100]])
     # Over an extent of 510, one millimetre is half a level.
     np.testing.assert_array_equal(scale_depth(mm([[600, 601, 602, 1110]])), [[0, 1, 1, 255]])
     np.testing.assert_array_equal(scale_depth(mm([[0, 65535]])), [[0, 255]])
 
 
-def test_jet_is_the_usual_table_with_red_near_and_blue_far():
+def test_jet_is_the_usual_table_with_red_near_and_blue_far() -> None:
     usual = matplotlib.colormaps["jet_r"](np.arange(256), bytes=True)[:, :3]
     assert np.abs(JET.astype(int) - usual).max() <= 1
     near, far = jet(np.array([[0, 255]], np.uint8))[0]
@@ -100,7 +106,12 @@ def test_jet_is_the_usual_table_with_red_near_and_blue_far():
 # Surface normals against geometry.
 
 
-def rendered_plane(normal, distance, shape=(40, 50), corner=(300, 260)):
+def rendered_plane(
+    normal: Sequence[float] | NDArray[np.float64],
+    distance: float,
+    shape: tuple[int, int] = (40, 50),
+    corner: tuple[int, int] = (300, 260),
+) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """Exact depth of the plane normal . P = distance, seen through the same pinhole."""
     v, u = np.mgrid[: shape[0], : shape[1]].astype(float)
     rays = np.stack([(u + corner[0] - 320) / FOCAL, (v + corner[1] - 240) / FOCAL, np.ones(shape)], axis=-1)
@@ -108,7 +119,7 @@ def rendered_plane(normal, distance, shape=(40, 50), corner=(300, 260)):
 
 
 @pytest.mark.parametrize("tilt", [(0, 0, -1), (0.3, 0.2, -0.93), (-0.6, 0.1, -0.79), (0.05, -0.8, -0.6)])
-def test_normals_of_a_plane_are_the_planes(tilt):
+def test_normals_of_a_plane_are_the_planes(tilt: tuple[float, float, float]) -> None:
     normal = np.asarray(tilt) / np.linalg.norm(tilt)
     depth, corner = rendered_plane(normal, -750 * abs(normal[2]))
     found = surface_normals(np.rint(depth).astype(np.uint16), corner)
@@ -117,7 +128,7 @@ def test_normals_of_a_plane_are_the_planes(tilt):
     assert angles[4:-4, 4:-4].max() < 8
 
 
-def test_normals_at_a_step_belong_to_either_side():
+def test_normals_at_a_step_belong_to_either_side() -> None:
     depth = np.full((30, 30), 700, np.uint16)
     depth[:, 15:] = 900
     np.testing.assert_allclose(
@@ -125,7 +136,7 @@ def test_normals_at_a_step_belong_to_either_side():
     )
 
 
-def test_normals_encode_to_the_usual_colours():
+def test_normals_encode_to_the_usual_colours() -> None:
     axes = np.array([[[0, 0, -1], [1, 0, 0], [0, -1, 0], [-1, 0, 0]]], np.float32)
     np.testing.assert_array_equal(
         encode_normals(axes), [[[128, 128, 255], [255, 128, 128], [128, 255, 128], [0, 128, 128]]]
@@ -134,7 +145,7 @@ def test_normals_encode_to_the_usual_colours():
 
 @given(DEPTHS)
 @settings(max_examples=40, deadline=None)
-def test_normals_have_unit_length_and_face_the_camera(depth):
+def test_normals_have_unit_length_and_face_the_camera(depth: Depth) -> None:
     corner = (300, 200)
     normals = surface_normals(depth, corner)
     assert normals.shape == (*depth.shape, 3)
@@ -150,7 +161,7 @@ def test_normals_have_unit_length_and_face_the_camera(depth):
 
 @given(DEPTHS)
 @settings(max_examples=80, deadline=None)
-def test_filling_keeps_valid_pixels_invents_nothing_and_is_idempotent(depth):
+def test_filling_keeps_valid_pixels_invents_nothing_and_is_idempotent(depth: Depth) -> None:
     before = depth.copy()
     filled = fill_holes(depth)
     valid = depth > 0
@@ -164,7 +175,7 @@ def test_filling_keeps_valid_pixels_invents_nothing_and_is_idempotent(depth):
 
 @given(arrays(np.uint16, (6, 7), elements=st.one_of(st.just(0), st.integers(1, 9))))
 @settings(max_examples=60, deadline=None)
-def test_filling_agrees_with_a_search_over_all_valid_pixels(depth):
+def test_filling_agrees_with_a_search_over_all_valid_pixels(depth: Depth) -> None:
     valid = np.argwhere(depth > 0)
     filled = fill_holes(depth)
     for place in np.argwhere(depth == 0) if len(valid) else ():
@@ -175,7 +186,7 @@ def test_filling_agrees_with_a_search_over_all_valid_pixels(depth):
 
 @given(DEPTHS, st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
-def test_resizing_depth_invents_no_value(depth, size):
+def test_resizing_depth_invents_no_value(depth: Depth, size: int) -> None:
     resized = resize_depth(depth, size)
     assert resized.shape == (size, size)
     assert resized.dtype == np.uint16
@@ -184,7 +195,7 @@ def test_resizing_depth_invents_no_value(depth, size):
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))), st.integers(1, 30))
 @settings(max_examples=60, deadline=None)
-def test_resizing_rgb_stays_in_range_and_extends_the_border(rgb, size):
+def test_resizing_rgb_stays_in_range_and_extends_the_border(rgb: Bytes, size: int) -> None:
     resized = resize_rgb(rgb, size)
     assert resized.shape == (size, size, 3)
     assert resized.min() >= rgb.min()
@@ -198,7 +209,7 @@ def test_resizing_rgb_stays_in_range_and_extends_the_border(rgb, size):
 
 @given(DEPTHS)
 @settings(max_examples=60, deadline=None)
-def test_scaling_keeps_the_order_and_spans_the_range(depth):
+def test_scaling_keeps_the_order_and_spans_the_range(depth: Depth) -> None:
     levels = scale_depth(depth)
     order = np.argsort(depth, axis=None)
     assert (np.diff(levels.ravel()[order].astype(int)) >= 0).all()
@@ -221,7 +232,7 @@ def test_scaling_keeps_the_order_and_spans_the_range(depth):
         (mm([[800, 0], [0, 801]]), None),
     ],
 )
-def test_a_degenerate_crop_has_a_defined_encoding_and_a_warning(depth, flaw):
+def test_a_degenerate_crop_has_a_defined_encoding_and_a_warning(depth: Depth, flaw: str | None) -> None:
     assert depth_flaw(depth) == flaw
     for encoding in DEPTH_ENCODINGS:
         encoded = encode_depth(depth, encoding, corner=(200, 100))
@@ -232,24 +243,24 @@ def test_a_degenerate_crop_has_a_defined_encoding_and_a_warning(depth, flaw):
             assert np.unique(encoded.reshape(-1, 3), axis=0).tolist() == [colour]
 
 
-def test_without_any_depth_the_normals_face_the_camera():
+def test_without_any_depth_the_normals_face_the_camera() -> None:
     encoded = encode_depth(np.zeros((7, 9), np.uint16), "normals", corner=(1, 1))
     assert np.unique(encoded.reshape(-1, 3), axis=0).tolist() == [[128, 128, 255]]
 
 
-def test_an_empty_crop_is_refused():
+def test_an_empty_crop_is_refused() -> None:
     with pytest.raises(ValueError, match="0 x 5"):
         resize_depth(np.zeros((0, 5), np.uint16))
 
 
-def test_encodings_that_cannot_be_made_are_refused():
+def test_encodings_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(UsageError, match=r"_loc\.txt"):
         encode_depth(mm([[700, 701]]), "normals")
     with pytest.raises(UsageError, match="'hha': one of jet, normals, raw"):
         encode_depth(mm([[700, 701]]), "hha")
 
 
-def test_encoding_fills_then_scales_then_resizes():
+def test_encoding_fills_then_scales_then_resizes() -> None:
     # The hole would be nearest to 900 or to 600; its own value (0) must not widen the range.
     depth = mm([[600, 600, 0, 900]] * 4)
     encoded = encode_depth(depth, "raw", size=4)
@@ -261,7 +272,7 @@ def test_encoding_fills_then_scales_then_resizes():
     assert set(np.unique(encode_depth(lonely, "raw"))) == {0, 255}
 
 
-def test_the_contact_sheet_shows_every_frame_and_marks_holes():
+def test_the_contact_sheet_shows_every_frame_and_marks_holes() -> None:
     rng = np.random.default_rng(0)
     depth = rng.integers(600, 700, (30, 20), dtype=np.uint16)
     depth[:10] = 0

@@ -1,11 +1,15 @@
+"""Tasks on local processes and on a cluster: their environment, their memory."""
+
 import os
 import time
+
+import pytest
 
 from pipeline.runtime.cluster import _warn_of_paused, run_tasks
 from pipeline.runtime.interrupts import stop_requests
 
 
-def test_local_processes_leave_our_own_environment_alone(monkeypatch):
+def test_local_processes_leave_our_own_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask sets OMP_NUM_THREADS=1 for its workers in their parent: what ran after it had one thread, and other bits."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
@@ -28,7 +32,7 @@ def hold(limit: int, share: float) -> int:
     return os.getpid()
 
 
-def test_a_worker_near_its_limit_of_memory_goes_on():
+def test_a_worker_near_its_limit_of_memory_goes_on() -> None:
     """Dask's own workers pause at 80 %, and where the memory stays taken the caller would wait for ever."""
     limit = 400 << 20
     with stop_requests() as stop:
@@ -50,7 +54,7 @@ class PausedCluster:
         }
 
 
-def test_a_paused_worker_is_told_of_once(caplog):
+def test_a_paused_worker_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     warned: set[str] = set()
     for _ in range(2):
         _warn_of_paused(PausedCluster(), warned)

@@ -148,7 +148,7 @@ def test_modalities_given_together_are_the_product_of_their_views() -> None:
 # --- support vector machines -----------------------------------------------------------------------------------------
 
 
-def test_machines_of_more_features_than_examples_are_those_of_the_features():
+def test_machines_of_more_features_than_examples_are_those_of_the_features() -> None:
     """They are fitted in the space of the examples; the library, on the features themselves, is the judge."""
     generator = np.random.default_rng(0)
     x, labels = generator.normal(size=(12, 40)), np.arange(12) % 3

@@ -1,0 +1,193 @@
+"""Extraction stopped, killed, and on a cluster: it ends in the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from distributed import LocalCluster
+
+from pipeline.features import extract as extraction_stage
+from pipeline.features import split_modality
+from pipeline.features.split_modality import ExtractionTask
+from pipeline.runtime.errors import Interrupted
+from pipeline.runtime.processes import Process, this_process
+from tests.support.extraction import extract
+from tests.support.rgbd_frames import ROOT, contents, python
+
+
+def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(
+    root: Path, undisturbed: dict[str, bytes]
+) -> None:
+    extract(root, (3,))
+    extract(root, (0,), modalities=["rgb"])
+    dead = replace(this_process(), start=this_process().start + 1)  # a number that another process has now
+    assert dead.gone
+    unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
+    # Killed after the unit's file and before its checkpoint's removal, while writing a unit, and while writing a shard.
+    unit.with_suffix(".checkpoint.safetensors").write_bytes(b"whole, but not needed any more")
+    unit.with_name(f".split-0-depth.h5.{dead}.partial").write_bytes(b"half")
+    (root / "shards" / f".rgbd-32-split-0.h5.{dead}.partial").write_bytes(b"half")
+    mine = root / "shards" / f".rgbd-32-split-9.h5.{this_process()}.partial"
+    mine.write_bytes(b"of a process that is alive")
+    extract(root, (0, 3))
+    assert mine.exists()
+    mine.unlink()
+    assert contents(root) == undisturbed
+
+
+def test_what_a_worker_leaves_that_died_of_a_unit_is_cleared_away(root: Path, undisturbed: dict[str, bytes]) -> None:
+    """While the command lives: another worker does the unit again, and nobody would look for the rest."""
+    extract(root, (3,))
+    folder = root / "features" / "rgbd-32"
+    worker = Process("0123456789ab", 42, 7)  # of another host
+    left = [folder / f".split-0-rgb.{kind}.{worker}.partial" for kind in ("h5", "checkpoint.safetensors")]
+
+    def die(what: str, done: int, total: int) -> None:  # noqa: ARG001
+        if what.startswith("split 0, rgb: "):
+            for path in left:
+                path.write_bytes(b"half")
+
+    extract(root, (0, 3), progress=die)
+    assert contents(root) == undisturbed
+
+
+def test_a_dead_process_leaves_no_claim_behind_where_all_was_done(root: Path, undisturbed: dict[str, bytes]) -> None:
+    extract(root, (0, 3))
+    unit = root / "features" / "rgbd-32" / "split-0-rgb.h5"
+    die = f"import os; from pathlib import Path; from pipeline.runtime.leases import Lease; Lease().add(Path({str(unit)!r}).with_name('.{unit.name}.{'0' * 32}.lease')); os._exit(9)"  # noqa: E501
+    assert subprocess.run([sys.executable, "-c", die], cwd=ROOT, check=False).returncode == 9
+    assert list(root.rglob(".*.lease"))
+    extract(root, (0, 3))
+    assert not list(root.rglob(".*.lease"))
+    assert contents(root) == undisturbed
+
+
+RUN = """
+import logging, sys, time
+from pathlib import Path
+from tests.support.tiny_vgg import TinyVgg
+from pipeline.features import extract, fine_tuning, vgg
+from pipeline.runtime.errors import MmsslError
+from pipeline.images.store import ImageSettings
+
+vgg.vgg16 = TinyVgg
+fine_tuning._CHECKPOINT_SECONDS = 0.0  # one at every step
+seed_of = fine_tuning.seed_of
+fine_tuning.seed_of = lambda *purpose: (time.sleep(0.01), seed_of(*purpose))[1]  # a step takes its time
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+print("begun", flush=True)
+settings = fine_tuning.FeatureSettings(labelled=0.5, epochs=3, batch_size=4, learning_rate=1e-3, extract_batch=4)
+try:
+    extract.extract(
+        "rgbd", Path(sys.argv[1]), [0, 3], ImageSettings(size=32), settings, weights="random", device="cpu"
+    )
+except MmsslError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def begun(process: "subprocess.Popen[str]") -> None:
+    assert any(line == "begun\n" for line in process.stdout)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_the_same(root: Path, undisturbed: dict[str, bytes]) -> None:
+    chance = random.Random(1)
+    kills = 0
+    for _ in range(4):
+        process = python(RUN, root)
+        begun(process)
+        time.sleep(chance.uniform(0.02, 0.5))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills  # it cannot be that all were done before
+    process = python(RUN, root)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert contents(root) == undisturbed
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on(
+    root: Path, undisturbed: dict[str, bytes], which: signal.Signals
+) -> None:
+    process = python(RUN, root)
+    assert any("fine-tuning" in line for line in process.stdout)
+    process.send_signal(which)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == Interrupted.exit_code, said
+    assert f"stopped by {which.name}" in said
+    extract(root, (0, 3))
+    assert contents(root) == undisturbed
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A cluster inside this process, where the tiny network is in place; its address."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=2,
+        processes=False,
+        dashboard_address="127.0.0.1:0",
+        resources=request.param,
+    ) as made:
+        yield made.scheduler_address
+
+
+@pytest.mark.parametrize("cluster", [{"GPU": 1}, None], indirect=True)
+def test_on_a_cluster_it_is_the_same_and_a_worker_takes_one_at_a_time(
+    root: Path, undisturbed: dict[str, bytes], cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = [], []
+    compute = split_modality.compute
+
+    def watched(unit: ExtractionTask, stop: Callable[[], None]) -> None:
+        running.append(unit.name)
+        most.append(len(running))
+        compute(unit, stop)
+        running.remove(unit.name)
+
+    monkeypatch.setattr(extraction_stage, "compute", watched)
+    told = []
+    assert len(extract(root, (0, 3), scheduler=cluster, progress=lambda *one: told.append(one))) == 2
+    assert told == [("units on the cluster", k, 4) for k in range(5)]
+    assert len(most) == 4
+    assert max(most) == 1  # both workers are in this process, and a process takes one at a time
+    assert contents(root) == undisturbed
+
+
+@pytest.mark.parametrize("cluster", [None], indirect=True)
+def test_a_request_to_stop_reaches_the_cluster(root: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.runtime.cluster._DISTANT_POLL", 0.0)
+    ended = []
+
+    def endless(unit: ExtractionTask, stop: Callable[[], None]) -> None:
+        deadline = time.monotonic() + 20
+        try:
+            while time.monotonic() < deadline:
+                stop()
+                time.sleep(0.02)
+        except Interrupted:
+            ended.append(unit.name)
+            raise
+
+    monkeypatch.setattr(extraction_stage, "compute", endless)
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        extract(root, (0,), scheduler=cluster)
+    timer.join()
+    deadline = time.monotonic() + 10
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended
