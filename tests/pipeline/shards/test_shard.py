@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.shard_files import edit, replace_dataset
 from tests.support.small_shards import MakeShard
 
-DOCS = ROOT / "docs" / "shards.md"
+DOCS = ROOT / "docs" / "reference" / "shard.md"
 
 
 # --- what is written is what is read ---------------------------------------------------------------------------------

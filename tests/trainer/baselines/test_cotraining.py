@@ -1,16 +1,12 @@
-"""The co-trained systems: what a round exchanges, predictions by hand, stopping and going on, what is refused."""
+"""Whole runs of the co-trained systems: predictions, stopping and going on, what is refused."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
@@ -25,7 +21,6 @@ from tests.support.training import (
     X,
     clusters,
     flipped,
-    make_data,
     make_settings,
     make_shard,
     outcome,
@@ -33,9 +28,6 @@ from tests.support.training import (
     scores,
     turns,
 )  # fmt: skip
-from trainer.baselines.cotrained_svm import SupportVectorMachines, _in_own_span
-from trainer.baselines.cotraining import CoTrained, LogQ, PseudoLabels, TrainingSet, exchange, merge
-from trainer.data.selection import Rows
 from trainer.inference.loading import load_run
 from trainer.jobs.plan import plan
 from trainer.jobs.train import evaluate_run
@@ -43,166 +35,6 @@ from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
 
 STOPS = [2, 3, 5, 7]  # of seven: two rounds of two views, the two final fits, the fusion
-
-
-# --- a round, by hand ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Says:
-    """A view whose probabilities, by row, are given."""
-
-    probabilities: Mapping[int, tuple[float, ...]]
-
-    def log_q(self, rows: Rows) -> LogQ:
-        return np.log(np.array([self.probabilities[int(row)] for row in rows], np.float32))
-
-
-class TheSurest:
-    """A system as far as an exchange needs one."""
-
-    def choose(self, _view: Says, rows: Rows, count: int) -> Rows:
-        return rows[:count]
-
-
-def taught(**rows: tuple[float, int]) -> PseudoLabels:
-    """`r5=(0.9, 1)`: row 5 was called class 1, by a teacher 0.9 sure."""
-    return PseudoLabels(
-        np.array([int(name[1:]) for name in rows], np.int64),
-        np.array([label for _, label in rows.values()], np.int64),
-        np.array([sure for sure, _ in rows.values()]),
-    )
-
-
-def exchanged(
-    views: dict[str, Says], has: dict[str, PseudoLabels] | None = None, rows: int = 4, **changes: int
-) -> dict[str, dict[int, tuple[float, int]]]:
-    """By pupil, each row that it is newly taught: how sure its teacher is, and of which class."""
-    settings = Settings.model_validate(
-        {"model": "ct-svm", "data": "", "labels": 2, "epochs": 1, "batch_size": 2, "learning_rate": 1, "networks": {}}
-        | {"cotraining": {"k_best": 1} | changes}
-    )
-    nothing = {name: PseudoLabels.nothing() for name in views}
-    new = exchange(TheSurest(), views, np.arange(rows), nothing | (has or {}), settings, 0)  # type: ignore[arg-type]
-    return {
-        pupil: dict(
-            zip(own.rows.tolist(), zip(own.confidence.round(4).tolist(), own.labels.tolist(), strict=True), strict=True)
-        )
-        for pupil, own in new.items()
-    }
-
-
-A = Says({0: (0.9, 0.1), 1: (0.6, 0.4), 2: (0.2, 0.8), 3: (0.3, 0.7)})
-B = Says({0: (0.1, 0.9), 1: (0.55, 0.45), 2: (0.4, 0.6), 3: (0.45, 0.55)})
-
-
-def test_each_view_teaches_the_other_what_it_is_surest_of_in_each_class() -> None:
-    assert exchanged({"a": A, "b": B}) == {"a": {0: (0.9, 1), 1: (0.55, 0)}, "b": {0: (0.9, 0), 2: (0.8, 1)}}
-    assert exchanged({"a": A, "b": B}, k_best=9)["b"] == {0: (0.9, 0), 1: (0.6, 0), 2: (0.8, 1), 3: (0.7, 1)}
-
-
-def test_what_a_view_was_taught_it_neither_teaches_nor_learns_again() -> None:
-    has = {"a": taught(r0=(0.99, 0), r2=(0.7, 1))}
-    assert exchanged({"a": A, "b": B}, has) == {"a": {1: (0.55, 0), 3: (0.55, 1)}, "b": {1: (0.6, 0), 3: (0.7, 1)}}
-    every = {"a": taught(r0=(0.5, 0), r1=(0.5, 0), r2=(0.5, 0), r3=(0.5, 0))}
-    assert exchanged({"a": A, "b": B}, every) == {"a": {}, "b": {}}
-    assert exchanged({"a": A, "b": B}, rows=0) == {"a": {}, "b": {}}
-
-
-def test_of_three_views_the_surest_teacher_is_believed() -> None:
-    c = Says({0: (0.98, 0.02), 1: (0.5, 0.5), 2: (0.3, 0.7), 3: (0.4, 0.6)})
-    found = exchanged({"a": A, "b": B, "c": c})
-    assert found["a"] == {0: (0.98, 0), 1: (0.55, 0), 2: (0.7, 1)}  # b calls row 0 class 1, and is 0.9 sure
-    assert found["b"] == {0: (0.98, 0), 2: (0.8, 1)}
-    assert found["c"] == {0: (0.9, 0), 1: (0.55, 0), 2: (0.8, 1)}  # a and b are equally sure of row 0: the first
-    # What a and b were both taught, c alone still has to learn, and nobody who knows it by himself is left but c.
-    both = taught(r0=(0.9, 0))
-    assert all(0 not in own for own in exchanged({"a": A, "b": B, "c": c}, {"a": both, "b": both}).values())
-
-
-def test_a_pool_is_drawn_anew_each_round_from_what_is_left() -> None:
-    rows = 60
-    sure = Says(dict.fromkeys(range(rows), (0.9, 0.1)))
-    found = exchanged({"a": sure, "b": sure}, rows=rows, pool=10, k_best=60)
-    assert len(found["a"]) == len(found["b"]) == 10
-    assert found["a"].keys() != set(range(10))
-    left = {"a": taught(**{f"r{row}": (0.9, 0) for row in range(50)})}  # type: ignore[arg-type]
-    assert exchanged({"a": sure, "b": sure}, left, rows, pool=10, k_best=60)["a"].keys() == set(range(50, 60))
-
-
-def test_merging_keeps_the_surest_and_the_order_of_rows() -> None:
-    found = merge([taught(r7=(0.5, 0), r2=(0.9, 1)), taught(r7=(0.6, 1), r2=(0.9, 0))])
-    assert (found.rows.tolist(), found.labels.tolist(), found.confidence.tolist()) == ([2, 7], [1, 1], [0.9, 0.6])
-
-
-def test_modalities_given_together_are_the_product_of_their_views() -> None:
-    trained = CoTrained({"a": A, "b": B}, None)
-    joint = np.exp(trained.log_q(("a", "b"), np.array([0, 2])))
-    expected = np.array([[0.9 * 0.1, 0.1 * 0.9], [0.2 * 0.4, 0.8 * 0.6]])
-    assert joint == pytest.approx(expected / expected.sum(1, keepdims=True), rel=1e-5)
-    assert np.exp(trained.log_q(("b",), np.array([2]))) == pytest.approx(np.array([[0.4, 0.6]]))
-    fused = CoTrained({"a": A, "b": A}, B)
-    assert np.array_equal(fused.log_q(("a", "b"), np.arange(4)), B.log_q(np.arange(4)))
-
-
-# --- support vector machines -----------------------------------------------------------------------------------------
-
-
-def test_machines_of_more_features_than_examples_are_those_of_the_features() -> None:
-    """They are fitted in the space of the examples; the library, on the features themselves, is the judge."""
-    generator = np.random.default_rng(0)
-    x, labels = generator.normal(size=(12, 40)), np.arange(12) % 3
-    own, back = _in_own_span(x)
-    assert own.shape == (12, 12)
-    np.testing.assert_allclose(own @ own.T, x @ x.T, atol=1e-10)
-    fitted, expected = (LinearSVC(dual=False, tol=1e-8, max_iter=1000).fit(given, labels) for given in (own, x))
-    np.testing.assert_allclose(back(fitted.coef_), expected.coef_, atol=1e-5)
-    np.testing.assert_allclose(fitted.intercept_, expected.intercept_, atol=1e-5)
-    assert _in_own_span(x.T)[0].shape == (40, 12)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_view_is_scikit_learns_machine_on_scaled_features(classes: int, tmp_path: Path) -> None:
-    train = clusters("train", [row % classes for row in range(40)], (X, W), spread=0.5)
-    test = clusters("test", [row % classes for row in range(12)], (X, W), seed=1)
-    shard = make_shard(tmp_path / "s.h5", train=train, test=test, classes=("cup", "bowl", "spoon")[:classes])
-    settings = make_settings("ct-svm", shard, labels="all", cotraining=ROUNDS | {"scale": "features", "cost": 0.1})
-    data = make_data([settings], shard)
-    system = SupportVectorMachines(settings, data, CPU)
-    view = system.fit("w", TrainingSet(np.arange(40), np.asarray(train.labels)), lambda: None)
-    other = make_pipeline(StandardScaler(), LinearSVC(C=0.1, max_iter=100_000, random_state=0))
-    other.fit(np.asarray(train.features["w"], np.float64), train.labels)
-    decision = other.decision_function(np.asarray(test.features["w"], np.float64))
-    if classes == 2:
-        decision = np.stack([-decision, decision], 1)
-    expected = torch.from_numpy(decision).softmax(-1).numpy()
-    assert np.exp(view.log_q(np.arange(40, 52))) == pytest.approx(expected, abs=2e-3)
-
-
-def test_a_view_scaled_as_a_whole_keeps_its_features_relative_sizes(tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "s.h5", (X, V), train=clusters("train", turns(40), (X, V), spread=0.5))
-    data = make_data([make_settings("ct-svm", shard)], shard)
-    by_view, by_feature = (
-        SupportVectorMachines(make_settings("ct-svm", shard, cotraining=ROUNDS | {"scale": scale}), data, CPU).scaling[
-            "x"
-        ]
-        for scale in ("view", "features")
-    )
-    x = data.features["x"].numpy()[:40].astype(np.float64)
-    assert by_feature[1] == pytest.approx(x.std(0))
-    assert by_view[1] == pytest.approx(np.full(6, np.sqrt(x.var(0).mean())))
-    assert by_view[0] == pytest.approx(x.mean(0))
-
-
-def test_a_feature_that_never_changes(tmp_path: Path) -> None:
-    train, test = clusters("train", turns(40), (X, W)), clusters("test", turns(12), (X, W), seed=1)
-    for part in (train, test):
-        part.features = {name: np.array(own) for name, own in part.features.items()}
-        part.features["x"][:, 2] = 1
-    shard = make_shard(tmp_path / "s.h5", train=train, test=test)
-    settings = make_settings("ct-svm", shard, cotraining=ROUNDS | {"scale": "features"})
-    (run,) = run_stack(tmp_path, [settings], [shard])
-    assert scores(run.result())["x+w", "none"] > 0.9
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

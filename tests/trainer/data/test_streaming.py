@@ -1,27 +1,23 @@
-"""Training beyond memory: every row once a pass, an order that needs no state, two windows of memory, honest ends."""
+"""Training beyond memory: every row once a pass, an order that needs no state, the same end as in memory."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-import tracemalloc
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.shards.shard import Modality, Shard
-from pipeline.shards.writing import PartData, write_shard
+from pipeline.runtime.errors import DataError, Interrupted
+from pipeline.shards.shard import Shard
+from pipeline.shards.writing import PartData
 from tests.support.paths import ROOT
+from tests.support.streamed_data import ROWS, numbered, streamed, streaming_settings
 from tests.support.training import (
-    CLASSES,
     CPU,
     NETWORKS,
     StopAfter,
@@ -34,48 +30,16 @@ from tests.support.training import (
     run_stack,
     turns,
 )
-from trainer.data import machine_memory, resident
+from trainer.data import resident
 from trainer.data.interface import Data
-from trainer.data.memory_limit import choose_windows, parse_size
 from trainer.data.selection import choose_labelled, labelled_share
-from trainer.data.streaming import Streamed, load
-from trainer.data.windows import SLOTS, Layout, WindowedStream
+from trainer.data.streaming import load
+from trainer.data.windows import Layout
 from trainer.evaluation.evaluate import evaluate
 from trainer.jobs.plan import plan
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings
 from trainer.training.step import Step
-
-ROWS = 1200
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "mmssl reader"]
-
-
-def numbered(path: Path, rows: int = ROWS, width: int = 6, **changes: Any) -> Shard:
-    """A shard whose every feature says its row: x is row / 2^16 (exact in float32), w is the row."""
-    modalities = (Modality("x", width, "bernoulli"), W)
-
-    def part(name: str, rows: int, first: int) -> PartData:
-        row = np.arange(first, first + rows)
-        features = {"x": np.repeat(row[:, None] / 2**16, width, 1), "w": np.repeat(row[:, None], 3, 1)}
-        return PartData(features, turns(rows), [f"{name}-{r}" for r in range(rows)])
-
-    content = {"train": part("train", rows, 0), "test": part("test", 50, 60_000)} | changes
-    return write_shard(path, dataset="numbered", classes=CLASSES, modalities=modalities, **content)
-
-
-def settings(shard: Shard, **changes: Any) -> Settings:
-    return make_settings("ssmvae", shard, **{"window": 200, "labels": 30, **changes})
-
-
-def streamed(stack: list[Settings], *shards: Shard) -> Streamed:
-    data = load(stack, shards if len(shards) > 1 else shards * len(stack), CPU)
-    assert isinstance(data, Streamed)
-    return data
 
 
 def passed(stack: list[Settings], data: Data, steps: range) -> np.ndarray:
@@ -98,7 +62,7 @@ def passed(stack: list[Settings], data: Data, steps: range) -> np.ndarray:
 def test_a_pass_takes_every_unlabelled_row_exactly_once(window: int, tmp_path: Path) -> None:
     """A window may be smaller than one of the shard's chunks (all of it, here), or larger than the shard."""
     shard = numbered(tmp_path / "shard.h5")
-    own = settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
+    own = streaming_settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
     seen = passed([own], streamed([own], shard), range(390))[:, 0].reshape(3, -1)
     labelled = choose_labelled(own, shard)
     for one in seen:
@@ -109,7 +73,7 @@ def test_a_pass_takes_every_unlabelled_row_exactly_once(window: int, tmp_path: P
 
 def test_a_batch_is_mixed_from_all_over_its_window_and_a_window_from_all_over_the_shard(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", rows=9000)
-    own = settings(shard, window=1500, batch_size=50)
+    own = streaming_settings(shard, window=1500, batch_size=50)
     seen = passed([own], streamed([own], shard), range(180))[:, 0]
     batches = seen.mean(1)  # of rows drawn evenly: 4500, and a standard deviation of 2598 / sqrt(50) = 367
     assert abs(batches.mean() - 4500) < 60
@@ -121,7 +85,7 @@ def test_a_batch_is_mixed_from_all_over_its_window_and_a_window_from_all_over_th
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = settings(shard, batch_size=13)
+    own = streaming_settings(shard, batch_size=13)
     whole = passed([own], streamed([own], shard), range(200))
     for begin in (1, 57, 90, 150):  # whatever was read before
         assert np.array_equal(
@@ -134,10 +98,10 @@ def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
 def test_replicas_of_one_shard_share_its_windows_and_none_changes_another(tmp_path: Path) -> None:
     shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=900)
     stack = [
-        settings(shard, seed=3),
-        settings(shard, seed=4),
-        settings(shard, seed=4, alpha=5),
-        settings(other, seed=3),
+        streaming_settings(shard, seed=3),
+        streaming_settings(shard, seed=4),
+        streaming_settings(shard, seed=4, alpha=5),
+        streaming_settings(other, seed=3),
     ]
     shards = [shard, shard, shard, other]
     data = streamed(stack, *shards)
@@ -165,7 +129,7 @@ def test_blocks_without_a_row_to_stream_are_not_read(tmp_path: Path) -> None:
             shard.train.labels, shard.train.ids, np.arange(ROWS) < 900,
         ),
     )  # fmt: skip
-    own = settings(shard, labels="shard", window=160, batch_size=10)
+    own = streaming_settings(shard, labels="shard", window=160, batch_size=10)
     data = streamed([own], shard)
     assert data.feeds[0].layout.blocks.min() == 90
     assert sorted(passed([own], data, range(30)).ravel()) == list(range(900, 1200))
@@ -173,7 +137,7 @@ def test_blocks_without_a_row_to_stream_are_not_read(tmp_path: Path) -> None:
 
 def test_where_every_row_is_labelled_they_stream_with_their_labels(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = settings(shard, labels="all", batch_size=10)
+    own = streaming_settings(shard, labels="all", batch_size=10)
     data = streamed([own], shard)
     assert data.paced == "labelled"
     step = Step([own], data, CPU)
@@ -193,7 +157,10 @@ def test_where_every_row_is_labelled_they_stream_with_their_labels(tmp_path: Pat
 
 def test_labelled_rows_and_the_test_set_are_those_of_training_in_memory(tmp_path: Path) -> None:
     shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=900)
-    stack, shards = [settings(shard), settings(shard, seed=1), settings(other)], [shard, shard, other]
+    stack, shards = (
+        [streaming_settings(shard), streaming_settings(shard, seed=1), streaming_settings(other)],
+        [shard, shard, other],
+    )
     whole, parts = resident.load(stack, shards, CPU), streamed(stack, *shards)
     assert torch.equal(labelled_share(whole.examples), labelled_share(parts.examples))
     seeds = [own.seed for own in stack]
@@ -284,93 +251,12 @@ def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> No
     assert abs(accuracy[None] - accuracy["250kB"]) < 0.08
 
 
-# --- limits ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> None:
-    """Counted where it is allocated: NumPy's arrays through tracemalloc, the flat tensors by their size."""
-    shard = numbered(tmp_path / "shard.h5", rows=20_000, width=125)  # 512 bytes and a label a row: 10 MB
-    limit = 1_000_000
-    (own,) = choose_windows(limit, [settings(shard, window=None, batch_size=50)], [shard], 1)
-    assert own.window
-    tracemalloc.start()
-    try:
-        data = streamed([own], shard)
-        tensors = sum(t.numel() * t.element_size() for t in (*data.features.values(), data.label))
-        rows = tracemalloc.get_traced_memory()[0]  # row numbers, which training in memory has as well
-        tracemalloc.reset_peak()
-        streams = data.streams("unlabelled", [0], 50)
-        index = data.first_index(streams)
-        assert isinstance(streams[0], WindowedStream)
-        orders = 8 * (2 * SLOTS + 2) * own.window + 8 * 3 * 20_000  # of rows, not of features
-        with closing(data):
-            for number in range(450):
-                data.write_indices(index, streams, number)
-            for _ in data.test_batches(1000):
-                pass
-        peak = tracemalloc.get_traced_memory()[1] - rows
-    finally:
-        tracemalloc.stop()
-    assert tensors > 0.7 * limit  # the limit is used, too
-    assert tensors + peak - orders < limit
-
-
-@pytest.mark.parametrize("text", ["lots", "", "0", "-1GB", "2XB", "GB", 0, -5, True, None, 1.5, ["2GB"]])
-def test_a_limit_that_is_no_size_is_refused(text: object) -> None:
-    with pytest.raises(UsageError, match="is not a size") as caught:
-        parse_size(text)
-    assert "--memory-limit 2GB" in str(caught.value.hint)
-
-
-def test_sizes() -> None:
-    assert [parse_size(text) for text in ("2GB", "1.5 GiB", "500MB", 77)] == [2 * 10**9, 3 * 2**29, 5 * 10**8, 77]
-
-
-def test_the_window_follows_from_the_limit(tmp_path: Path) -> None:
-    shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=1000)
-    own, theirs = settings(shard, window=None), settings(other, window=None)
-    row = 8 + 4 * 9
-
-    def windows(limit: object, together: int = 16) -> list[int | None]:
-        return [s.window for s in choose_windows(limit, [own, own, theirs], [shard, shard, other], together)]
-
-    assert windows(2 * 1250 * row) == [None] * 3  # what fits is not streamed
-    one, two, three = windows(1000 * row)  # 500 for each shard, less 30 labelled rows: 2.5 windows
-    assert one == two == three == 188
-    assert windows(1000 * row, together=1)[0] == 388
-    assert windows("20000B")[0] == 78
-    with pytest.raises(UsageError, match=r"a memory limit of 5kB is too small for .*a.h5: its 30 labelled rows"):
-        windows("5kB")
-    big = streamed([settings(shard, window=32)], shard)
-    with pytest.raises(UsageError, match="windows of 32 rows are too small for batches of 100"):
-        big.streams("unlabelled", [0], 100)
-    near = streamed([settings(shard, window=32, seed=seed) for seed in (0, 1)], shard)
-    with pytest.raises(UsageError, match="30 labelled rows that differ by seed"):
-        near.streams("unlabelled", [0, 1], 8)
-
-
-def test_without_a_limit_a_shard_too_large_for_memory_names_the_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shard = numbered(tmp_path / "shard.h5")
-    monkeypatch.setattr(resident, "free_bytes", lambda _: 40_000_000)
-    resident.load([settings(shard, window=None)], [shard], CPU)
-    monkeypatch.setattr(resident, "free_bytes", lambda _: 40_000)
-    with pytest.raises(DataError, match=r"shard.h5: the features take 0.0 GB, and this machine has 0.0 GB") as caught:
-        resident.load([settings(shard, window=None)], [shard], CPU)
-    assert "--memory-limit" in str(caught.value.hint)
-
-
-def test_free_memory_is_some_of_the_machine() -> None:
-    assert 0 < machine_memory.free_bytes(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_shard_cut_short_during_training_is_one_error(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", rows=60_000, width=10)  # several chunks, or HDF5 keeps it all
-    own = settings(shard, window=400)
+    own = streaming_settings(shard, window=400)
 
     class Cut(StopAfter):
         def step(self, done: int, _: int) -> None:
@@ -383,7 +269,7 @@ def test_a_shard_cut_short_during_training_is_one_error(tmp_path: Path) -> None:
 
 def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = settings(shard, window=400)
+    own = streaming_settings(shard, window=400)
 
     class Wait(StopAfter):
         def step(self, done: int, _: int) -> None:
@@ -402,7 +288,7 @@ def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: captured streaming is not compared")
 def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", width=2048)
-    own = settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
+    own = streaming_settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
     device = torch.device("cuda")
     here, there = Step([own], streamed([own], shard), CPU), Step([own], load([own], [shard], device), device)
     with closing(here.data), closing(there.data):
