@@ -1,1 +1,1 @@
-"""How good a classifier is for every subset of modalities."""
+"""How well a classifier does, given each subset of the modalities."""

@@ -1,4 +1,4 @@
-"""How good a classifier is for every subset of modalities: accuracy, likelihood of the label, calibration, the ELBO."""
+"""Evaluates a model given each subset of the modalities: accuracy, likelihood of the label, calibration; the ELBO."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from trainer.evaluation.probe import Classify, probe
 from trainer.models.interface import Classifier, LatentModel, Model
 from trainer.nn.rng import Noise
 
-BATCH = 1000
+BATCH = 1000  # test examples per replica
 
 
 def evaluate(
     model: nn.Module, noise: Noise, data: Data, *, iterations: int, samples: int, bound: bool = True, fast: bool = False
 ) -> list[Evaluation]:
-    """Every replica's scores on its own test set, with every completion that the model has.
+    """Scores every replica on its own test set, with every completion that the model has.
 
     Args:
-        iterations: of iterative sampling.
-        samples: of the latent variable before the classifier; 0 takes its mean.
-        bound: whether the ELBO is computed too; without a trained bound there is no iterative sampling either.
-        fast: leaves out iterative sampling, and models that need a probe: the measure after every epoch.
+        iterations: the number of iterations of iterative sampling.
+        samples: the number of samples of the latent variable before the classifier; 0 uses its mean.
+        bound: whether to compute the ELBO; without a trained bound, iterative sampling is skipped as well.
+        fast: whether to skip iterative sampling and models that need a probe, as after every epoch of training.
     """
     subject = cast(Model, model)
     names = [modality.name for modality in data.modalities]
@@ -41,7 +41,7 @@ def evaluate(
             for replica, (log_q, label) in enumerate(found):
                 scores[replica].append(score("+".join(given), completion, log_q, label))
         elbos = _elbo(subject, noise, data) if bound else [None] * noise.replicas
-    return [Evaluation(tuple(own), elbo) for own, elbo in zip(scores, elbos, strict=True)]
+    return [Evaluation(tuple(of_replica), elbo) for of_replica, elbo in zip(scores, elbos, strict=True)]
 
 
 def ways_to_classify(model: Model, modalities: Sequence[str], iterative: bool) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -59,12 +59,12 @@ def ways_to_classify(model: Model, modalities: Sequence[str], iterative: bool) -
 def predictions(
     model: nn.Module, noise: Noise, data: Data, given: Sequence[str], completion: str, *, iterations: int, samples: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set; to be called within `evaluating`.
+    """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set; call it within `evaluating`.
 
     Args:
-        given: the modalities that are seen.
-        completion: what stands in for the others (`Model.completions`), or `none`.
-        iterations, samples: as for `evaluate`.
+        given: the modalities that the model sees.
+        completion: how the missing ones are completed (see `Model.completions`); `none` if none is missing.
+        iterations, samples: as in `evaluate`.
     """
     fill = completer(completion, model, noise, data.modalities, iterations)
     if not cast(Model, model).has_classifier:
@@ -75,7 +75,7 @@ def predictions(
 
 @contextmanager
 def evaluating(model: nn.Module, noise: Noise) -> Iterator[None]:
-    """Within it: running statistics, no dropout, no gradients, and noise that leaves training's streams alone."""
+    """A context with running statistics, no dropout, no gradients, and noise separate from training's."""
     training = model.training
     model.eval()
     try:
@@ -93,19 +93,20 @@ def _predictions(
     given: Sequence[str],
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Each replica's log-probabilities `[N, K]` and labels `[N]` over its test set."""
-    parts = []
+    batches = []
     for index, rows in data.test_batches(BATCH):
         x = data.x(index)
         with noise.limit_rows(rows):
-            parts.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
-    log_q = np.concatenate(parts, axis=1)  # [R, longest N, K]
+            batches.append(classify(fill({m: x[m] for m in given})).float().cpu().numpy())
+    log_q = np.concatenate(batches, axis=1)  # [R, longest N, K]
     return [(log_q[r, : len(label)], label) for r, label in enumerate(data.test_labels())]
 
 
 def _elbo(model: Model, noise: Noise, data: Data) -> Sequence[float | None]:
-    parts = []
+    """Each replica's mean unlabelled bound over its test set."""
+    batches = []
     for index, rows in data.test_batches(BATCH):
         with noise.limit_rows(rows):
-            parts.append(model.bound(data.x(index)).value.cpu())
-    elbo = torch.cat(parts, dim=1).double()
-    return [float(elbo[r, : len(own.test)].mean()) for r, own in enumerate(data.examples)]
+            batches.append(model.bound(data.x(index)).value.cpu())
+    elbo = torch.cat(batches, dim=1).double()
+    return [float(elbo[r, : len(examples.test)].mean()) for r, examples in enumerate(data.examples)]

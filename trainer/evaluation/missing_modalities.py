@@ -1,4 +1,4 @@
-"""What stands in for a missing modality: zeros, the model's own encoders, or iterative sampling (eq. 11)."""
+"""Completions of a missing modality: zeros, the model's own encoders, or iterative sampling (eq. 11)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
@@ -13,15 +13,15 @@ from trainer.nn.rng import Noise
 def completer(
     completion: str, model: nn.Module, noise: Noise, modalities: Sequence[Modality], iterations: int
 ) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """What turns the given modalities into the classifier's input."""
+    """A function that turns the given modalities into the classifier's input."""
     if completion in ("none", "encoders"):
         return lambda x: x
     if completion == "zeros":
-        return lambda x: {m.name: x.get(m.name, _like(x, m.width)) for m in modalities}
+        return lambda x: {m.name: x.get(m.name, _zeros(x, m.width)) for m in modalities}
     return lambda x: iterate(cast(LatentModel, model), noise, x, modalities, iterations)
 
 
-def _like(x: Mapping[str, Tensor], width: int) -> Tensor:
+def _zeros(x: Mapping[str, Tensor], width: int) -> Tensor:
     """Zeros `[R, B, width]` for the batch of x."""
     reference = next(iter(x.values()))
     return reference.new_zeros(*reference.shape[:-1], width)
@@ -30,16 +30,17 @@ def _like(x: Mapping[str, Tensor], width: int) -> Tensor:
 def iterate(
     model: LatentModel, noise: Noise, x: Mapping[str, Tensor], modalities: Sequence[Modality], iterations: int
 ) -> dict[str, Tensor]:
-    """Completes x by iterative sampling (eq. 11): from noise, a ~ q(a|X), then the missing x ~ p(x|a), again and again.
+    """Completes x by iterative sampling (eq. 11): starting from noise, alternates a ~ q(a|X) and missing x ~ p(x|a).
 
-    The noise is of the observation's own family: bits, absolute normal values, or normal ones.
+    The initial noise fits the distribution of the modality: random bits, absolute values of normal samples, or normal
+    samples.
     """
     full = {}
     for m in modalities:
         if m.name in x:
             full[m.name] = x[m.name]
             continue
-        shape = _like(x, m.width).shape
+        shape = _zeros(x, m.width).shape
         if m.distribution == "bernoulli":
             full[m.name] = (noise.uniform(shape) < 0.5).float()
         else:

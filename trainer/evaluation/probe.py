@@ -14,6 +14,7 @@ from trainer.data.interface import Data
 from trainer.models.interface import LatentModel
 from trainer.nn.rng import Noise
 
+MOST_ITERATIONS = 5000  # of the optimiser of the logistic regression
 Classify = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -24,28 +25,28 @@ def probe(
     given: Sequence[str],
     fill: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> Classify:
-    """A classifier for a model that has none: logistic regression from the latent's mean.
+    """A classifier for a model without one: logistic regression on the mean of the latent variable.
 
-    One per replica, fitted on its labelled examples, which are completed as the test set will be.
-    meet.
+    Each replica's regression is fitted on its labelled examples, completed in the same way as the test set.
     """
-    fitted = []
-    for replica, own in enumerate(data.examples):
-        rows = torch.from_numpy(own.labelled).to(data.label.device)
-        index = rows.expand(len(data.examples), -1)  # every replica encodes them; only its own are kept
+    regressions = []
+    for replica, examples in enumerate(data.examples):
+        rows = torch.from_numpy(examples.labelled).to(data.label.device)
+        index = rows.expand(len(data.examples), -1)  # every replica encodes them, and only this replica's are kept
         x = data.x(index)
         with noise.limit_rows([len(rows) * (r == replica) for r in range(len(data.examples))]):
             latent = model.encode(fill({m: x[m] for m in given})).mean[replica]
-        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-        fitted.append(regression.fit(latent.cpu().numpy(), data.label[rows].cpu().numpy()))
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_ITERATIONS))
+        regressions.append(regression.fit(latent.cpu().numpy(), data.label[rows].cpu().numpy()))
 
     def classify(x: Mapping[str, Tensor]) -> Tensor:
         latents = model.encode(x).mean.cpu().numpy()
         decisions: list[NDArray[np.float64]] = [
-            own.decision_function(latent).astype(np.float64) for own, latent in zip(fitted, latents, strict=True)
+            regression.decision_function(latent).astype(np.float64)
+            for regression, latent in zip(regressions, latents, strict=True)
         ]
-        if decisions[0].ndim == 1:  # two classes: the second one's logit against the first
-            decisions = [np.stack([np.zeros_like(own), own], axis=-1) for own in decisions]
-        return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # not the log of what may underflow to 0
+        if decisions[0].ndim == 1:  # two classes: only the logit of the second, relative to the first
+            decisions = [np.stack([np.zeros_like(logit), logit], axis=-1) for logit in decisions]
+        return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # predict_proba can underflow to 0
 
     return classify

@@ -78,7 +78,7 @@ def test_scores_against_scikit_learn() -> None:
 
 
 def test_predictions_that_are_no_numbers() -> None:
-    with pytest.raises(TrainingError, match="predictions from x are no numbers"):
+    with pytest.raises(TrainingError, match="predictions from x are not numbers"):
         score("x", "none", np.array([[0.0, math.nan]], np.float32), np.array([0]))
 
 
