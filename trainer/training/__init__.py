@@ -1,1 +1,1 @@
-"""The training loop, its step, its checkpoints and the folder of a run."""
+"""The training loop, its step and checkpoints, and the folder of a run."""

@@ -1,4 +1,4 @@
-"""The running average of a model's weights, which is evaluated and kept in their place."""
+"""The running average of a model's weights, which is evaluated and kept instead of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ class RunningAverage:
     """An exponential moving average of everything in a model's state.
 
     Attributes:
-        tensors: the averages by name; empty where none is wanted.
-        weight: how much the model's state counts in the next update, a tensor, so that a captured graph reads it anew.
+        tensors: the averages by name; empty if no average is wanted.
+        weight: the weight of the model's state in the next update; a tensor, so that a captured graph reads its new
+            value in every step.
     """
 
     def __init__(self, model: nn.Module, wanted: bool, device: torch.device) -> None:
@@ -28,7 +29,7 @@ class RunningAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the model has the averaged weights, if there are any."""
+        """A context in which the model has the averaged weights, if there are any."""
         state: dict[str, Tensor] = self.model.state_dict()
         kept = {name: state[name].clone() for name in self.tensors}
         try:

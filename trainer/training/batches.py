@@ -1,4 +1,4 @@
-"""The batches of a stack: two endless streams per replica, labelled and unlabelled, and where a step finds its rows."""
+"""The batches of a stack: a labelled and an unlabelled stream per replica, and the rows of the current batches."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ class Batches:
     """The labelled and the unlabelled batch of every step.
 
     Attributes:
-        labelled, unlabelled: one stream per replica; none where there is no such batch.
-        index_l, index_u: where the batch at hand lies in the flat tensors, `[R, B]`; None where there is none.
-        per_epoch: steps in an epoch.
+        labelled, unlabelled: one stream per replica; empty if training has no such batches.
+        index_l, index_u: the rows of the current batches in the flat tensors, `[R, B]`; None if there is no such batch.
+        per_epoch: the number of steps in an epoch.
     """
 
     def __init__(self, stack: Sequence[Settings], data: Data) -> None:
@@ -31,7 +31,7 @@ class Batches:
         self.index_u: Tensor | None = data.first_index(self.unlabelled) if self.unlabelled else None
 
     def load(self, step: int) -> None:
-        """Points the indices to the batches of a step (from 0)."""
+        """Loads the indices of the batches of a step; steps count from 0."""
         for index, streams in ((self.index_l, self.labelled), (self.index_u, self.unlabelled)):
             if index is not None:
                 self.data.write_indices(index, streams, step)

@@ -1,4 +1,4 @@
-"""A stack's checkpoints: everything that resuming needs, taken at one instant."""
+"""The checkpoints of a stack: everything needed to resume, captured at one instant."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from trainer.training.step import Step
 
 
 def save(runs: Sequence[Run], step: Step, done: int) -> None:
-    """Writes every replica's checkpoint: model, Adam, average, noise and the epoch's running sums, at this instant.
+    """Writes every replica's checkpoint: the state of model, Adam, average and noise, and the epoch's sums so far.
 
-    A stack's replace the ones before when all of them are written.
+    The checkpoints of a stack replace the previous ones only when all of them have been written.
 
     Raises:
         TrainingError: a term of the objective or a weight is not finite; no checkpoint is replaced.
@@ -26,7 +26,7 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
     for r, run in enumerate(runs):
         tensors = {f"model.{name}": tensor[r] for name, tensor in step.model.state_dict().items()}
         for name, parameter in names.items():
-            if parameter not in adam:  # no part of a classifier that is trained alone
+            if parameter not in adam:  # not part of a classifier that is trained alone
                 continue
             for moment in ("exp_avg", "exp_avg_sq"):
                 tensors[f"adam.{moment}.{name}"] = adam[parameter][moment][r]
@@ -46,22 +46,27 @@ def save(runs: Sequence[Run], step: Step, done: int) -> None:
 
 
 def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, object]]]]:
-    """Puts every replica's checkpoint back, where there is one; returns the steps done and the metrics so far."""
+    """Restores every replica's checkpoint, if there is one; returns the number of steps done and the metrics so far.
+
+    Raises:
+        DataError: a checkpoint or the metrics are damaged.
+        UsageError: training was started on another kind of device.
+    """
     checkpoints = [run.read_checkpoint() for run in runs]
     if all(checkpoint is None for checkpoint in checkpoints):
         return 0, [[] for _ in runs]
     loaded = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
     for run, checkpoint in zip(runs, loaded, strict=False):
-        begun_on = checkpoint.values["device"]
-        if begun_on != step.device.type:
+        started_on = checkpoint.values["device"]
+        if started_on != step.device.type:
             raise UsageError(
-                f"{run.folder} was begun on {begun_on}, whose noise cannot go on on {step.device.type}",
-                f"go on with --device {begun_on}, or delete the folder to begin again",
+                f"{run.folder} was started on {started_on}, whose random streams cannot continue on {step.device.type}",
+                f"resume it with --device {started_on}, or delete the folder to start again",
             )
     done = {(int(checkpoint.values["step"]), int(checkpoint.values["per_epoch"])) for checkpoint in loaded}
-    assert len(loaded) == len(runs), "either every replica of a stack has begun, or none"
-    assert len(done) == 1, "a stack's replicas are equally far"
-    steps, step.batches.per_epoch = done.pop()  # an epoch goes on as it began, whoever was in the stack then
+    assert len(loaded) == len(runs), "either all replicas of a stack have a checkpoint, or none"
+    assert len(done) == 1, "all replicas of a stack are at the same step"
+    steps, step.batches.per_epoch = done.pop()  # an epoch keeps its length, even if the stack has changed
 
     def stacked(name: str) -> Tensor:
         return torch.stack([checkpoint.tensors[name] for checkpoint in loaded]).to(step.device)
@@ -84,7 +89,7 @@ def restore(runs: Sequence[Run], step: Step) -> tuple[int, list[list[dict[str, o
         step.noise.set_state(r, checkpoint.tensors["noise"])
     epochs = steps // step.batches.per_epoch
     rows: list[list[dict[str, object]]] = [[dict(row) for row in run.metrics()[:epochs]] for run in runs]
-    for run, own in zip(runs, rows, strict=True):
-        if len(own) < epochs:
-            raise DataError(f"{run.folder} has lost the metrics of some epochs", "delete the folder to begin again")
+    for run, history in zip(runs, rows, strict=True):
+        if len(history) < epochs:
+            raise DataError(f"{run.folder} has lost the metrics of some epochs", "delete the folder to start again")
     return steps, rows

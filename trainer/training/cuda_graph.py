@@ -1,4 +1,4 @@
-"""A training step captured as a CUDA graph: one launch in place of hundreds."""
+"""Captures a training step as a CUDA graph: one launch instead of hundreds."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from trainer.nn.rng import Noise
 
-_WARM_UPS = 3  # runs before the capture, on a side stream, as PyTorch asks for
+_WARM_UPS = 3  # runs on a side stream before the capture, as PyTorch requires
 
 
 def capture(
     update: Callable[[], None], state: Callable[[], list[Tensor]], optimizer: torch.optim.Optimizer, noise: Noise
 ) -> torch.cuda.CUDAGraph:
-    """The step `update` as a graph. Leaves every state as it was.
+    """Captures the step `update` as a graph, and restores all state that capturing has changed.
 
     Args:
-        state: gives every tensor that a step changes, the optimiser's last; these appear with the first step.
-        optimizer: whose state starts from zero where the step was never taken before.
-        noise: whose generators the graph advances.
+        state: returns every tensor that a step changes. The optimiser's come last; they exist only after a first step.
+        optimizer: the optimiser; if it has no state yet, its state is zero after the capture.
+        noise: the random streams; the graph advances their generators.
     """
     kept = [tensor.clone() for tensor in state()]
     generators = [noise.state(r) for r in range(noise.replicas)]

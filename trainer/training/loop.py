@@ -1,4 +1,4 @@
-"""The training loop: one step, taken again and again, for a stack of replicas."""
+"""The training loop of a stack of replicas."""
 
 import time
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from trainer.training.progress import Progress, Silent
 from trainer.training.run_folder import Run
 from trainer.training.step import Step, precision
 
-CHECKPOINT_SECONDS = 60
+CHECKPOINT_SECONDS = 60  # minimum time between two checkpoints
 
 
 def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progress | None = None) -> Step:
-    """Trains a stack of replicas to its last epoch, from its checkpoints where there are some.
+    """Trains a stack of replicas to its last epoch, starting from its checkpoints if there are any.
 
     Args:
-        runs: settings that differ only in what can be stacked, all equally far.
-        data: one set of examples a run.
+        runs: runs that can share a stack and are at the same step.
+        data: the data of the runs, with one set of examples per run.
 
     Returns:
-        The last step taken, which holds the trained stack, in the order of the runs.
+        The step, which holds the trained stack in the order of the runs.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C came; checkpoints are written, the same call goes on from there.
-        TrainingError: a term of the objective is not finite.
+        Interrupted: SIGTERM or Ctrl-C was received; checkpoints are written, and the same call resumes from them.
+        TrainingError: a term of the objective or a weight is not finite.
     """
     progress = progress or Silent()
     keep_freed_memory()
@@ -46,11 +46,11 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
             step(done)
             done += 1
             epoch_ends = done % per_epoch == 0
-            if epoch_ends or device.type == "cpu":  # elsewhere reading the result back would hold up the device
+            if epoch_ends or device.type == "cpu":  # on a GPU, reading the result would stall the device
                 step.terms.raise_if_not_finite(runs)
             try:
                 progress.step(done, total)
-            except Interrupted:  # in a thread no signal comes, so who watches is asked
+            except Interrupted:  # signals do not reach threads, so the observer stops them
                 stop.name = "request"
             if epoch_ends:
                 record(runs, rows, step, data, done // per_epoch)
@@ -60,14 +60,14 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
                 saved = time.monotonic()
             if stop.requested and done < total:
                 raise Interrupted(
-                    f"stopped by {stop.name} after {done} of {total} steps; all of it is saved",
-                    "the same command goes on from there",
+                    f"stopped by {stop.name} after {done} of {total} steps; progress is saved",
+                    "run the same command again to resume",
                 )
     return step
 
 
 def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step, data: Data, epoch: int) -> None:
-    """Adds an epoch's line to every run's metrics: the means of the terms, and the accuracies on the test set."""
+    """Adds an epoch's row to every run's metrics: the mean of each term, and the accuracies on the test set."""
     step.raise_if_weights_not_finite(runs)
     means = (step.terms.totals / step.batches.per_epoch).tolist()
     step.terms.totals.zero_()
@@ -76,19 +76,19 @@ def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step,
         evaluations = evaluate(
             step.model, step.noise, data, iterations=settings.iterations, samples=0, bound=False, fast=True
         )
-    for r, (run, own) in enumerate(zip(runs, rows, strict=True)):
-        line: dict[str, object] = {"epoch": epoch}
-        line |= {name: f"{mean[r]:.6g}" for name, mean in zip(step.terms.names, means, strict=True)}
-        line |= {f"accuracy {score.given}": f"{score.accuracy:.6f}" for score in evaluations[r].scores}
-        own.append(line)
-        run.write_metrics(own)
+    for r, (run, history) in enumerate(zip(runs, rows, strict=True)):
+        row: dict[str, object] = {"epoch": epoch}
+        row |= {name: f"{mean[r]:.6g}" for name, mean in zip(step.terms.names, means, strict=True)}
+        row |= {f"accuracy {score.given}": f"{score.accuracy:.6f}" for score in evaluations[r].scores}
+        history.append(row)
+        run.write_metrics(history)
 
 
 def summary(rows: list[list[dict[str, object]]]) -> str:
-    """The last epoch in one line: means over the replicas of J and of the accuracies."""
-    last = [own[-1] for own in rows]
+    """The last epoch in one line: J and the accuracies, averaged over the replicas."""
+    last = [history[-1] for history in rows]
     shown = [key for key in last[0] if key == "J" or key.startswith("accuracy ")]
-    means = {key: sum(float(str(line[key])) for line in last) / len(last) for key in shown}
+    means = {key: sum(float(str(row[key])) for row in last) / len(last) for key in shown}
     return ", ".join(
         f"J {value:.1f}" if key == "J" else f"{key.removeprefix('accuracy ')} {100 * value:.2f} %"
         for key, value in means.items()

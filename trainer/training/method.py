@@ -1,4 +1,4 @@
-"""How models are trained and loaded: one protocol for the training loop and for every other way to learn."""
+"""How models are trained and loaded: one protocol for the training loop and for all other training methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,12 @@ Predictions = tuple[NDArray[np.float32], NDArray[np.int64]]  # log-probabilities
 
 
 class TrainingResult(NamedTuple):
-    """What training one run came to.
+    """The result of training one run.
 
     Attributes:
-        provenance: what the run's `provenance.json` is to say of the training itself.
+        weights: the tensors to keep in `weights.safetensors`.
+        evaluation: the scores on the test set.
+        provenance: facts about the training itself for the run's `provenance.json`.
     """
 
     weights: dict[str, Tensor]
@@ -38,14 +40,14 @@ class TrainingResult(NamedTuple):
 
 
 class TrainedModel(Protocol):
-    """A finished run's model, with the data that it saw."""
+    """The model of a finished run, together with its data."""
 
     def evaluate(self, *, iterations: int | None = None, samples: int | None = None) -> Evaluation:
-        """The scores on the test set; the run's own settings where None."""
+        """The scores on the test set; an argument that is None takes the value of the run's settings."""
         ...
 
     def predictions(self, given: Sequence[str]) -> Predictions:
-        """Predictions over the test set from some modalities; the others by the model's first completion."""
+        """Predictions on the test set, given some modalities; the model's first completion fills in the others."""
         ...
 
 
@@ -53,29 +55,30 @@ class Method(Protocol):
     """A way to train models.
 
     Attributes:
-        stacks: whether several replicas can be trained in one pass.
+        stacks: whether several replicas can be trained as one stack.
     """
 
     stacks: bool
 
     def check(self, settings: Settings, data: Data) -> None:
-        """
+        """Checks that the method can learn from this data.
+
         Raises:
-            UsageError: the method cannot learn from this data.
+            UsageError: it cannot.
         """
         ...
 
     def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
-        """Trains runs from their checkpoints to the end.
+        """Trains runs to the end, starting from their checkpoints if there are any.
 
         Raises:
-            Interrupted: someone asked to stop; what was done is saved.
-            TrainingError: training cannot go on.
+            Interrupted: a stop was requested; progress is saved.
+            TrainingError: training cannot continue.
         """
         ...
 
     def load(self, run: Run, data: Data, device: torch.device) -> TrainedModel:
-        """A finished run's model.
+        """Loads the model of a finished run.
 
         Raises:
             DataError: the weights are damaged, or do not fit the settings.
@@ -85,7 +88,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class GenerativeModel:
-    """A finished run of a model that the training loop trained, as a stack of one."""
+    """The model of a finished run of the training loop, as a stack of one."""
 
     settings: Settings
     data: Data
@@ -93,7 +96,7 @@ class GenerativeModel:
     noise: Noise
 
     def evaluate(self, *, iterations: int | None = None, samples: int | None = None) -> Evaluation:
-        """The scores on the test set; the run's own settings where None."""
+        """The scores on the test set; an argument that is None takes the value of the run's settings."""
         with precision(self.settings, self.data.label.device):
             (result,) = evaluate(
                 self.model,
@@ -106,10 +109,10 @@ class GenerativeModel:
         return result
 
     def predictions(self, given: Sequence[str]) -> Predictions:
-        """Predictions over the test set from some modalities; the others by the model's first completion."""
+        """Predictions on the test set, given some modalities; the model's first completion fills in the others."""
         settings = self.settings
         with precision(settings, self.data.label.device), evaluating(self.model, self.noise):
-            (found,) = predictions(
+            (result,) = predictions(
                 self.model,
                 self.noise,
                 self.data,
@@ -118,23 +121,23 @@ class GenerativeModel:
                 iterations=settings.iterations,
                 samples=settings.samples,
             )
-        return found
+        return result
 
     def completion(self, given: Sequence[str]) -> str:
-        """What stands in for the modalities that are not given: the model's first completion, or none."""
+        """How the modalities that are not given are completed: the model's first completion, or none."""
         return "none" if len(given) == len(self.data.modalities) else cast(Model, self.model).completions[0]
 
 
 class TrainingLoop:
-    """Gradient steps on the semi-supervised objective: how every generative model learns."""
+    """Gradient steps on the semi-supervised objective, the method of all generative models."""
 
     stacks = True
 
     def check(self, settings: Settings, data: Data) -> None:
-        """Any data will do; a model that needs less says so when it is built."""
+        """Accepts any data; a model that does not support it raises when it is built."""
 
     def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
-        """Trains a stack, and evaluates it with its averaged weights."""
+        """Trains a stack and evaluates it, with averaged weights if there is an average."""
         step = train(runs, data, device, progress)
         settings = runs[0].settings
         with precision(settings, device), step.average.applied():
@@ -154,7 +157,7 @@ class TrainingLoop:
         ]
 
     def load(self, run: Run, data: Data, device: torch.device) -> GenerativeModel:
-        """A finished run's model."""
+        """Loads the model of a finished run."""
         model, noise = make_model([run.settings], data, device)
         weights = {name: tensor.unsqueeze(0) for name, tensor in run.read_weights().items()}
         try:
@@ -170,5 +173,5 @@ _LOOP = TrainingLoop()
 
 
 def method_of(settings: Settings) -> Method:
-    """How the model of these settings is trained."""
+    """The method by which the model of these settings is trained."""
     return cast(Method, card(settings.model).method or _LOOP)

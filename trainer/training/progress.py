@@ -1,10 +1,10 @@
-"""Who watches the training."""
+"""Observers of the training."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Who watches the training. One that raises Interrupted in `step` asks it to save itself and stop."""
+    """An observer of the training. It can raise Interrupted in `step` to make training save its progress and stop."""
 
     def step(self, done: int, total: int) -> None: ...
 
@@ -12,6 +12,8 @@ class Progress(Protocol):
 
 
 class Silent:
+    """An observer that does nothing."""
+
     def step(self, done: int, total: int) -> None: ...
 
     def epoch(self, epoch: int, epochs: int, summary: str) -> None: ...

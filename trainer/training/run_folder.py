@@ -1,17 +1,17 @@
-"""A run's folder: what was asked for, what came of it, and what resuming it needs.
+"""The folder of a run: its settings, its results, and what is needed to resume it.
 
 settings.json            the resolved settings
-labelled.txt             ids of the labelled training examples, one a line
-metrics.csv              a line an epoch: the objective's terms and the accuracies
-checkpoint.safetensors   everything that resuming needs, taken at one instant; gone when the run is done
+labelled.txt             the ids of the labelled training examples, one per line
+metrics.csv              one row per epoch: the objective's terms and the accuracies
+checkpoint.safetensors   everything needed to resume, captured at one instant; deleted when the run is done
 weights.safetensors      the trained model
-result.json              scores on the test set; its presence says that the run is done
-provenance.json          where, when, with what: the only file that differs between equal runs
+result.json              the scores on the test set; the run is done once this file exists
+provenance.json          where, when and with what the run was made: the only file that differs between equal runs
 
-Replicas that are trained in one pass are saved, and finished, all or none: each first has a file
-`checkpoint-next.safetensors`, or `evaluation.json`, and only when all have theirs do these take the places of
-checkpoint and result. A process that is killed at any moment thus leaves a stack that goes on as one; apart, its
-replicas would end in other last digits.
+Stacked replicas are saved and finished together, in two phases: each writes `checkpoint-next.safetensors` (or
+`evaluation.json`), and only when all have done so are these renamed to the checkpoint (or the result). A process that
+is killed at any moment thus leaves a stack that can be resumed as a stack. Resumed one by one, its replicas would
+differ in the last bits.
 """
 
 import csv
@@ -45,16 +45,16 @@ from trainer.training.run_listing import (
     read_settings,
 )
 
-Checkpoint = TensorFile  # of one replica
+Checkpoint = TensorFile  # the checkpoint of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
 EVALUATION = "evaluation.json"
 
 
 class Run:
-    """One replica's folder.
+    """One replica and its folder.
 
     Attributes:
-        lease: of whoever trains it; nothing is written any more once it is lost.
+        lease: the lease of the process that trains the run; once it is lost, nothing more is written.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -64,10 +64,10 @@ class Run:
 
     @classmethod
     def prepare(cls, folder: Path, settings: Settings) -> "Run":
-        """The run of these settings in this folder, new or begun before; writes nothing.
+        """The run with these settings in this folder, new or already started; writes nothing.
 
         Raises:
-            DataError: the folder holds a different run.
+            DataError: the folder holds a different run or other files.
         """
         if (folder / SETTINGS).exists():
             run = cls.open(folder)
@@ -83,41 +83,43 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """The run in a folder.
+        """Opens the run in a folder.
 
         Raises:
-            DataError: there is none, or its settings cannot be read.
+            DataError: the folder holds no run, or the settings of the run cannot be read.
         """
         values = read_settings(folder)
         try:
             return cls(folder, build(values, source=str(folder / SETTINGS)))
-        except UsageError as error:  # a file's fault, not the command's
+        except UsageError as error:  # the file is wrong, not the command
             raise DataError(error.message, "delete the run's folder and train again") from None
 
     @property
     def done(self) -> bool:
+        """Whether the run has its result."""
         return (self.folder / RESULT).exists()
 
     @property
     def begun(self) -> bool:
+        """Whether the run has a checkpoint."""
         return (self.folder / CHECKPOINT).exists()
 
     @property
     def evaluated(self) -> bool:
-        """Whether all is there but for the others of its stack."""
+        """Whether the run is trained and evaluated, and only waits for the rest of its stack."""
         return (self.folder / EVALUATION).exists()
 
     def begin(self, labelled: Sequence[str]) -> None:
-        """Makes the folder, and writes into it the settings and the ids of the labelled examples."""
+        """Creates the folder and writes the settings and the ids of the labelled examples into it."""
         values = {"format": FORMAT, **self.settings.model_dump(mode="json")}
         write_atomically(self.folder / SETTINGS, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         write_atomically(self.folder / LABELLED, "".join(f"{name}\n" for name in labelled))
 
     def labelled_ids(self) -> list[str]:
-        """The ids of the training examples that kept their label.
+        """The ids of the labelled training examples.
 
         Raises:
-            DataError: the run's list of them cannot be read.
+            DataError: the file cannot be read.
         """
         path = self.folder / LABELLED
         try:
@@ -126,15 +128,16 @@ class Run:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv, one an epoch; none where there is no such file yet.
+        """The rows of metrics.csv, one per epoch; empty if there is no such file yet.
 
         Raises:
-            DataError: it is not what training wrote.
+            DataError: the file is not what training wrote.
         """
         return read_metrics(self.folder)
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
-        self._check()
+        """Writes metrics.csv; its columns are the keys of the first row."""
+        self._check_lease()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -142,20 +145,21 @@ class Run:
         write_atomically(self.folder / METRICS, text.getvalue())
 
     def write_checkpoint(self, checkpoint: Checkpoint, name: str = CHECKPOINT) -> None:
-        """Writes the checkpoint, or, as PROPOSED, beside it the one that is to replace it."""
-        self._check()
+        """Writes the checkpoint; named PROPOSED, it is written next to the current one, which it is to replace."""
+        self._check_lease()
         values = {**checkpoint.values, "settings": self.settings.fingerprint()}
         write_tensor_file(self.folder / name, Checkpoint(checkpoint.tensors, values))
 
     def accept_checkpoint(self) -> None:
-        """The proposed checkpoint becomes the checkpoint."""
+        """Replaces the checkpoint by the proposed one."""
         self._rename(PROPOSED, CHECKPOINT)
 
     def discard_proposal(self) -> None:
+        """Deletes the proposed checkpoint, if there is one."""
         remove(self.folder / PROPOSED)
 
     def _rename(self, name: str, new: str) -> None:
-        self._check()
+        self._check_lease()
         try:
             os.replace(self.folder / name, self.folder / new)
             flush(self.folder)
@@ -163,52 +167,65 @@ class Run:
             raise storage_error(self.folder / new, error) from error
 
     def read_checkpoint(self, name: str = CHECKPOINT) -> Checkpoint | None:
-        """The checkpoint, or None where none was written yet.
+        """Reads the checkpoint; None if there is none yet.
 
         Raises:
-            DataError: it is damaged, or another run's.
+            DataError: it is damaged, or belongs to another run.
         """
         path = self.folder / name
         if not path.exists():
             return None
         checkpoint = read_tensor_file(path)
         if checkpoint.values.get("settings") != self.settings.fingerprint():
-            raise DataError(f"{path} belongs to a run of other settings", MEND)
+            raise DataError(f"{path} belongs to a run with other settings", MEND)
         return checkpoint
 
-    def _check(self) -> None:
+    def _check_lease(self) -> None:
         if self.lease is not None:
             self.lease.check()
 
     def write_weights(self, tensors: dict[str, Tensor]) -> None:
-        self._check()
+        """Writes the trained weights."""
+        self._check_lease()
         write_tensor_file(self.folder / WEIGHTS, Checkpoint(tensors, {}))
 
     def read_weights(self) -> dict[str, Tensor]:
+        """The trained weights, by name.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
         return read_tensor_file(self.folder / WEIGHTS).tensors
 
     def write_provenance(self, values: Mapping[str, Any]) -> None:
+        """Writes where, when and with what the run was made."""
         write_atomically(self.folder / PROVENANCE, json.dumps(values, indent=2) + "\n")
 
     def provenance(self) -> dict[str, Any]:
+        """Where, when and with what the run was made.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
         return read_json(self.folder / PROVENANCE)
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
-        """Writes what is to be the result once all of the stack have theirs."""
-        self._check()
+        """Writes the evaluation, which becomes the result once the whole stack has been evaluated."""
+        self._check_lease()
         values = {"elbo": evaluation.elbo, "scores": [asdict(score) for score in evaluation.scores]}
         write_atomically(self.folder / EVALUATION, json.dumps(values, indent=2) + "\n")
 
     def conclude(self) -> None:
-        """The evaluation becomes the result; with it the run is done. Its checkpoint, not needed any more, goes first:
-        nobody would look for it later.
+        """Turns the evaluation into the result, which completes the run.
+
+        The checkpoint is no longer needed and is deleted first, because nothing cleans up a run that is done.
         """
         remove(self.folder / PROPOSED)
         remove(self.folder / CHECKPOINT)
         self._rename(EVALUATION, RESULT)
 
     def finish(self, evaluation: Evaluation) -> None:
-        """Writes the result of a run that is trained by itself."""
+        """Writes the result of a run that is not part of a stack."""
         self.write_evaluation(evaluation)
         self.conclude()
 
@@ -216,7 +233,7 @@ class Run:
         """The scores of a run that is done.
 
         Raises:
-            DataError: it is not done, or its result cannot be read.
+            DataError: the run is not done, or its result cannot be read.
         """
         path = self.folder / RESULT
         values = read_json(path)
@@ -224,10 +241,10 @@ class Run:
             return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is no result: {error}", "delete it and train again: the run evaluates anew"
+                f"{path} is not a result: {error}", "delete it and train again: the run is evaluated again"
             ) from None
 
 
 def find(folders: Iterable[Path]) -> list[Run]:
-    """The runs in these folders or anywhere below them, by path."""
+    """The runs in these folders or anywhere below them, sorted by path."""
     return [Run.open(folder) for folder in find_folders(folders)]

@@ -1,4 +1,4 @@
-"""Runs listed from their files alone: quick, and without anything that computes."""
+"""Lists runs from their files alone, quickly and without importing torch."""
 
 import csv
 import json
@@ -11,19 +11,19 @@ from typing import Any
 from pipeline.runtime.errors import DataError
 
 _log = logging.getLogger(__name__)
-FORMAT = 2  # of a run's folder; raised when an older program could not read a newer run, or the other way round
+FORMAT = 2  # version of the run folder; raised when old and new versions of the program cannot read each other's runs
 SETTINGS, LABELLED, METRICS = "settings.json", "labelled.txt", "metrics.csv"
 WEIGHTS, RESULT, PROVENANCE = "weights.safetensors", "result.json", "provenance.json"
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """What the files of a run say.
+    """A run as described by its files.
 
     Attributes:
-        settings: as they were written.
-        epochs: how many are behind it.
-        result: the scores and the ELBO of a run that is done, otherwise None.
+        settings: the settings as written to the file.
+        epochs: the number of completed epochs.
+        result: the scores and the ELBO; None if the run is not done.
     """
 
     folder: Path
@@ -33,58 +33,58 @@ class ListedRun:
 
     @property
     def all_epochs(self) -> str:
-        """`500`, or `20 rounds` for a co-trained system."""
+        """The number of epochs asked for: `500`, or `20 rounds` for a co-trained system."""
         return f"{self.settings['epochs']}{' rounds' if self.settings['cotraining'] else ''}"
 
 
 def list_runs(folders: Iterable[Path]) -> list[ListedRun]:
-    """The runs in these folders or anywhere below them, by path; one that cannot be read is named and left out."""
-    found = []
+    """The runs in these folders or anywhere below them, sorted by path; unreadable ones are skipped with a warning."""
+    runs = []
     for folder in find_folders(folders):
         try:
-            found.append(_listed(folder))
+            runs.append(_listed(folder))
         except DataError as error:
-            _log.warning("left out: %s", error.message)
-    return found
+            _log.warning("skipped: %s", error.message)
+    return runs
 
 
 def find_folders(folders: Iterable[Path]) -> list[Path]:
-    """The folders of runs among these or anywhere below them, by path."""
+    """The run folders among these folders or anywhere below them, sorted by path."""
     return sorted({path.parent for folder in folders for path in folder.rglob(SETTINGS)})
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """A run's settings as they were written, not yet validated.
+    """A run's settings as written to the file, not yet validated.
 
     Raises:
-        DataError: there is no run, it was made by an older or a newer version, or the file holds no settings.
+        DataError: there is no run, it was made by an older or newer version, or the file does not hold settings.
     """
     path = folder / SETTINGS
-    again = "delete the run's folder and train again"
+    hint = "delete the run's folder and train again"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no run: there is no {SETTINGS} in it", "list runs: mmssl runs") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}", again) from None
-    found = values.pop("format", 1) if isinstance(values, dict) else None
-    if not isinstance(found, int):
-        raise DataError(f"{path} holds no settings of a run", again)
-    if found != FORMAT:
-        older = found < FORMAT
+        raise DataError(f"cannot read {path}: {error}", hint) from None
+    version = values.pop("format", 1) if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise DataError(f"{path} does not hold the settings of a run", hint)
+    if version != FORMAT:
+        older = version < FORMAT
         raise DataError(
             f"{folder} was made by {'an older' if older else 'a newer'} version of mmssl "
-            f"(run format {found}; this version reads {FORMAT})",
+            f"(run format {version}; this version reads {FORMAT})",
             "move the folder away and train again" if older else "update mmssl",
         )
     return dict(values)
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv, one per epoch; none where there is no such file yet.
+    """The rows of metrics.csv, one per epoch; empty if there is no such file yet.
 
     Raises:
-        DataError: it is not what training wrote.
+        DataError: the file is not what training wrote.
     """
     path = folder / METRICS
     try:
@@ -102,7 +102,7 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a finished run has.
+    """Reads a JSON file that every finished run has.
 
     Raises:
         DataError: the run is not done, or the file is damaged.
@@ -114,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict):
-        raise DataError(f"{path} holds no JSON object")
+        raise DataError(f"{path} does not hold a JSON object")
     return values
 
 

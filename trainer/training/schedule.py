@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from trainer.settings.run_settings import Settings
 
-_WARM_UP = 10  # steps; until about then the running average forgets its first weights faster than its decay says
+_WARM_UP = 10  # steps for which the running average forgets its first weights faster than its decay says, roughly
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a training of `total` steps, counted from 0.
+    """The schedule of a training of `total` steps, which count from 0.
 
     The learning rate and the running average restart at the onset: until then the rate is constant, and afterwards the
     weights from before the onset decay quickly.
@@ -21,21 +21,21 @@ class Schedule:
 
     @property
     def onset(self) -> int:
-        """The first step with the terms beyond the paper."""
+        """The first step that includes the terms beyond the paper."""
         return math.ceil(self.settings.onset * self.total)
 
     def terms_on(self, step: int) -> bool:
-        """Whether the terms beyond the paper count in a step."""
+        """Whether a step includes the terms beyond the paper."""
         return step >= self.onset
 
     def learning_rate(self, step: int) -> float:
-        """Adam's learning rate: constant, or from the onset on along half a cosine down to 0."""
+        """Adam's learning rate: constant, or from the onset on half a cosine down to 0."""
         if self.settings.schedule == "constant" or not self.terms_on(step):
             return self.settings.learning_rate
         progress = (step - self.onset) / (self.total - self.onset)
         return self.settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
     def ema_weight(self, step: int) -> float:
-        """How much a step's weights count in the running average."""
-        since = step - self.onset if self.terms_on(step) else step
-        return 1 - min(self.settings.averaging, (1 + since) / (_WARM_UP + since))
+        """The weight of a step's weights in the running average."""
+        steps = step - self.onset if self.terms_on(step) else step  # since the average was started
+        return 1 - min(self.settings.averaging, (1 + steps) / (_WARM_UP + steps))

@@ -1,4 +1,4 @@
-"""One optimisation step of a stack of replicas, captured as a CUDA graph where there is a GPU."""
+"""One optimisation step of a stack of replicas, captured as a CUDA graph on a GPU."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,16 +28,16 @@ from trainer.training.terms import LOWER_RATE, ExtraTerms, TermTotals
 
 
 class Step:
-    """One optimisation step of a stack: batches in, one Adam update out, the objective's terms added to the totals.
+    """One optimisation step of a stack: reads batches, makes one Adam update, and adds the terms of J to the totals.
 
-    On CUDA the whole step is captured as a graph and replayed; `eager` is the plain path, which gives the same.
+    On CUDA the whole step is captured as a graph and replayed, unless `eager` is set; both give the same result.
     """
 
     def __init__(self, stack: Sequence[Settings], data: Data, device: torch.device, eager: bool = False) -> None:
         self.settings, self.data, self.device = stack[0], data, device
         self.captures = device.type == "cuda" and not eager
         self.model, self.noise = make_model(stack, data, device)
-        self.rate = torch.tensor(self.settings.learning_rate, device=device)  # a captured graph reads it anew
+        self.rate = torch.tensor(self.settings.learning_rate, device=device)  # read by the captured graph
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=self.rate if self.captures else self.settings.learning_rate,
@@ -54,7 +54,7 @@ class Step:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, number: int) -> None:
-        """Takes step `number` (from 0)."""
+        """Takes step `number`; steps count from 0."""
         self.batches.load(number)
         self.set_pace(number)
         if not self.captures:
@@ -65,10 +65,10 @@ class Step:
         self._graph.replay()
 
     def set_pace(self, number: int) -> None:
-        """Sets the learning rate, the average's weight, and whether the terms beyond the paper count in a step."""
+        """Sets a step's learning rate, its weight in the average, and whether it has the terms beyond the paper."""
         schedule = Schedule(self.settings, self.batches.per_epoch * self.settings.epochs)
         if schedule.onset and self.extra_terms.switch(schedule.terms_on(number)):
-            self._graph = None  # what was captured no longer holds
+            self._graph = None  # the captured graph is no longer valid
         if self.captures:
             self.rate.fill_(schedule.learning_rate(number))
         else:
@@ -76,7 +76,7 @@ class Step:
         self.average.weight.fill_(schedule.ema_weight(number))
 
     def objective(self) -> Objective:
-        """J of the batches at hand: the labelled and the unlabelled pass are separate (deviations.md, 4)."""
+        """J of the current batches, with separate labelled and unlabelled passes (docs/deviations.md, 4)."""
         data, model, batches = self.data, cast(Model, self.model), self.batches
         labelled = unlabelled = x_l = y_l = x_u = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
@@ -88,7 +88,7 @@ class Step:
                 x_u = data.x(batches.index_u)
                 unlabelled = model.bound(x_u)
             if self.settings.objective == "classifier":
-                assert labelled is not None, "there are labelled examples"
+                assert labelled is not None, "a classifier alone needs labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
                 classifier = cast(Classifier, self.model)
@@ -117,15 +117,15 @@ class Step:
         return [*self.model.state_dict().values(), *averages, self.terms.totals, self.terms.finite, *adam]
 
     def _term_names(self) -> list[str]:
-        """The names of the objective's terms, from one pass that leaves no trace."""
+        """The names of the objective's terms, from one pass that changes no state."""
         with torch.no_grad(), frozen_statistics(self.model), self.noise.separate_streams("names"):
             return list(self.objective().terms)
 
     def raise_if_weights_not_finite(self, runs: Sequence[Run]) -> None:
-        """Looks at what the last step made of the weights, before they are measured or saved.
+        """Checks the weights after the last step, before they are evaluated or saved.
 
         Raises:
-            TrainingError: one of them is not finite; it names one and its replica.
+            TrainingError: a weight is not finite; the message names it and its replica.
         """
         for name, tensor in self.model.state_dict().items():
             finite = tensor.isfinite().flatten(1).all(1).tolist()
@@ -135,7 +135,7 @@ class Step:
 
 
 def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> tuple[nn.Module, Noise]:
-    """A stack of fresh replicas, each from its own seed, and their noise."""
+    """A stack of new replicas, each initialised from its own seed, and their noise."""
     first = stack[0]
     noise = Noise([settings.seed for settings in stack], device)
     rule = LabelRule(first.label_estimator, first.temperature)
@@ -146,7 +146,7 @@ def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> t
 
 @contextmanager
 def precision(settings: Settings, device: torch.device) -> Iterator[None]:
-    """Float32 matrix products as the settings ask: TF32 exists on CUDA alone."""
+    """A context with the precision of float32 matrix products that the settings ask for; TF32 exists only on CUDA."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if settings.precision == "tf32" and device.type == "cuda" else "highest")
     try:

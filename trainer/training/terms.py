@@ -1,4 +1,4 @@
-"""The objective's terms: those beyond the paper with their onset, and the sums over an epoch of all of them."""
+"""The objective's terms: the onset of those beyond the paper, and the sums of all terms over an epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,20 +9,21 @@ from pipeline.runtime.errors import TrainingError
 from trainer.objective.regularisers import Penalty
 from trainer.training.run_folder import Run
 
-LOWER_RATE = "a smaller --lr often helps; delete the run's folder to begin again"
+LOWER_RATE = "a smaller --lr often helps; delete the run's folder to start again"
+_NAMED = 8  # the most terms that an error message names
 
 
 class ExtraTerms:
-    """The terms beyond the paper: before their onset they count 0 and are not computed."""
+    """The terms beyond the paper; before their onset they are 0 and are not computed."""
 
     def __init__(self, replicas: int, device: torch.device) -> None:
-        self.weight = torch.ones((), device=device)  # 0 or 1: a tensor, so that a captured graph reads it anew
-        self.names: list[str] = []  # known after the first computation
-        self.pending: list[str] = []  # the same while they need not be computed
+        self.weight = torch.ones((), device=device)  # 0 or 1; a tensor, so that a captured graph reads its value
+        self.names: list[str] = []  # known after they were first computed
+        self.pending: list[str] = []  # equal to `names` while the terms are off, otherwise empty
         self._zero = torch.zeros(replicas, device=device)
 
     def switch(self, on: bool) -> bool:
-        """Turns the terms on or off; returns whether that changes what is computed."""
+        """Turns the terms on or off; returns whether this changes what is computed."""
         self.weight.fill_(float(on))
         pending = [] if on else self.names
         changed = pending != self.pending
@@ -30,21 +31,21 @@ class ExtraTerms:
         return changed
 
     def __call__(self, compute: Callable[[], Mapping[str, Penalty]]) -> dict[str, Penalty]:
-        """(weight, value `[R]`) by name."""
+        """The terms, (weight, value `[R]`) by name; `compute` is called only if they are on or their names unknown."""
         if self.pending:
             return dict.fromkeys(self.pending, (self.weight, self._zero))
-        found = compute()
-        self.names = list(found)
-        return {name: (weight * self.weight, value) for name, (weight, value) in found.items()}
+        terms = compute()
+        self.names = list(terms)
+        return {name: (weight * self.weight, value) for name, (weight, value) in terms.items()}
 
 
 class TermTotals:
     """Sums of the objective's terms over the steps of an epoch, on the device.
 
     Attributes:
-        names: of the T terms.
-        totals: `[T, R]` float64.
-        finite: `[T, R]`, whether every value so far was finite.
+        names: the names of the T terms.
+        totals: the sums, `[T, R]` float64.
+        finite: whether every value so far was finite, `[T, R]`.
     """
 
     def __init__(self, names: Sequence[str], replicas: int, device: torch.device) -> None:
@@ -53,16 +54,16 @@ class TermTotals:
         self.finite = torch.ones(len(names), replicas, dtype=torch.bool, device=device)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds one step's terms, `[R]` each."""
+        """Adds the terms of one step, `[R]` each."""
         terms = torch.stack(list(values.values())).detach()  # [T, R]
         self.totals += terms
         self.finite &= terms.isfinite()
 
     def raise_if_not_finite(self, runs: Sequence[Run]) -> None:
-        """Looks at what was added since the beginning.
+        """Checks all values added so far.
 
         Raises:
-            TrainingError: a term was not finite; it names the terms and the replicas.
+            TrainingError: a value was not finite; the message names the terms and the replicas.
         """
         if bool(self.finite.all()):
             return
@@ -73,6 +74,6 @@ class TermTotals:
             if not finite
         ]
         raise TrainingError(
-            f"training stopped: not finite: {', '.join(bad[:8])}{' ...' * (len(bad) > 8)}",
+            f"training stopped: not finite: {', '.join(bad[:_NAMED])}{' ...' * (len(bad) > _NAMED)}",
             LOWER_RATE,
         )
