@@ -1,24 +1,25 @@
-"""Convex clustering with exemplars (Lashkari and Golland 2007), and a choice that takes from every cluster."""
+"""Convex clustering with exemplars (Lashkari and Golland 2007), and a choice of points from all clusters."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-STEPS = 200
-SMALL = 1e-3  # a share of the largest weight below which an exemplar stands for no cluster
+STEPS = 200  # of EM
+SMALL = 1e-3  # fraction of the largest weight below which an exemplar does not form a cluster
 
 
 def convex_clusters(points: NDArray[np.float64], granularity: float = 1.0) -> NDArray[np.int64]:
-    """The cluster of each point, as its exemplar's index.
+    """The cluster of each point, given as the index of its exemplar.
 
-    Every point is a candidate exemplar of a mixture of equal kernels; the mixture's weights q maximise
+    Every point is a candidate exemplar in a mixture of equal kernels, and the weights q of the mixture maximise
 
         sum_i log sum_j q_j exp(-beta d(i, j)),  d the squared Euclidean distance,
 
-    which is concave in q, so that EM from equal weights climbs to the one maximum. beta is its authors'
-    beta_0 = n^2 log n / sum_ij d(i, j), times `granularity`. How many clusters there are comes out of it.
+    which is concave in q, so EM from equal weights climbs to the global maximum. beta is the authors'
+    beta_0 = n^2 log n / sum_ij d(i, j), times `granularity`. The number of clusters follows from the data.
 
     Args:
-        points: `[N, D]`.
+        points: the points, `[N, D]`.
+        granularity: a factor of beta; more gives more clusters.
     """
     count = len(points)
     squares = np.square(points).sum(-1)
@@ -36,7 +37,7 @@ def convex_clusters(points: NDArray[np.float64], granularity: float = 1.0) -> ND
 
 
 def exemplar_weights(kernel: NDArray[np.float64], steps: int = STEPS) -> NDArray[np.float64]:
-    """The weights q that maximise sum_i log (kernel q)_i, by EM from equal ones."""
+    """The weights q that maximise sum_i log (kernel q)_i, found by EM from equal weights."""
     q = np.full(len(kernel), 1 / len(kernel))
     for _ in range(steps):
         q *= (kernel / (kernel @ q)[:, None]).mean(0)
@@ -44,12 +45,12 @@ def exemplar_weights(kernel: NDArray[np.float64], steps: int = STEPS) -> NDArray
 
 
 def diverse(clusters: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Indices of `count` points (or all, if fewer): the first of every cluster, then the second of every one, ...
+    """The indices of `count` points (or all, if fewer): the first of each cluster, then the second of each, ...
 
-    Points come best first, and so do the clusters, by their best point.
+    Points are given best first; clusters are ordered by their best point.
     """
-    turn = np.zeros(len(clusters), np.int64)  # which one of its cluster a point is
+    rank = np.zeros(len(clusters), np.int64)  # of a point within its cluster
     for cluster in np.unique(clusters):
         members = np.flatnonzero(clusters == cluster)
-        turn[members] = np.arange(len(members))
-    return np.argsort(turn, kind="stable")[:count].astype(np.int64)
+        rank[members] = np.arange(len(members))
+    return np.argsort(rank, kind="stable")[:count].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Co-training of networks (Cheng et al. 2016), whose k_best are diverse, and a network on top of all of them."""
+"""Co-training of networks (Cheng et al. 2016) that choose diverse examples, with a fusion network on top of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from trainer.nn.rng import Noise, seed_for
 from trainer.settings.run_settings import Settings
 from trainer.training.terms import LOWER_RATE
 
-BLOCK = 4096
-Inputs = Mapping[str, Tensor]  # by name, [rows, D]
+BLOCK = 4096  # rows that are predicted at a time
+Inputs = Mapping[str, Tensor]  # by name, [rows, D] each
 
 
 @dataclass(frozen=True)
 class NetworkView:
-    """q(y|x) of one modality, a network of one replica."""
+    """q(y|x) of one modality: a network with a single replica."""
 
     name: str
     network: Categorical
@@ -39,14 +39,14 @@ class NetworkView:
         return _log_q(self.network, _blocks(self.features, rows))
 
     def hidden(self, rows: Rows) -> Tensor:
-        """Its last hidden layer, `[N, H]`."""
+        """The last hidden layer of the network, `[N, H]`."""
         with torch.no_grad():
             return torch.cat([self.network.mlp(block)[0].float() for block in _blocks(self.features, rows)])
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """q(y|X): a network on the views' hidden layers, which it leaves as they are."""
+    """q(y|X): a network on the views' hidden layers, which are not trained further."""
 
     network: Categorical
     views: Mapping[str, NetworkView]
@@ -57,7 +57,7 @@ class Fusion:
 
 
 class Networks:
-    """The system `cotraining`."""
+    """The system `cotraining`: one network per modality, and a fusion network."""
 
     completions: ClassVar = ("views",)
     has_classifier: ClassVar = True
@@ -67,24 +67,24 @@ class Networks:
         self.classes = len(data.classes)
         self.widths = {modality.name: modality.width for modality in data.modalities}
 
-    def fit(self, name: str, lesson: TrainingSet, check: Check) -> NetworkView:
+    def fit(self, name: str, training_set: TrainingSet, check: Check) -> NetworkView:
         view = self._view(name)
-        self._train(view.network, view.features, lesson.rows, lesson.labels, check)
+        self._train(view.network, view.features, training_set.rows, training_set.labels, check)
         return view
 
     def choose(self, view: NetworkView, rows: Rows, count: int) -> Rows:
-        """Of the surest, one from each cluster of the hidden layer, then a second one from each, ..."""
-        own = group(self.settings)
-        surest = rows[: own.candidates * count]
-        if len(surest) <= count:
-            return surest
-        hidden = view.hidden(surest).cpu().numpy().astype(np.float64)
-        return surest[diverse(convex_clusters(hidden, own.granularity), count)]
+        """Of the most confident rows, one from each cluster of the hidden layer, then a second one from each, ..."""
+        cotraining = group(self.settings)
+        most_confident = rows[: cotraining.candidates * count]
+        if len(most_confident) <= count:
+            return most_confident
+        hidden = view.hidden(most_confident).cpu().numpy().astype(np.float64)
+        return most_confident[diverse(convex_clusters(hidden, cotraining.granularity), count)]
 
-    def fuse(self, views: Mapping[str, NetworkView], lesson: TrainingSet, check: Check) -> Fusion:
+    def fuse(self, views: Mapping[str, NetworkView], training_set: TrainingSet, check: Check) -> Fusion:
         fusion = self._fusion(views)
-        hidden = {name: view.hidden(lesson.rows) for name, view in views.items()}
-        self._train(fusion.network, hidden, np.arange(len(lesson.rows)), lesson.labels, check)
+        hidden = {name: view.hidden(training_set.rows) for name, view in views.items()}
+        self._train(fusion.network, hidden, np.arange(len(training_set.rows)), training_set.labels, check)
         return fusion
 
     def tensors(self, trained: CoTrained[NetworkView]) -> dict[str, Tensor]:
@@ -110,21 +110,21 @@ class Networks:
         return Fusion(self._network("q(y|X)", {name: view.network.mlp.width for name, view in views.items()}), views)
 
     def _network(self, name: str, widths: Mapping[str, int], modality: str | None = None) -> Categorical:
-        """A fresh network, whose weights and noise are functions of the seed and its own name."""
+        """A new network; its weights and noise depend only on the seed, its name and its modality."""
         seed = int(seed_for(self.settings.seed, f"{name} of {modality}").generate_state(1)[0])
         notation = expand(parse(self.settings.networks[name]), widths, self.classes, modality)
         written = f"q(y|{modality or ','.join(widths)})"
         return Categorical(written, notation, widths, Noise([seed], self.device)).to(self.device)
 
     def _train(self, network: Categorical, inputs: Inputs, rows: Rows, labels: Rows, check: Check) -> None:
-        """Adam on the cross entropy, over batches of `rows` of the inputs; leaves the network ready to predict.
+        """Trains with Adam on the cross entropy, over batches of the inputs' `rows`; then sets evaluation mode.
 
         Raises:
-            TrainingError: the loss or a weight is not finite.
+            TrainingError: a weight is not finite.
         """
-        settings, own = self.settings, group(self.settings)
+        settings, cotraining = self.settings, group(self.settings)
         stream = Stream(np.arange(len(rows)), settings.labelled_batch_size, network.noise.seeds[0], "batches")
-        steps = max(own.least_steps, own.passes * -(-len(rows) // settings.labelled_batch_size))
+        steps = max(cotraining.least_steps, cotraining.passes * -(-len(rows) // settings.labelled_batch_size))
         index = torch.from_numpy(rows).to(self.device)
         target = torch.from_numpy(labels).to(self.device)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
@@ -149,11 +149,11 @@ def _networks(trained: CoTrained[NetworkView]) -> dict[str, Categorical]:
 
 
 def _blocks(inputs: Inputs, rows: Rows) -> list[dict[str, Tensor]]:
-    """The inputs of these rows as `[1, B, D]`, block by block."""
+    """The inputs of these rows in blocks, `[1, B, D]` each."""
     device = next(iter(inputs.values())).device
     index = torch.from_numpy(rows).to(device)
-    parts = [index[start : start + BLOCK] for start in range(0, max(len(index), 1), BLOCK)]
-    return [{name: tensor[part].unsqueeze(0) for name, tensor in inputs.items()} for part in parts]
+    blocks = [index[start : start + BLOCK] for start in range(0, max(len(index), 1), BLOCK)]
+    return [{name: tensor[block].unsqueeze(0) for name, tensor in inputs.items()} for block in blocks]
 
 
 def _log_q(network: Categorical, blocks: list[dict[str, Tensor]]) -> LogQ:
@@ -161,7 +161,7 @@ def _log_q(network: Categorical, blocks: list[dict[str, Tensor]]) -> LogQ:
         return torch.cat([network.parameters_of(x)[0][0].log_softmax(-1) for x in blocks]).cpu().numpy()
 
 
-# A network per modality, and one on top of their hidden layers, for which X stands in q(y|X).
+# A network per modality, and one on top of their hidden layers, which are what X stands for in q(y|X).
 CARD = ModelCard(
     name="cotraining",
     title="co-training",
@@ -171,7 +171,7 @@ CARD = ModelCard(
         "rgbd": {"q(y|x)": "x-D1024BR-D1024BR-Dropout0.5, DK", "q(y|X)": "(X)-D1024BR-Dropout0.5, DK"},
     },
     method=CoTrainingMethod(Networks),
-    presets={  # all ours: the paper only quotes this system
+    presets={  # all values are ours: the paper only quotes this system's results
         "mnist": {"epochs": 20, "cotraining": {"k_best": 10, "pool": 5000}},
         "rgbd": {"epochs": 10, "cotraining": {"k_best": 5, "pool": 5000, "least_steps": 600}},
         "digits": {"epochs": 10, "cotraining": {"k_best": 5}},

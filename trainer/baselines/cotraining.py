@@ -1,8 +1,9 @@
-"""Co-training: classifiers that each see one modality, and teach one another (docs/compared.md has the pseudo-code).
+"""Co-training: classifiers that each see one modality and teach each other (pseudo-code: docs/compared.md).
 
-In a round every view is fitted to what it was taught so far, then labels, of the examples that are new to it and to one
-of the others, those of each class that it is surest of; the others learn from them. What a view learns from is the
-whole state: a fit starts anew each time and depends on it and on the seed alone, so that a round can be done again.
+In each round, every view is fitted to its labelled rows and the pseudo-labels it has been given so far. It then labels,
+among the examples that neither it nor all of the others have a pseudo-label for, those of each class that it is most
+confident of, and the other views learn from these. The pseudo-labels are the whole state: every fit starts from scratch
+and depends only on them and on the seed, so a round can be repeated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +26,14 @@ from trainer.training.progress import Progress
 from trainer.training.run_folder import Checkpoint, Run
 
 LogQ = NDArray[np.float32]  # log-probabilities, [N, K]
-Check = Callable[[], None]  # raises Interrupted where someone asked for it
+Check = Callable[[], None]  # raises Interrupted if a stop was requested
 
 
 class View(Protocol):
     """A classifier of some of the modalities."""
 
     def log_q(self, rows: Rows) -> LogQ:
-        """log q(y|its modalities) of these rows of the data, `[N, K]`."""
+        """The log-probabilities `[N, K]` of the classes at these rows of the data."""
         ...
 
 
@@ -41,7 +42,13 @@ V = TypeVar("V", bound=View)
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What others have taught a view: rows ascending, the label each was given, and how sure its teacher was."""
+    """What other views have taught a view.
+
+    Attributes:
+        rows: the rows, ascending.
+        labels: the label that each row was given.
+        confidence: the probability of that label according to the view that gave it.
+    """
 
     rows: Rows
     labels: Rows
@@ -49,15 +56,17 @@ class PseudoLabels:
 
     @classmethod
     def nothing(cls) -> "PseudoLabels":
+        """No pseudo-labels."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
     def of(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "PseudoLabels":
+        """The pseudo-labels at these positions."""
         return PseudoLabels(self.rows[index], self.labels[index], self.confidence[index])
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a classifier is fitted to: the labelled rows and the taught ones, ascending, and their labels."""
+    """What a classifier is fitted to: labelled and pseudo-labelled rows, ascending, and their labels."""
 
     rows: Rows
     labels: Rows
@@ -66,33 +75,34 @@ class TrainingSet:
 class System(Protocol[V]):
     """One of the co-trained systems."""
 
-    def fit(self, name: str, lesson: TrainingSet, check: Check) -> V:
-        """A fresh classifier on one modality."""
+    def fit(self, name: str, training_set: TrainingSet, check: Check) -> V:
+        """Fits a new classifier on one modality."""
         ...
 
     def choose(self, view: V, rows: Rows, count: int, /) -> Rows:
-        """Of a class's rows, the surest first, the `count` (or fewer) that the view teaches."""
+        """At most `count` rows of a class, which the view labels for the others; `rows` are most confident first."""
         ...
 
-    def fuse(self, views: Mapping[str, V], lesson: TrainingSet, check: Check, /) -> View | None:
-        """A classifier on all modalities; None where the views' predictions are multiplied."""
+    def fuse(self, views: Mapping[str, V], training_set: TrainingSet, check: Check, /) -> View | None:
+        """Fits a classifier on all modalities; None if the views' predictions are multiplied instead."""
         ...
 
     def tensors(self, trained: "CoTrained[V]") -> dict[str, Tensor]:
-        """What `weights.safetensors` keeps."""
+        """The tensors to keep in `weights.safetensors`."""
         ...
 
     def from_tensors(self, tensors: Mapping[str, Tensor]) -> "CoTrained[V]":
-        """
+        """The views and the fusion from the tensors of `weights.safetensors`.
+
         Raises:
-            KeyError, RuntimeError: they are not this system's.
+            KeyError, RuntimeError: the tensors do not belong to this system.
         """
         ...
 
 
 @dataclass(frozen=True)
 class CoTrained(Generic[V]):
-    """The trained views by modality, and the classifier on all of them, where there is one."""
+    """The trained views by modality, and the classifier on all modalities, if there is one."""
 
     views: Mapping[str, V]
     fusion: View | None
@@ -100,8 +110,9 @@ class CoTrained(Generic[V]):
     def log_q(self, given: Sequence[str], rows: Rows) -> LogQ:
         """log q(y|given), `[N, K]`.
 
-        One modality: its view's own. All of them: the fusion, if there is one. Else the views' product, normalised:
-        what Bayes' rule makes of modalities that are independent given y, the premise of co-training, if y is uniform.
+        For one modality, the prediction of its view; for all of them, that of the fusion, if there is one. Otherwise it
+        is the normalised product of the views' predictions: Bayes' rule for modalities that are independent given y
+        (the premise of co-training) and a uniform y.
         """
         if len(given) == len(self.views) and self.fusion is not None:
             return self.fusion.log_q(rows)
@@ -110,25 +121,27 @@ class CoTrained(Generic[V]):
 
 
 def group(settings: Settings) -> CoTraining:
-    assert settings.cotraining is not None, "its settings are validated"
+    """The settings of a round of co-training."""
+    assert settings.cotraining is not None, "settings of a co-trained system are validated to have them"
     return settings.cotraining
 
 
 def check_views(settings: Settings, data: Data) -> None:
-    """
+    """Checks that there are enough modalities for views that teach each other.
+
     Raises:
-        UsageError: there are not two modalities to teach one another.
+        UsageError: there is only one.
     """
     if len(data.modalities) < 2:
         raise UsageError(
-            f"{settings.model} needs two modalities or more, to teach one another; here is "
-            f"{data.modalities[0].name} alone",
-            "leave out --modality, or choose a model for one: m2, sdgm",
+            f"{settings.model} needs two modalities or more that teach each other, but there is only "
+            f"{data.modalities[0].name}",
+            "leave out --modality, or choose a model for one modality: m2, sdgm",
         )
 
 
 def scores(trained: CoTrained[V], data: Data, *, every: bool = True) -> tuple[Score, ...]:
-    """Measures on the test set for every subset of the modalities; for single ones alone where not `every`."""
+    """Scores on the test set, given each subset of the modalities; only single modalities if not `every`."""
     names = [modality.name for modality in data.modalities]
     test = data.examples[0].test
     label = data.label.cpu().numpy()[test]
@@ -140,57 +153,57 @@ def scores(trained: CoTrained[V], data: Data, *, every: bool = True) -> tuple[Sc
 
 
 def evaluation(trained: CoTrained[V], data: Data) -> Evaluation:
-    """The scores; there is no generative model, and so no ELBO."""
+    """The scores on the test set; without a generative model there is no ELBO."""
     return Evaluation(scores(trained, data), None)
 
 
 def cotrain(run: Run, data: Data, system: System[V], progress: Progress) -> CoTrained[V]:
-    """All rounds, from the last one that was saved, then the final fit.
+    """Runs the rounds that are not yet saved, and then the final fit.
 
     Raises:
-        Interrupted: SIGTERM or Ctrl-C came; the rounds that were finished are saved.
+        Interrupted: SIGTERM or Ctrl-C was received; the rounds that were completed are saved.
     """
-    settings, own = run.settings, data.examples[0]
+    settings, examples = run.settings, data.examples[0]
     names = [modality.name for modality in data.modalities]
     known = data.label.cpu().numpy()
     done, taught = restore(run, names)
     metrics: list[dict[str, object]] = [dict(row) for row in run.metrics()[:done]]
     if len(metrics) < done:
-        raise DataError(f"{run.folder} has lost the metrics of some rounds", "delete the folder to begin again")
+        raise DataError(f"{run.folder} has lost the metrics of some rounds", "delete the folder to start again")
     total = (settings.epochs + 1) * len(names) + 1
     views: dict[str, V] = {}
 
-    def lesson(more: PseudoLabels) -> TrainingSet:
-        rows = np.concatenate([own.labelled, more.rows])
-        labels = np.concatenate([known[own.labelled], more.labels])
+    def training_set(pseudo_labels: PseudoLabels) -> TrainingSet:
+        rows = np.concatenate([examples.labelled, pseudo_labels.rows])
+        labels = np.concatenate([known[examples.labelled], pseudo_labels.labels])
         order = rows.argsort()
         return TrainingSet(rows[order], labels[order])
 
     with stop_requests() as stop:
 
         def check() -> None:
-            _raise_if_asked(stop, done, settings.epochs)
+            _raise_if_stop_requested(stop, done, settings.epochs)
 
         def fit() -> None:
             for k, name in enumerate(names):
                 if name not in views:
-                    views[name] = system.fit(name, lesson(taught[name]), check)
+                    views[name] = system.fit(name, training_set(taught[name]), check)
                 progress.step(done * len(names) + k + 1, total)
                 check()
 
         while done < settings.epochs:
             fit()
             metrics.append(_record(done + 1, CoTrained(views, None), data, taught))
-            for name, more in exchange(system, views, own.unlabelled, taught, settings, done).items():
-                if len(more.rows):
-                    taught[name] = merge([taught[name], more])
-                    del views[name]  # what it has to learn has changed
+            for name, new in exchange(system, views, examples.unlabelled, taught, settings, done).items():
+                if len(new.rows):
+                    taught[name] = merge([taught[name], new])
+                    del views[name]  # its training set has changed
             run.write_metrics(metrics)
             done += 1
             _save(run, done, taught)
             progress.epoch(done, settings.epochs, _summary(metrics[-1]))
         fit()
-        fusion = system.fuse(views, lesson(merge(list(taught.values()))), check)
+        fusion = system.fuse(views, training_set(merge(list(taught.values()))), check)
         progress.step(total, total)
     return CoTrained(views, fusion)
 
@@ -203,9 +216,15 @@ def exchange(
     settings: Settings,
     round_: int,
 ) -> dict[str, PseudoLabels]:
-    """What each view is newly taught in a round."""
-    has = {name: np.isin(unlabelled, own.rows) for name, own in taught.items()}
-    # A view may teach what it was not taught itself, as long as one of the others can learn it.
+    """The new pseudo-labels of each view in a round.
+
+    Args:
+        unlabelled: the unlabelled rows.
+        taught: the pseudo-labels that each view has been given so far.
+        round_: the number of the round, from 0.
+    """
+    has = {name: np.isin(unlabelled, pseudo_labels.rows) for name, pseudo_labels in taught.items()}
+    # A view can teach rows that it was not taught itself, as long as one of the others has yet to learn them.
     teaches = {
         name: ~has[name] & ~np.logical_and.reduce([has[other] for other in views if other != name]) for name in views
     }
@@ -226,36 +245,37 @@ def exchange(
 
 
 def propose(system: System[V], view: V, rows: Rows, count: int) -> PseudoLabels:
-    """The rows that a view would teach, `count` a class at most: each has the label that the view finds likeliest."""
+    """The rows that a view would label for the others, at most `count` per class, each with its most probable label."""
     if len(rows) == 0:
         return PseudoLabels.nothing()
     log_q = view.log_q(rows)
-    labels, sure = log_q.argmax(-1), np.exp(log_q.max(-1).astype(np.float64))
+    labels, confidence = log_q.argmax(-1), np.exp(log_q.max(-1).astype(np.float64))
     chosen = []
     for k in range(log_q.shape[1]):
         of_class = np.flatnonzero(labels == k)
-        surest = of_class[np.argsort(-sure[of_class], kind="stable")]
-        if len(surest):
-            chosen.append(np.searchsorted(rows, system.choose(view, rows[surest], count)))
+        most_confident = of_class[np.argsort(-confidence[of_class], kind="stable")]
+        if len(most_confident):
+            chosen.append(np.searchsorted(rows, system.choose(view, rows[most_confident], count)))
     index = np.concatenate(chosen)
-    return merge([PseudoLabels(rows[index], labels[index].astype(np.int64), sure[index])])
+    return merge([PseudoLabels(rows[index], labels[index].astype(np.int64), confidence[index])])
 
 
 def merge(parts: Sequence[PseudoLabels]) -> PseudoLabels:
-    """All of it, by rows ascending; of a row that occurs twice what its surest teacher said, the first of equals."""
-    every = PseudoLabels(*(np.concatenate([getattr(part, own.name) for part in parts]) for own in fields(PseudoLabels)))
-    every = every.of(np.argsort(-every.confidence, kind="stable"))
-    return every.of(np.unique(every.rows, return_index=True)[1])
+    """Joins pseudo-labels, by ascending row; of several for a row, the most confident (or the first of equals) is kept."""
+    columns = [field.name for field in fields(PseudoLabels)]
+    joined = PseudoLabels(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
+    joined = joined.of(np.argsort(-joined.confidence, kind="stable"))
+    return joined.of(np.unique(joined.rows, return_index=True)[1])
 
 
 def restore(run: Run, names: Sequence[str]) -> tuple[int, dict[str, PseudoLabels]]:
-    """The rounds that are saved, and what every view was taught in them."""
+    """The number of rounds that are saved, and the pseudo-labels that each view was given in them."""
     checkpoint = run.read_checkpoint()
     if checkpoint is None:
         return 0, {name: PseudoLabels.nothing() for name in names}
     tensors = checkpoint.tensors
     taught = {
-        name: PseudoLabels(*(tensors[f"{own.name} of {name}"].numpy() for own in fields(PseudoLabels)))
+        name: PseudoLabels(*(tensors[f"{field.name} of {name}"].numpy() for field in fields(PseudoLabels)))
         if f"rows of {name}" in tensors
         else PseudoLabels.nothing()
         for name in names
@@ -265,29 +285,30 @@ def restore(run: Run, names: Sequence[str]) -> tuple[int, dict[str, PseudoLabels
 
 def _save(run: Run, done: int, taught: Mapping[str, PseudoLabels]) -> None:
     tensors = {
-        f"{own.name} of {name}": torch.from_numpy(getattr(more, own.name))
-        for name, more in taught.items()
-        if len(more.rows)
-        for own in fields(PseudoLabels)
+        f"{field.name} of {name}": torch.from_numpy(getattr(pseudo_labels, field.name))
+        for name, pseudo_labels in taught.items()
+        if len(pseudo_labels.rows)
+        for field in fields(PseudoLabels)
     }
     run.write_checkpoint(Checkpoint(tensors, {"rounds": done}))
 
 
 def _record(round_: int, trained: CoTrained[V], data: Data, taught: Mapping[str, PseudoLabels]) -> dict[str, object]:
-    """A line of metrics.csv: how much each view has been taught so far, and what it makes of it."""
-    line: dict[str, object] = {"epoch": round_}
-    line |= {f"taught {name}": len(more.rows) for name, more in taught.items()}
-    return line | {f"accuracy {own.given}": f"{own.accuracy:.6f}" for own in scores(trained, data, every=False)}
+    """A row of metrics.csv: the number of pseudo-labels that each view has been given so far, and its accuracy."""
+    row: dict[str, object] = {"epoch": round_}
+    row |= {f"taught {name}": len(pseudo_labels.rows) for name, pseudo_labels in taught.items()}
+    return row | {f"accuracy {each.given}": f"{each.accuracy:.6f}" for each in scores(trained, data, every=False)}
 
 
-def _summary(line: Mapping[str, object]) -> str:
-    shown = {key.removeprefix("accuracy "): value for key, value in line.items() if key.startswith("accuracy ")}
+def _summary(row: Mapping[str, object]) -> str:
+    """The accuracies of a round in one line."""
+    shown = {key.removeprefix("accuracy "): value for key, value in row.items() if key.startswith("accuracy ")}
     return ", ".join(f"{given} {100 * float(str(value)):.2f} %" for given, value in shown.items())
 
 
-def _raise_if_asked(stop: Stop, done: int, rounds: int) -> None:
+def _raise_if_stop_requested(stop: Stop, done: int, rounds: int) -> None:
     if stop.requested:
         raise Interrupted(
-            f"stopped by {stop.name} after {done} of {rounds} rounds; these are saved",
-            "the same command goes on from there",
+            f"stopped by {stop.name} after {done} of {rounds} rounds; completed rounds are saved",
+            "run the same command again to resume",
         )

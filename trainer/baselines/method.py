@@ -1,4 +1,4 @@
-"""The co-trained systems under the protocol of every other model: checked, trained, loaded and evaluated."""
+"""The training method of the co-trained systems, under the protocol that all models share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ COMMON_SETTINGS = frozenset({"model", "data", "labels", "modalities", "epochs", 
 
 @dataclass(frozen=True)
 class CoTrainedModel:
-    """A finished run's trained views."""
+    """The trained views of a finished run, together with its data."""
 
     settings: Settings
     data: Data
     views: CoTrained[Any]
 
     def evaluate(self, *, iterations: int | None = None, samples: int | None = None) -> Evaluation:  # noqa: ARG002
-        """The scores on the test set; nothing is sampled, so that both arguments change nothing."""
+        """The scores on the test set; nothing is sampled, so both arguments are ignored."""
         with precision(self.settings, self.data.label.device):
             return evaluation(self.views, self.data)
 
     def predictions(self, given: Sequence[str]) -> Predictions:
-        """Predictions over the test set from some modalities."""
+        """Predictions on the test set, given some modalities."""
         (label,) = self.data.test_labels()
         with precision(self.settings, self.data.label.device):
             return self.views.log_q(given, self.data.examples[0].test), label
@@ -45,21 +45,23 @@ class CoTrainingMethod:
     """Rounds of co-training, one run at a time.
 
     Attributes:
-        system: makes the system from settings, data and device.
+        system: creates the system from settings, data and device.
+        stacks: whether several replicas can be trained as one stack.
     """
 
     system: Callable[[Settings, Data, torch.device], System[Any]]
     stacks: bool = False
 
     def check(self, settings: Settings, data: Data) -> None:
-        """
+        """Checks that there are enough modalities for views that teach each other.
+
         Raises:
-            UsageError: there are not two modalities to teach one another.
+            UsageError: there is only one.
         """
         check_views(settings, data)
 
     def train(self, runs: Sequence[Run], data: Data, device: torch.device, progress: Progress) -> list[TrainingResult]:
-        """All rounds, from the last one that was saved, then the final fit."""
+        """Runs the rounds that are not yet saved, and then the final fit."""
         (run,) = runs
         with precision(run.settings, device):
             system = self.system(run.settings, data, device)
@@ -67,9 +69,10 @@ class CoTrainingMethod:
             return [TrainingResult(system.tensors(trained), evaluation(trained, data), {})]
 
     def load(self, run: Run, data: Data, device: torch.device) -> CoTrainedModel:
-        """
+        """Loads the views of a finished run.
+
         Raises:
-            DataError: the weights are damaged, or not of these settings.
+            DataError: the weights are damaged, or do not fit the settings.
         """
         tensors = run.read_weights()
         try:

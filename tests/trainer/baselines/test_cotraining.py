@@ -190,7 +190,7 @@ def test_what_the_views_teach_one_another_makes_them_better(model: str, tmp_path
 @pytest.mark.parametrize("model", CO_TRAINED)
 def test_one_modality_has_nobody_to_teach_it(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    with pytest.raises(UsageError, match=f"{model} needs two modalities or more.*here is w alone"):
+    with pytest.raises(UsageError, match=f"{model} needs two modalities or more.*there is only w"):
         run_stack(tmp_path / "runs", [make_settings(model, shard, modalities=("w",))], [shard])
     assert not list((tmp_path / "runs").rglob("*.*"))
 
