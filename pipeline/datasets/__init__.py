@@ -1,1 +1,1 @@
-"""Which data sets there are, where their files lie, and how they are read and split."""
+"""The known data sets: where their files are, and how they are read and split."""

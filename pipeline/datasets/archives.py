@@ -1,4 +1,4 @@
-"""Unpacking what others packed: nothing outside the folder, no links, whole or not at all."""
+"""Unpacking untrusted archives: nothing outside the folder, no links, whole or not at all."""
 
 import logging
 import lzma
@@ -14,7 +14,7 @@ from pipeline.runtime.files import flush, storage_error
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
-# What zipfile and its decompressors raise on files that are damaged, depending on where the damage is.
+# What zipfile and its decompressors raise on damaged files, depending on where the damage is.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -30,13 +30,13 @@ _HINT = "move it away and fetch it again"
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks a zip file; `folder` appears whole or not at all, and is left as it is where it exists.
+    """Unpacks a zip file into `folder`, which appears whole or not at all; an existing folder is left as it is.
 
-    While another process unpacks it, it is waited for.
+    If another process is unpacking it, waits for that one.
 
     Raises:
-        DataError: it is no intact zip file, or a member would lie outside the folder or is a link.
-        StorageError: there is not room enough, or the disk refuses.
+        DataError: it is not an intact zip file, or a member would lie outside the folder or is a link.
+        StorageError: there is not enough room, or the disk refuses.
     """
     with lease(folder, wait=lambda: None):
         return folder if folder.exists() else _unpack(archive, folder)
@@ -48,13 +48,13 @@ def _unpack(archive: Path, folder: Path) -> Path:
         with zipfile.ZipFile(archive) as file:
             members = [(member, _target(archive, member)) for member in file.infolist() if not member.is_dir()]
             if not members:
-                raise DataError(f"{archive}: there is no file in it", _HINT)
+                raise DataError(f"{archive}: contains no files", _HINT)
             _clear(unfinished)
             unfinished.mkdir(parents=True)
-            need, room = sum(member.file_size for member, _ in members), shutil.disk_usage(unfinished).free
-            if need > room:
+            needed, free = sum(member.file_size for member, _ in members), shutil.disk_usage(unfinished).free
+            if needed > free:
                 raise StorageError(
-                    f"cannot unpack {archive}: it takes {need:,} bytes, and {room:,} are free in {folder.parent}",
+                    f"cannot unpack {archive}: it takes {needed:,} bytes, and {free:,} are free in {folder.parent}",
                     "free some space or choose another --root, then run it again",
                 )
             _log.info("unpacking %d files of %s into %s", len(members), archive, folder)
@@ -70,7 +70,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
         raise DataError(f"{archive}: is not an intact zip file: {error}", _HINT) from error
     except OSError as error:
         _clear(unfinished)
-        if error.errno is None:  # not the disk's: what bz2 says of its data
+        if error.errno is None:  # raised by bz2 about its data, not by the disk
             raise DataError(f"{archive}: is not an intact zip file: {error}", _HINT) from error
         raise storage_error(folder, error) from error
     except BaseException:

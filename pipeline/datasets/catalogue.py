@@ -1,4 +1,4 @@
-"""The data sets by name: which there are, where they lie, fetching and verifying them."""
+"""The data sets by name: listing, locating, fetching and verifying them."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """A data set: its size in bytes, and where it lies, or None where it is not at hand."""
+    """A data set: its size in bytes, and the path where it lies, or None if it is not available."""
 
     name: str
     title: str
@@ -26,25 +26,27 @@ class Known:
 
 
 def known(root: Path) -> list[Known]:
-    """Every data set with a manifest, those that are built from them or bundled, and the rendered sample."""
-    found = []
+    """Every data set with a manifest, every one built from those or bundled, and the rendered sample."""
+    entries = []
     for name in manifests.names():
         manifest = manifests.load(name)
-        found.append(
+        entries.append(
             Known(name, manifest.title, sum(f.size for f in manifest.files), manifest.licence, _place(manifest, root))
         )
     for card in cards():
         shard = root / "shards" / f"{card.name}.h5"
-        found.append(Known(card.name, card.title, 0, "-", shard if shard.exists() else None))
-    found.append(Known(SAMPLE, "a rendered RGB-D data set in the same layout", 0, "this project's", _raw(SAMPLE, root)))
-    return found
+        entries.append(Known(card.name, card.title, 0, "-", shard if shard.exists() else None))
+    entries.append(
+        Known(SAMPLE, "a rendered RGB-D data set in the same layout", 0, "this project's", _raw(SAMPLE, root))
+    )
+    return entries
 
 
 def fetch(name: str, root: Path) -> list[str]:
-    """Gets a data set, and unpacks it where it is an archive; does nothing where it is there.
+    """Fetches a data set, and unpacks it if it is an archive; does nothing if it is there already.
 
     Returns:
-        For the RGB-D archive, every deviation from the facts that are known of it; otherwise nothing.
+        For the RGB-D archive, every deviation from the known facts about it; otherwise nothing.
 
     Raises:
         DataError: no such data set, no address works, or a file has the wrong bytes.
@@ -59,37 +61,37 @@ def fetch(name: str, root: Path) -> list[str]:
 
 
 def verify(name: str, root: Path) -> list[str]:
-    """Holds a data set that is at hand against its manifest.
+    """Checks an available data set against its manifest.
 
     Returns:
-        Every deviation, one sentence each; empty where all is well.
+        Every deviation, one sentence each; empty if there is none.
 
     Raises:
-        DataError: no such data set, or it is not at hand.
+        DataError: no such data set, or it is not available.
     """
     if name in (ARCHIVE, REAL):
         return deviations(root)
     manifest = manifests.load(name)
     folder = _place(manifest, root)
     if folder is None:
-        raise DataError(f"{name} is not at hand", f"`mmssl data fetch {name}` gets it")
-    found = []
+        raise DataError(f"{name} is not available", f"`mmssl data fetch {name}` fetches it")
+    faults = []
     for file in manifest.files:
         try:
             manifests.verify(file, folder / file.name)
         except DataError as error:
-            found.append(error.message)
-    return found
+            faults.append(error.message)
+    return faults
 
 
 def deviations(root: Path) -> list[str]:
-    """How the RGB-D data set at hand differs from the facts known of it."""
+    """How the available RGB-D data set differs from the known facts about it."""
     index = washington.index_dataset(raw_folder(REAL, root))
     return [f"left out: {skipped}" for skipped in index.skipped] + washington.deviations(index, washington.load_facts())
 
 
 def _archive(root: Path) -> Path:
-    """The archive: placed by hand in `raw/` or `raw/washington-rgbd/`, else fetched."""
+    """The archive, placed by hand in `raw/` or `raw/washington-rgbd/`, or fetched."""
     manifest = manifests.load(ARCHIVE)
     (file,) = manifest.files
     raw = root / "raw"
@@ -98,8 +100,8 @@ def _archive(root: Path) -> Path:
             try:
                 manifests.verify(file, path)
             except DataError as error:
-                # The site publishes no checksum, and ours is second-hand: what is inside decides.
-                _log.warning("%s; it is taken all the same, for that checksum is only reported", error.message)
+                # The site publishes no checksum, and ours is second-hand: the content decides.
+                _log.warning("%s; used anyway: this checksum is advisory", error.message)
             return path
     return manifests.fetch(manifest, raw)[file.name]
 

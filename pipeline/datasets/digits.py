@@ -1,4 +1,4 @@
-"""Handwritten digits as two modalities: hm (left half, right half) and nm (rotated, noisy), from MNIST or the bundle.
+"""Handwritten digits as two modalities: hm (left and right half) or nm (rotated and noisy), from MNIST or scikit-learn.
 
 hm: x = the left half of the image, w = the right half.
 nm: x = the image rotated by an angle uniform in [-n, n]; w = the same image plus N(0, sigma^2), clipped to [0, 1]. Both
@@ -33,14 +33,14 @@ NAMES = ("hm-mnist", "nm-mnist", "hm-digits", "nm-digits")
 CLASSES = tuple("0123456789")
 
 _log = logging.getLogger(__name__)
-_ROWS = 4096  # images made at a time
-_TEST_SHARE = 0.2  # of the bundled digits, which come without a split
+_ROWS = 4096  # images processed at a time
+_TEST_SHARE = 0.2  # of the bundled digits, which have no split of their own
 _SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one part: `[N, H, W]` float32 in [0, 1], labels `[N]`, and each one's index in the source."""
+    """The images of one part: `[N, H, W]` float32 in [0, 1], labels `[N]`, and the index of each in its source."""
 
     pixels: Features
     labels: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Digits:
-    """A source of digits: both parts, and where they come from."""
+    """Digits from one source: both parts, and where they come from."""
 
     train: Images
     test: Images
@@ -57,10 +57,10 @@ class Digits:
 
 
 def shard_name(name: str, rotation: float = 45.0, noise: float = 0.5, seed: int = 0) -> str:
-    """The data set's full name, and its file's without `.h5`: `hm-mnist`, `nm-mnist-r45-n0.5`, `nm-mnist-r45-n0.5-s1`.
+    """Full name of a data set, and of its file, less `.h5`: `hm-mnist`, `nm-mnist-r45-n0.5`, `nm-mnist-r45-n0.5-s1`.
 
     Raises:
-        UsageError: no such data set, an angle outside 0..180, or a noise or seed below 0.
+        UsageError: no such data set, an angle outside 0..180, or a negative noise or seed.
     """
     if name not in NAMES:
         raise UsageError(f"there is no data set {name!r} of digits, only {', '.join(NAMES)}")
@@ -69,37 +69,37 @@ def shard_name(name: str, rotation: float = 45.0, noise: float = 0.5, seed: int 
     if not 0 <= rotation <= 180:
         raise UsageError(f"the rotation is {rotation} degrees, outside 0..180")
     if not 0 <= noise < math.inf:
-        raise UsageError(f"the noise is {noise}, and must be a standard deviation of 0 or more")
+        raise UsageError(f"the noise is {noise}, but must be a standard deviation of 0 or more")
     if seed < 0:
-        raise UsageError(f"the seed is {seed}, and must be 0 or more")
+        raise UsageError(f"the seed is {seed}, but must be 0 or more")
     angle, sigma = (np.format_float_positional(float(value), trim="-") for value in (rotation, noise))
     return f"{name}-r{angle}-n{sigma}" + (f"-s{seed}" if seed else "")
 
 
 def build(name: str, shards: Path, raw: Path, *, rotation: float = 45.0, noise: float = 0.5, seed: int = 0) -> Path:
-    """The shard of a data set of digits in the folder `shards`; made where it is not there, validated where it is.
+    """Builds the shard of a digits data set in the folder `shards`, or verifies it if it exists.
 
     Args:
         rotation: the largest angle of nm, in degrees.
         noise: the standard deviation of nm's noise; pixels lie in [0, 1].
-        seed: of nm's angles and noise.
+        seed: for nm's angles and noise.
 
     Raises:
-        UsageError: the settings mean nothing (see `shard_name`).
-        DataError: the shard that is there is damaged or another one, or MNIST cannot be had.
+        UsageError: the settings are not valid (see `shard_name`).
+        DataError: the existing shard is damaged or of another data set, or MNIST cannot be obtained.
         StorageError: the disk is full or refuses.
     """
     full_name = shard_name(name, rotation, noise, seed)
     path = shards / f"{full_name}.h5"
     if path.exists():
-        found = Shard.open(path)
-        if found.dataset != full_name:
-            raise DataError(f"{path}: holds the data set {found.dataset}, not {full_name}", f"move {path} away")
-        found.verify()
-        if found.preset is not None:
-            _log.info("%s is there, and verified", path)
+        shard = Shard.open(path)
+        if shard.dataset != full_name:
+            raise DataError(f"{path}: holds the data set {shard.dataset}, not {full_name}", f"move {path} away")
+        shard.verify()
+        if shard.preset is not None:
+            _log.info("%s exists and is intact", path)
             return path
-        _log.info("%s names no preset yet: it is made again, with the same content", path)
+        _log.info("%s names no preset yet: rebuilding it with the same content", path)
     sweep(shards)
     kind, source = name.split("-")
     digits = _mnist(raw) if source == "mnist" else _bundled()
@@ -133,7 +133,7 @@ def build(name: str, shards: Path, raw: Path, *, rotation: float = 45.0, noise: 
 
 
 def halves(images: Features) -> tuple[Features, Features]:
-    """Left and right half of images `[N, H, W]`, each flattened row by row: `[N, H*(W//2)]`, `[N, H*(W - W//2)]`."""
+    """Left and right halves of images `[N, H, W]`, flattened row by row: `[N, H*(W//2)]` and `[N, H*(W - W//2)]`."""
     count, _, width = images.shape
     return images[:, :, : width // 2].reshape(count, -1), images[:, :, width // 2 :].reshape(count, -1)
 
@@ -141,15 +141,15 @@ def halves(images: Features) -> tuple[Features, Features]:
 def rotate(images: Features, degrees: NDArray[np.float64]) -> Features:
     """Rotates each square image `[N, H, H]` about its centre, counter-clockwise, by its own angle `[N]`.
 
-    Bilinear, with zeros beyond the border, as `scipy.ndimage.rotate(order=1, mode="grid-constant", reshape=False)`,
-    for all images at once. Values in [0, 1] stay there.
+    Bilinear, with zeros beyond the border, like `scipy.ndimage.rotate(order=1, mode="grid-constant", reshape=False)`,
+    but for all images at once. Values in [0, 1] stay in it.
     """
     count, size, _ = images.shape
     centre = (size - 1) / 2
     grid = np.arange(size) - centre
     angles = np.deg2rad(degrees)[:, None, None]
     cos, sin = np.cos(angles), np.sin(angles)
-    # where each pixel of the result lies in the source, in an image with a border of one zero
+    # where each pixel of the result lies in the source image, which gets a border one zero wide
     rows = cos * grid[:, None] + sin * grid + centre + 1
     columns = -sin * grid[:, None] + cos * grid + centre + 1
     rows, columns = rows.clip(0, size + 1), columns.clip(0, size + 1)
@@ -165,28 +165,28 @@ def rotate(images: Features, degrees: NDArray[np.float64]) -> Features:
 
 
 def add_noise(images: Features, sigma: float, rng: np.random.Generator) -> Features:
-    """Images of any shape plus N(0, sigma^2), clipped to [0, 1]."""
+    """Adds noise N(0, sigma^2) to images of any shape, and clips to [0, 1]."""
     noisy = images + np.float32(sigma) * rng.standard_normal(images.shape, dtype=np.float32)
     return np.clip(noisy, 0, 1).astype(np.float32)
 
 
 def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
-    """An array of unsigned bytes in MNIST's idx format: two zeros, type 8, the rank, big-endian sizes, the values.
+    """Parses an array of unsigned bytes in MNIST's idx format: two zeros, type 8, rank, big-endian sizes, values.
 
     Raises:
-        DataError: the header is another one, or the length does not fit it; `name` names the file.
+        DataError: the header differs, or does not match the length; the message calls the file `name`.
     """
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{name}: is not an idx file of unsigned bytes with {dimensions} dimensions")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
     if len(content) - start != math.prod(shape):
-        raise DataError(f"{name}: holds {len(content) - start:,} values, and its header declares {math.prod(shape):,}")
+        raise DataError(f"{name}: holds {len(content) - start:,} values, but its header declares {math.prod(shape):,}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _part(part: str, images: Images, kind: str, rotation: float, noise: float, rng: np.random.Generator) -> PartData:
-    # The two modalities are written one after the other, so each has a generator of its own.
+    # The two modalities are written one after the other, so each has its own generator.
     angle_rng, noise_rng = rng.spawn(2)
     pixels = images.pixels
     angles = angle_rng.uniform(-rotation, rotation, len(pixels))
@@ -205,8 +205,8 @@ def _part(part: str, images: Images, kind: str, rotation: float, noise: float, r
 
     def blocks(make: Callable[[slice], Features]) -> Iterator[Features]:
         for start in range(0, len(pixels), _ROWS):
-            made = make(slice(start, start + _ROWS))
-            yield made.reshape(len(made), -1)
+            block = make(slice(start, start + _ROWS))
+            yield block.reshape(len(block), -1)
 
     x, w = (left, right) if kind == "hm" else (rotated, noisy)
     ids = [f"{part}-{index:05d}" for index in images.indices]
@@ -243,7 +243,7 @@ def _bundled() -> Digits:
     pixels = _unit(bunch.images, 16)  # 8 x 8
     labels = bunch.target.astype(np.int64)
     indices = np.arange(len(labels))
-    # It comes without a split: one fifth of each class is the test set, the same rows always.
+    # There is no split: the test set is one fifth of each class, always the same rows.
     train, test = (
         np.sort(part)
         for part in train_test_split(indices, test_size=_TEST_SHARE, stratify=labels, random_state=_SPLIT_SEED)

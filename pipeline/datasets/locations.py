@@ -1,4 +1,4 @@
-"""Where the RGB-D data sets lie: in the workspace, or in a shared folder."""
+"""Locations of the RGB-D data sets: the workspace, or a shared folder."""
 
 import os
 from pathlib import Path
@@ -7,23 +7,19 @@ from pipeline.datasets import washington
 from pipeline.runtime.errors import DataError, UsageError
 
 REAL, SAMPLE = "rgbd", "rgbd-sample"
-
-
 DATASETS = (REAL, SAMPLE)
-
-
 ARCHIVE = "washington-rgbd"  # the manifest of the real data's archive
 
 
 def raw_folder(dataset: str, root: Path) -> Path:
-    """The folder of category folders of a data set.
+    """The folder that holds the category folders of a data set.
 
-    `rgbd` is looked for in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
+    `rgbd` is searched in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
     `$MMSSL_DATA/rgbd` and `$MMSSL_DATA/washington-rgbd`; `rgbd-sample` in `raw/rgbd-sample`.
 
     Raises:
         UsageError: no such data set.
-        DataError: it is in none of these places; they are named.
+        DataError: it is in none of these places, which the message names.
     """
     if dataset not in DATASETS:
         raise UsageError(f"there is no RGB-D data set '{dataset}'", f"data sets: {', '.join(DATASETS)}")
@@ -33,8 +29,14 @@ def raw_folder(dataset: str, root: Path) -> Path:
         hint = "`mmssl data sample` renders it"
     else:
         shared = os.environ.get("MMSSL_DATA")
-        beside = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
-        places = [raw / "rgbd-dataset", raw / "rgbd-dataset_eval", raw / ARCHIVE / "unpacked", raw / ARCHIVE, *beside]
+        shared_folders = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
+        places = [
+            raw / "rgbd-dataset",
+            raw / "rgbd-dataset_eval",
+            raw / ARCHIVE / "unpacked",
+            raw / ARCHIVE,
+            *shared_folders,
+        ]
         hint = washington.FETCH_HINT
     for place in places:
         try:

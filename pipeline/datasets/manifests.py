@@ -1,4 +1,4 @@
-"""Facts about data sets (`data_manifests/*.toml`) as typed records; their files found, verified and fetched."""
+"""Facts about data sets (`data_manifests/*.toml`) as typed records; finds, verifies and fetches their files."""
 
 import io
 import logging
@@ -19,24 +19,24 @@ from pipeline.runtime.files import flush, sha256, storage_error
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces
+_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between pieces
 _PIECE = 2**16  # bytes; a broken connection loses at most this much
-_REPORT_SECONDS = 5.0
+_REPORT_SECONDS = 5.0  # between progress messages of a download
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
 
 
 class Record(BaseModel):
-    """A part of a manifest: unchangeable, and an unknown key is an error."""
+    """A part of a manifest: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RemoteFile(Record):
-    """One file to have: where it is served (tried in this order), what its bytes must be, and how we know.
+    """One file: its addresses (tried in this order), what its bytes must be, and how we know.
 
-    `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is there for people to compare.
+    `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is only for people to compare.
     """
 
     name: FileName
@@ -48,7 +48,7 @@ class RemoteFile(Record):
 
 
 class Manifest(Record):
-    """A data set that consists of files. A data set with more facts than these subclasses it."""
+    """A data set that consists of files. Data sets with more facts than these subclass it."""
 
     name: FileName
     title: str
@@ -63,8 +63,8 @@ R = TypeVar("R", bound=Record)
 
 def names() -> tuple[str, ...]:
     """The data sets that can be fetched, sorted: every manifest with files."""
-    found = (entry.name for entry in resources.files("data_manifests").iterdir())
-    stems = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+    entries = (entry.name for entry in resources.files("data_manifests").iterdir())
+    stems = sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml"))
     return tuple(stem for stem in stems if "files" in _content(stem))
 
 
@@ -77,18 +77,18 @@ def load(name: str, kind: type[Record] = Manifest) -> Record:
 
     Raises:
         DataError: there is no such manifest.
-        pydantic.ValidationError: the manifest does not fit its kind, which is a defect of the project.
+        pydantic.ValidationError: the manifest does not fit its kind, which is a bug of the project.
     """
     return kind.model_validate(_content(name))
 
 
 def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
-    """Every file of a data set, verified: file name -> where it lies.
+    """Finds or downloads every file of a data set and verifies it; returns file name -> path.
 
     A file is taken from `raw/<name>/`, or used in place in `$MMSSL_DATA/<name>/`, or downloaded into `raw/<name>/`.
 
     Raises:
-        DataError: a file that is there has the wrong bytes (it is named, never overwritten), or no address works.
+        DataError: an existing file has the wrong bytes (it is named, never overwritten), or no address works.
         StorageError: the disk is full or refuses.
     """
     if isinstance(manifest, str):
@@ -98,7 +98,7 @@ def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
 
 
 def verify(file: RemoteFile, path: Path) -> None:
-    """Holds a file on disk against its record.
+    """Checks a file on disk against its record.
 
     Raises:
         DataError: it cannot be read, or its size or sha256 is not the recorded one.
@@ -117,7 +117,7 @@ def verify(file: RemoteFile, path: Path) -> None:
 def _content(name: str) -> Mapping[str, object]:
     entry = resources.files("data_manifests") / f"{name}.toml"
     if "/" in name or not entry.is_file():
-        raise DataError(f"there is no data set {name!r}", "`mmssl data list` shows those there are")
+        raise DataError(f"there is no data set {name!r}", "`mmssl data list` lists them")
     return tomllib.loads(entry.read_text("utf-8"))
 
 
@@ -132,18 +132,18 @@ def _find(file: RemoteFile, folder: Path, name: str) -> Path | None:
 
 
 def _get(file: RemoteFile, folder: Path) -> Path:
-    with lease(folder / file.name, wait=lambda: None):  # several jobs that begin at once want it
+    with lease(folder / file.name, wait=lambda: None):  # several jobs that start at once may want it
         return _find(file, folder, folder.name) or _download(file, folder)
 
 
 def _download(file: RemoteFile, folder: Path) -> Path:
     target = folder / file.name
     part = folder / f".{file.name}.part"
-    pooch.get_logger().setLevel("WARNING")  # ours says the same
-    tried = []
+    pooch.get_logger().setLevel("WARNING")  # our own messages say the same
+    attempts = []
     for url in file.urls:
         resumed = part.exists()
-        for _ in range(1 + resumed):  # a part that turned out to be of other bytes is gone: once more from the start
+        for _ in range(1 + resumed):  # if the part held other bytes, it is gone now: once more from the start
             try:
                 pooch.retrieve(url, f"sha256:{file.sha256}", file.name, folder, downloader=_Resuming(file, part))
                 flush(folder)
@@ -155,20 +155,20 @@ def _download(file: RemoteFile, folder: Path) -> Path:
                 reason = "it serves other bytes"
             except OSError as error:
                 raise storage_error(target, error) from error
-        tried.append(f"{url} ({reason})")
+        attempts.append(f"{url} ({reason})")
         _log.warning("%s: %s", url, reason)
     raise DataError(
-        f"cannot get {file.name}: tried {', '.join(tried)}",
-        f"get the file yourself and put it into {folder}/, or set MMSSL_DATA to a folder that holds "
+        f"cannot get {file.name}: tried {', '.join(attempts)}",
+        f"download the file yourself and put it into {folder}/, or set MMSSL_DATA to a folder that holds "
         f"{folder.name}/{file.name}; then run the same command again",
     )
 
 
 class _Resuming:
-    """A pooch downloader that goes on where a broken download stopped.
+    """A pooch downloader that resumes a broken download.
 
-    The bytes gather in `part`, which outlives a failure; complete, it takes the place of pooch's own temporary file,
-    which pooch renames once the checksum holds.
+    The bytes are collected in `part`, which survives a failure. When complete, it replaces pooch's own temporary file,
+    which pooch renames once the checksum matches.
     """
 
     def __init__(self, file: RemoteFile, part: Path) -> None:
@@ -184,7 +184,7 @@ class _Resuming:
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
                 if self._have() <= before:  # no progress
                     raise
-                _log.info("%s: connection lost at %s bytes; going on from there", self._file.name, f"{self._have():,}")
+                _log.info("%s: connection lost at %s bytes; resuming from there", self._file.name, f"{self._have():,}")
         flush(self._part)
         os.replace(self._part, output_file)
 
@@ -195,12 +195,12 @@ class _Resuming:
         if start >= self._file.size:
             self._part.unlink()
             start = 0
-        # "identity": a .gz must arrive as it is, not unpacked on the way
+        # "identity": a .gz file must arrive as it is, not unpacked on the way
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             response.raise_for_status()
-            goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            resumed = start > 0 and response.status_code == requests.codes.partial_content and goes_on
+            continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            resumed = start > 0 and response.status_code == requests.codes.partial_content and continues
             _log.info("%s: %s from %s", self._file.name, "resumed" if resumed else "download", url)
             with self._part.open("ab" if resumed else "wb") as part:
                 self._copy(response, part, start if resumed else 0)
@@ -211,7 +211,7 @@ class _Resuming:
         for piece in response.iter_content(_PIECE):
             done += len(piece)
             if done > size:
-                break  # whatever it is, it is not this file: the checksum will say so
+                break  # this is not the file, as the checksum will show
             part.write(piece)
             if time.monotonic() - last > _REPORT_SECONDS:
                 last = time.monotonic()

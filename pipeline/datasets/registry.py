@@ -1,6 +1,6 @@
-"""Data sets that `--data NAME` builds by itself. A new one is one file that ends in its cards, and a line each here.
+"""Data sets that `--data NAME` builds by itself. A new one is a file that ends in its cards, and a line here per card.
 
-A file is imported when its card is first asked for: names alone (help, completion) cost nothing.
+A file is imported when its card is first needed, so that names alone (for help and completion) cost nothing.
 """
 
 import re
@@ -24,9 +24,9 @@ class DataSetCard:
     Attributes:
         name: on the command line.
         title: one line for lists.
-        build: makes the shard where it is not there yet, and gives its path; takes the workspace and the options that
+        build: builds the shard if it does not exist, and returns its path; takes the workspace and the options that
             `variants` found in the name.
-        variants: names with options in them, such as `nm-mnist-r60-n0.3`; its groups are the options.
+        variants: matches names that contain options, such as `nm-mnist-r60-n0.3`; its groups are the options.
     """
 
     name: str
@@ -35,7 +35,7 @@ class DataSetCard:
     variants: re.Pattern[str] | None = None
 
     def options(self, data: str) -> dict[str, str] | None:
-        """The options in a name of this data set; None for another data set's name."""
+        """The options contained in a name of this data set; None for the name of another data set."""
         if data == self.name:
             return {}
         match = self.variants.fullmatch(data) if self.variants else None

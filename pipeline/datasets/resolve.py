@@ -1,4 +1,4 @@
-"""What a data set's name on the command line stands for: the shards, built first where that needs no question."""
+"""Finds the shards that a data set's name on the command line refers to, and builds those that need no decisions."""
 
 import glob
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
     Args:
         data: a name (`hm-mnist`, `nm-mnist-r60-n0.3`, `rgbd`, `rgbd-sample`, a name given to `mmssl extract`, ...), or
             a file; `{split}` in a file's name stands for the split's number.
-        splits: numbers, empty where the data has no splits.
+        splits: numbers; empty if the data has no splits.
         root: the workspace.
 
     Raises:
-        UsageError: no such data set, or splits where there are none.
+        UsageError: no such data set, splits given for data without any, or none given for data with splits.
         DataError: a file is missing, or cannot be built.
     """
     if data.endswith((".h5", ".hdf5")) or "/" in data:
@@ -44,7 +44,7 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
 
 def _splits(data: str, splits: Sequence[int], root: Path) -> list[Path]:
     if not splits:
-        raise UsageError(f"{data} has splits", "say which: --split 0..9")
+        raise UsageError(f"{data} has splits", "choose some: --split 0..9")
     paths = [root / "shards" / f"{data}-split-{split}.h5" for split in splits]
     missing = [split for split, path in zip(splits, paths, strict=True) if not path.exists()]
     if missing:
@@ -52,7 +52,7 @@ def _splits(data: str, splits: Sequence[int], root: Path) -> list[Path]:
         raise DataError(
             f"there is no shard {paths[splits.index(missing[0])]}",
             f"`mmssl preprocess rgbd{source}`, then `mmssl extract{source} --split {','.join(map(str, missing))}`, "
-            "make it (docs/guide/rgbd.md)",
+            "build it (docs/guide/rgbd.md)",
         )
     return paths
 
@@ -61,7 +61,7 @@ def _files(data: str, splits: Sequence[int]) -> list[Path]:
     if splits and "{split}" not in data:
         raise UsageError(f"{data} is one file", "write {split} in its name where the split's number stands")
     if "{split}" in data and not splits:
-        raise UsageError(f"{data} needs splits", "say which: --split 0..9")
+        raise UsageError(f"{data} needs splits", "choose some: --split 0..9")
     paths = [Path(data.replace("{split}", str(split))) for split in splits] or [Path(data)]
     for path in paths:
         if not path.exists():

@@ -1,11 +1,11 @@
-"""The Washington RGB-D Object Dataset's own layout: frames, objects, categories.
+"""The layout of the Washington RGB-D Object Dataset: frames, objects, categories.
 
     rgbd-dataset/bell_pepper/bell_pepper_2/bell_pepper_2_4_171_crop.png       RGB, 8 bit
                                            bell_pepper_2_4_171_depthcrop.png  depth, 16 bit, millimetres, 0 = missing
                                            bell_pepper_2_4_171_maskcrop.png   the object's silhouette (may be absent)
                                            bell_pepper_2_4_171_loc.txt        "x,y" of the crop's corner (may be absent)
 
-A name reads from the right, <category>_<object>_<video>_<frame>_<kind>, since categories contain underscores.
+Names are parsed from the right, <category>_<object>_<video>_<frame>_<kind>, since categories contain underscores.
 """
 
 import logging
@@ -39,7 +39,7 @@ _KINDS = frozenset({"crop", "depthcrop", "maskcrop", "loc"})
 
 
 class Totals(Record):
-    """How much there is in all."""
+    """The size of the whole data set."""
 
     categories: PositiveInt
     objects: PositiveInt
@@ -51,7 +51,7 @@ class Facts(Record):
 
     totals: Totals
     objects: Mapping[str, tuple[PositiveInt, ...]]  # category -> the objects' numbers, which have gaps
-    frames: Mapping[str, tuple[int, ...]]  # category -> frames of each of them; 0 = not known
+    frames: Mapping[str, tuple[int, ...]]  # category -> frame count of each object; 0 = not known
     left_out: Mapping[str, tuple[PositiveInt, ...]]  # category -> the object left out in each trial
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class Facts(Record):
 
 
 def load_facts() -> Facts:
-    """The data set's facts; its archive is the manifest `washington-rgbd`."""
+    """Loads the facts about the data set; its archive has the manifest `washington-rgbd`."""
     return load("washington-objects", Facts)
 
 
@@ -115,7 +115,7 @@ class Frame:
 
 @dataclass(frozen=True, order=True)
 class Skipped:
-    """Something that looks like a frame, or half of one, and was left out."""
+    """Something that was left out although it looks like a frame, or half of one."""
 
     name: str
     reason: str
@@ -141,12 +141,12 @@ class Index:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """Category names in alphabetical order: a category's place here is its class index."""
+        """Category names in alphabetical order: a category's position is its class index."""
         return tuple(sorted({frame.category for frame in self.frames}))
 
 
 def find_dataset(root: Path) -> Path:
-    """The folder of category folders: `root` itself, or `rgbd-dataset` or `rgbd-dataset_eval` in it.
+    """The folder that holds the category folders: `root` itself, or `rgbd-dataset` or `rgbd-dataset_eval` in it.
 
     Raises:
         DataError: there is none.
@@ -162,40 +162,40 @@ def find_dataset(root: Path) -> Path:
 
 
 def index_dataset(root: Path, *, strict: bool = False) -> Index:
-    """The index of the data set at `root` (see `find_dataset`), full or evaluation archive; no image is opened.
+    """Indexes the data set at `root` (see `find_dataset`), full or evaluation archive, without opening any image.
 
     Raises:
-        DataError: there is no data set, no frame in it, or, with `strict`, a frame without its partner.
+        DataError: there is no data set, or no frame in it, or (with `strict`) a frame without its partner.
     """
     folder = find_dataset(root)
     index = index_names(_walk(folder), folder, strict=strict)
     if not index.frames:
-        raise DataError(f"{folder}: not one frame with both its RGB and its depth image in it", FETCH_HINT)
+        raise DataError(f"{folder}: not one frame in it has both its RGB and its depth image", FETCH_HINT)
     return index
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """`category/object/file` of everything three levels down, links followed."""
+    """Yields `category/object/file` for everything three levels down, following links."""
     try:
         for category in os.scandir(folder):
-            for place in os.scandir(category) if category.is_dir() else ():
-                if place.is_dir():
-                    yield from (f"{category.name}/{place.name}/{name}" for name in os.listdir(place))
+            for instance in os.scandir(category) if category.is_dir() else ():
+                if instance.is_dir():
+                    yield from (f"{category.name}/{instance.name}/{name}" for name in os.listdir(instance))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}", "check its permissions") from error
 
 
 def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = False) -> Index:
-    """The index of a list of file names, such as an archive's, whether or not the files are there.
+    """Indexes a list of file names, such as an archive's, whether or not the files exist.
 
     Args:
-        names: in any order; with their folders, or without (then a frame's folder is `<category>/<object>`).
+        names: in any order, with or without their folders (without, a frame's folder is `<category>/<object>`).
         folder: what the names are relative to.
 
     Raises:
-        DataError: with `strict`, when anything had to be left out; the message names the first.
+        DataError: with `strict`, if anything had to be left out; the message names the first.
     """
-    kinds: dict[tuple[str, str], set[str]] = {}  # (folder, sample id) -> the kinds of file that it has
+    kinds: dict[tuple[str, str], set[str]] = {}  # (folder, sample id) -> its kinds of file
     skipped: list[Skipped] = []
     for name in names:
         parent, _, file = name.rpartition("/")
@@ -214,20 +214,22 @@ def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = F
         kinds.setdefault((parent, match["id"]), set()).add(match["kind"])
 
     frames: list[Frame] = []
-    folders: dict[str, Path] = {}  # frames of one object share theirs
-    for (parent, sample), found in kinds.items():
+    folders: dict[str, Path] = {}  # shared by the frames of an object
+    for (parent, sample), present in kinds.items():
         numbers = _NUMBERS.fullmatch(sample)
-        assert numbers is not None  # the file's name matched the same pattern
+        assert numbers is not None  # the file's name has matched the same pattern
         category, number, video, frame = numbers[1], *(int(numbers[group]) for group in (2, 3, 4))
         if video not in VIDEOS or frame % EVERY != 1:
             continue
-        missing = [f"{sample}_{kind}.png" for kind in ("crop", "depthcrop") if kind not in found]
+        missing = [f"{sample}_{kind}.png" for kind in ("crop", "depthcrop") if kind not in present]
         if missing:
             skipped.append(Skipped(sample, f"no {' and no '.join(missing)}"))
         else:
             if parent not in folders:
                 folders[parent] = folder / parent
-            frames.append(Frame(category, number, video, frame, folders[parent], "maskcrop" in found, "loc" in found))
+            frames.append(
+                Frame(category, number, video, frame, folders[parent], "maskcrop" in present, "loc" in present)
+            )
     skipped.sort()
     if strict and skipped:
         more = f" ({len(skipped) - 1} more like it)" if len(skipped) > 1 else ""
@@ -238,35 +240,35 @@ def index_names(names: Iterable[str], folder: Path = Path(), *, strict: bool = F
 def deviations(index: Index, facts: Facts) -> list[str]:
     """Every way in which an index differs from the data set's facts, one sentence each; empty for a complete archive.
 
-    A category that is missing or unknown is one line, not one for each of its objects and frames.
+    A missing or unknown category is reported once, not for each of its objects and frames.
     """
-    found: list[str] = []
-    here = set(index.categories)
-    found += [f"category {name} is missing" for name in sorted(facts.objects.keys() - here)]
-    found += [f"category {name} is not one of the data set's" for name in sorted(here - facts.objects.keys())]
-    for category in sorted(here & facts.objects.keys()):
+    differences: list[str] = []
+    present = set(index.categories)
+    differences += [f"category {name} is missing" for name in sorted(facts.objects.keys() - present)]
+    differences += [f"category {name} is not one of the data set's" for name in sorted(present - facts.objects.keys())]
+    for category in sorted(present & facts.objects.keys()):
         numbers = {number for name, number in index.objects if name == category}
         expected = dict(zip(facts.objects[category], facts.frames[category], strict=True))
         for number in sorted(expected.keys() | numbers):
             name = f"{category}_{number}"
             if number not in numbers:
-                found.append(f"object {name} is missing")
+                differences.append(f"object {name} is missing")
             elif number not in expected:
-                found.append(f"object {name} is not one of the data set's")
+                differences.append(f"object {name} is not one of the data set's")
             elif expected[number] and expected[number] != (have := len(index.objects[category, number])):
-                found.append(f"object {name} has {have} frames, not {expected[number]}")
-    for what, have, total in (
+                differences.append(f"object {name} has {have} frames, not {expected[number]}")
+    for kind, have, total in (
         ("categories", len(index.categories), facts.totals.categories),
         ("objects", len(index.objects), facts.totals.objects),
         ("frames", len(index.frames), facts.totals.frames),
     ):
         if have != total:
-            found.append(f"{have:,} {what} in all, not {total:,}")
-    return found
+            differences.append(f"{have:,} {kind} in all, not {total:,}")
+    return differences
 
 
 class Crop(NamedTuple):
-    """A frame's arrays, as read."""
+    """The arrays of a frame, as read."""
 
     rgb: npt.NDArray[np.uint8]  # [H, W, 3]
     depth: npt.NDArray[np.uint16]  # [H, W], millimetres, 0 = missing
@@ -274,12 +276,12 @@ class Crop(NamedTuple):
     corner: tuple[int, int] | None  # x, y of the crop's first pixel in the 640 x 480 frame, counted from 1, 1
 
 
-MOST_PIXELS = 2**24  # the data set's frames have 640 x 480
-_DEPTH_MODES = {"I;16", "I;16L", "I;16B", "I"}  # what Pillow, by version, makes of a 16-bit PNG
+MOST_PIXELS = 2**24  # accepted per image; the data set's frames have 640 x 480
+_DEPTH_MODES = {"I;16", "I;16L", "I;16B", "I"}  # of a 16-bit PNG, depending on the version of Pillow
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded image; a PNG alone, and of no more pixels than a camera's has."""
+    """Decodes an image; only PNG files are accepted, with no more pixels than a camera has."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -293,7 +295,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def read_frame(frame: Frame, *, mask: bool = False, corner: bool = True) -> Crop:
-    """Decodes a frame's files; the mask only where asked for, the corner unless it is of no use.
+    """Decodes a frame's files: the mask only if asked for, the corner unless it is not needed.
 
     Raises:
         DataError: a file is missing or damaged, the depth is not 16-bit, or the sizes differ.
@@ -328,7 +330,6 @@ def _read_loc(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: should hold the crop's corner as x,y: {error}") from error
 
 
-FOCAL = 570.3  # pixels; the Kinect of the Washington data set, as are the next two
-
-
+# The Kinect of the Washington data set.
+FOCAL = 570.3  # focal length in pixels
 CENTRE = (320.0, 240.0)  # x, y of the optical axis in the 640 x 480 frame, counted from 1, 1

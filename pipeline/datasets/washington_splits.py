@@ -1,4 +1,4 @@
-"""The ten trials of the Washington RGB-D data: which objects are left out to test with, and the labelled 5 %."""
+"""The ten trials of the Washington RGB-D data: which objects are left out for testing, and the labelled 5 %."""
 
 import hashlib
 import logging
@@ -16,20 +16,20 @@ _HEADER = re.compile(r"\*+\s*trial\s+(\d+)\s*\*+")
 
 
 def find_trials(root: Path) -> Path | None:
-    """A data set's own `testinstance_ids.txt`, beside or in its folder, if there is one."""
+    """A data set's own `testinstance_ids.txt`, in or next to its folder, if there is one."""
     dataset = find_dataset(root)
     return next((path for path in (dataset / TRIALS_FILE, dataset.parent / TRIALS_FILE) if path.is_file()), None)
 
 
 def trials_of(root: Path) -> Trials:
-    """The trials that go with the data set at `root`: its own `testinstance_ids.txt`, else the official ten."""
+    """The trials of the data set at `root`: those of its own `testinstance_ids.txt`, or else the official ten."""
     path = find_trials(root)
-    _log.info("the trials are %s", "the official ones" if path is None else f"those of {path}")
+    _log.info("using %s", "the official trials" if path is None else f"the trials of {path}")
     return load_facts().trials if path is None else read_trials(path)
 
 
 def read_trials(path: Path) -> Trials:
-    """The authors' `testinstance_ids.txt`: headers `****** trial N ******`, below each one object name per category.
+    """Reads the authors' `testinstance_ids.txt`: headers `****** trial N ******`, below each one object per category.
 
     Raises:
         DataError: the file is missing, or is not in that format.
@@ -51,7 +51,7 @@ def read_trials(path: Path) -> Trials:
                 raise DataError(f"{path}, line {number}: {line!r} is not one object of a trial", hint)
             trials[-1][category] = int(left_out)
     if not trials:
-        raise DataError(f"{path}: no trial in it", hint)
+        raise DataError(f"{path}: contains no trials", hint)
     return trials
 
 
@@ -68,7 +68,7 @@ def write_trials(trials: Trials) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """A partition of an index: the left-out objects' frames to test with, all others to train with."""
+    """A partition of an index: the left-out objects' frames for testing, all others for training."""
 
     number: int
     train: tuple[Frame, ...]
@@ -76,11 +76,11 @@ class Split:
 
 
 def split_frames(index: Index, trials: Trials, split: int) -> Split:
-    """Split `split` (from 0), which is trial `split + 1`: the left-out object of every category is the test set.
+    """Split number `split` (from 0), that is trial `split + 1`: the left-out object of every category is the test set.
 
     Raises:
         UsageError: there is no such split.
-        DataError: index and trial disagree: a category that only one of them has, or a left-out object without frames.
+        DataError: index and trial disagree: a category is only in one of them, or a left-out object has no frames.
     """
     if not 0 <= split < len(trials):
         raise UsageError(f"there is no split {split}: they are 0..{len(trials) - 1}")
@@ -102,9 +102,9 @@ def split_frames(index: Index, trials: Trials, split: int) -> Split:
 def labelled_ids(split: Split, fraction: float = 0.05, *, seed: int = 0) -> tuple[str, ...]:
     """Ids of the training frames that keep their label: `fraction` of them, at least one, in the frames' order.
 
-    A uniform draw without replacement, seeded by the split and `seed`: every id gets a hash, and the smallest are
-    taken. Unlike a generator's, this draw is the same whatever the order of the frames or numpy's version, and a
-    missing frame hardly changes it.
+    A uniform draw without replacement, seeded by the split and `seed`: every id is hashed, and the smallest hashes are
+    taken. Unlike a random generator's, this draw depends neither on the order of the frames nor on numpy's version, and
+    a missing frame hardly changes it.
 
     Raises:
         UsageError: `fraction` is not in (0, 1].

@@ -101,7 +101,7 @@ def test_idx_is_read_back(values: np.ndarray) -> None:
         (b"<html></html>....", "not an idx file"),
         (idx(np.zeros(5)), "not an idx file"),
         (b"\0\0\x0d\3" + idx(np.zeros((2, 3, 4)))[4:], "not an idx file"),
-        (idx(np.zeros((2, 3, 4)))[:-1], "holds 23 values, and its header declares 24"),
+        (idx(np.zeros((2, 3, 4)))[:-1], "holds 23 values, but its header declares 24"),
         (idx(np.zeros((2, 3, 4))) + b"\0", "holds 25 values"),
         (b"\0\0\10\3" + b"\xff" * 12, "holds 0 values"),
     ],
