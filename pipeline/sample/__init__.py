@@ -1,1 +1,1 @@
-"""A small rendered RGB-D data set in the Washington layout, for trying everything without a download."""
+"""A small rendered RGB-D data set in the Washington layout, to try everything without a download."""

@@ -1,7 +1,7 @@
-"""A small ray caster and depth sensor: a painted solid on a turntable before a Kinect, for the rendered sample.
+"""A small ray caster and depth sensor: a painted solid on a turntable in front of a Kinect, for the rendered sample.
 
-The solid's distance field is traced for all pixels at once; paint is a pattern on the surface's own two coordinates;
-the sensor turns exact depth into what structured light makes of it. No loop over pixels, no global state.
+The solid's distance field is traced for all pixels at once; paint is a pattern in two coordinates of the surface; the
+sensor turns exact depth into what structured light would measure. There is no loop over pixels and no global state.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ Pattern = Literal["plain", "bands", "panels", "checker", "blocks", "dots", "grai
 
 @dataclass(frozen=True)
 class Paint:
-    """A pattern in two or more colours; `gloss` 0..1 is how mirror-like it is, which blinds the depth sensor too."""
+    """A pattern in one or more colours; `gloss` 0..1 is how mirror-like it is, which also blinds the depth sensor."""
 
     pattern: Pattern
     colours: tuple[Colour, ...]
-    scale: float = 12.0  # mm, a pattern's period
+    scale: float = 12.0  # mm, the pattern's period
     gloss: float = 0.2
     seed: int = 0
     rim: Colour | None = None  # bare metal or plastic outside the printed band
-    band: tuple[float, float] = (0.0, 1.0)  # the printed part of the height
+    band: tuple[float, float] = (0.0, 1.0)  # the printed range of the height, as fractions of it
 
 
 def _noise(u: npt.NDArray[np.int32], v: npt.NDArray[np.int32], seed: int) -> Floats:
-    """A number in [0, 1) for every integer cell (u, v)."""
+    """A pseudorandom number in [0, 1) for every integer cell (u, v)."""
     with np.errstate(over="ignore"):
         mixed = u.astype(np.uint32) * np.uint32(0x9E3779B1) ^ v.astype(np.uint32) * np.uint32(0x85EBCA77)
         mixed = (mixed ^ np.uint32(seed & 0xFFFFFFFF)) * np.uint32(0xC2B2AE3D)
@@ -48,7 +48,7 @@ def _noise(u: npt.NDArray[np.int32], v: npt.NDArray[np.int32], seed: int) -> Flo
 
 
 def _albedo(paint: Paint, solid: Solid, p: Floats, n: Floats) -> Floats:
-    """[N, 3] colour at points p [3, N] with normals n [3, N]."""
+    """The colours [N, 3] at points p [3, N] with normals n [3, N]."""
     if solid.faceted:
         axis = np.abs(n).argmax(axis=0)
         u = np.where(axis == 0, p[1], p[0])
@@ -72,7 +72,7 @@ def _albedo(paint: Paint, solid: Solid, p: Floats, n: Floats) -> Floats:
     elif paint.pattern == "blocks":
         index = (_noise(i, j, paint.seed) * count).astype(np.int32)
     elif paint.pattern == "dots":
-        # One dot a cell, off its middle and of its own size.
+        # One dot per cell, off-centre and of random size.
         du = u / scale - i - 0.3 - 0.4 * _noise(i, j, paint.seed)
         dv = v / scale - j - 0.3 - 0.4 * _noise(i, j, paint.seed + 1)
         index = (du * du + dv * dv < (0.12 + 0.16 * _noise(i, j, paint.seed + 2)) ** 2).astype(np.int32)
@@ -92,12 +92,12 @@ def _albedo(paint: Paint, solid: Solid, p: Floats, n: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class View:
-    """Where camera, lamp and object are for one frame."""
+    """The position of camera, lamp and object in one frame."""
 
     elevation: float  # radians above the table
-    turn: float  # radians the turntable has turned
-    distance: float = 720.0  # mm from the camera to the object's middle
-    shift: tuple[float, float] = (0.0, 0.0)  # pixels between the object's middle and the frame's
+    turn: float  # of the turntable, radians
+    distance: float = 720.0  # mm from the camera to the object's centre
+    shift: tuple[float, float] = (0.0, 0.0)  # pixels between the object's centre and the frame's
     lamp: tuple[float, float] = (0.6, 0.9)  # azimuth and elevation of the light, radians
     exposure: float = 1.0
     warmth: float = 0.0  # -1 cold .. 1 warm light
@@ -105,7 +105,7 @@ class View:
 
 @dataclass(frozen=True)
 class Shot:
-    """A rendered crop: what the official files hold."""
+    """A rendered crop, with the content of the official files."""
 
     rgb: npt.NDArray[np.uint8]  # [H, W, 3]
     depth: npt.NDArray[np.uint16]  # [H, W], mm, 0 = missing
@@ -115,12 +115,16 @@ class Shot:
 
 _TABLE, _DISC, _MARK = (np.array(c, np.float32) for c in ((0.62, 0.50, 0.40), (0.72, 0.68, 0.63), (0.70, 0.06, 0.04)))
 _WALL = np.array([0.52, 0.62, 0.72], np.float32)
-_WALL_AT = -380.0  # mm behind the turntable's middle
+_WALL_AT = -380.0  # mm: behind the turntable's centre
+_FAR = 4000.0  # mm: the depth of rays that meet nothing
+_TRACE_STEPS = 44  # at most, of sphere tracing
+_HIT_DISTANCE = 0.25  # mm from the surface at which a ray has met the solid
+_STEP_SHARE = 0.95  # of the distance to the surface, walked per step; below 1 since the fields are approximate
 
 
 def shoot(solid: Solid, paint: Paint, view: View, rng: np.random.Generator) -> Shot:
-    """Renders `solid` and crops it as the data set does, tightly with a margin."""
-    # Everything is in the turntable's frame: it is camera, lamp and wall that go round the object.
+    """Renders `solid` and crops the image as the data set does, tightly with a margin."""
+    # All coordinates are the turntable's: camera, lamp and wall move around the object.
     ce, se = np.cos(view.elevation), np.sin(view.elevation)
     turned = np.array(
         [[np.cos(view.turn), np.sin(view.turn), 0], [-np.sin(view.turn), np.cos(view.turn), 0], [0, 0, 1]]
@@ -130,7 +134,7 @@ def shoot(solid: Solid, paint: Paint, view: View, rng: np.random.Generator) -> S
     origin = target - view.distance * forward
     centre = (CENTRE[0] + view.shift[0], CENTRE[1] + view.shift[1])
 
-    # The window: the projected box of the solid, with a margin for the crop.
+    # The window: the projection of the solid's box, with a margin for the crop.
     corners = np.stack(np.meshgrid(*zip(solid.low, solid.high, strict=True)), axis=-1).reshape(-1, 3) - origin
     z = corners @ forward
     us = centre[0] + FOCAL * (corners @ right) / z
@@ -145,7 +149,7 @@ def shoot(solid: Solid, paint: Paint, view: View, rng: np.random.Generator) -> S
     rays = (forward[:, None, None] + across + ((v - centre[1]) / FOCAL)[None, :, None] * down[:, None, None]).astype(
         np.float32
     )
-    rays = rays.reshape(3, -1)  # along each, the parameter is the depth that the sensor measures
+    rays = rays.reshape(3, -1)  # the parameter along each is the depth that the sensor measures
     start = origin.astype(np.float32)
 
     depth = np.minimum(_plane(rays, start, np.array([0, 0, 1.0]), 0.0), _plane(rays, start, turned[:, 0], _WALL_AT))
@@ -168,15 +172,15 @@ def shoot(solid: Solid, paint: Paint, view: View, rng: np.random.Generator) -> S
 
 
 def _plane(rays: Floats, start: Floats, normal: npt.NDArray[np.float64], offset: float) -> Floats:
-    """Depth at which each ray meets the plane normal . p = offset; far away where it does not."""
+    """The depth at which each ray meets the plane normal . p = offset, or `_FAR` if it does not."""
     n = normal.astype(np.float32)
     towards = n @ rays
     depth = (np.float32(offset) - n @ start) / np.where(np.abs(towards) < 1e-6, np.float32(1e-6), towards)
-    return np.where(depth > 0, depth, np.float32(4000))
+    return np.where(depth > 0, depth, np.float32(_FAR))
 
 
 def _trace(solid: Solid, rays: Floats, start: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Indices of the rays that meet the solid, and the depth where they do: sphere tracing inside its box."""
+    """Indices of the rays that meet the solid, and their depths, by sphere tracing inside the solid's box."""
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second = (
             (bound[:, None] - start[:, None]) / rays
@@ -188,13 +192,13 @@ def _trace(solid: Solid, rays: Floats, start: Floats) -> tuple[npt.NDArray[np.in
     directions = rays[:, alive]
     hits: list[npt.NDArray[np.intp]] = []
     depths: list[Floats] = []
-    for _ in range(44):
+    for _ in range(_TRACE_STEPS):
         x, y, z = (start[axis] + t * directions[axis] for axis in range(3))
         distance = solid.field(x, y, z)
-        met = distance < 0.25
+        met = distance < _HIT_DISTANCE
         hits.append(alive[met])
         depths.append(t[met])
-        t = t + distance * np.float32(0.95) / length
+        t = t + distance * np.float32(_STEP_SHARE) / length
         going = ~met & (t < far)
         if not going.any():
             break
@@ -203,8 +207,8 @@ def _trace(solid: Solid, rays: Floats, start: Floats) -> tuple[npt.NDArray[np.in
 
 
 def _normals(solid: Solid, p: Floats) -> Floats:
-    """[3, N] unit gradient of the distance at p [3, N], from the corners of a tetrahedron."""
-    reach = np.float32(0.8)
+    """The unit gradient [3, N] of the distance at p [3, N], estimated at the corners of a tetrahedron."""
+    reach = np.float32(0.8)  # mm
     gradient = np.zeros_like(p)
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         k = np.array(corner, np.float32)
@@ -225,7 +229,7 @@ def _shade(
     hit: npt.NDArray[np.intp],
     on_wall: npt.NDArray[np.bool_],
 ) -> tuple[Floats, Floats, Floats]:
-    """Colour [N, 3] in linear light, cosine between view and surface [N], and mirror reflection [N] of all rays."""
+    """Shades all rays: colour [N, 3] in linear light, cosine between view and normal [N], mirror reflection [N]."""
     azimuth, height = view.lamp
     direction = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
     lamp = (turned @ direction).astype(np.float32)
@@ -252,7 +256,7 @@ def _shade(
     half = towards + lamp[:, None]
     half /= np.sqrt((half**2).sum(axis=0))
     facing[hit] = np.clip((n * towards).sum(axis=0), 0, 1)
-    # The sensor's own light reflects straight back where the surface faces it; the lamp's where the half-vector is n.
+    # The sensor's own light is reflected back where the surface faces it, the lamp's where the half-vector equals n.
     shine = np.clip((n * half).sum(axis=0), 0, 1) ** np.float32(60)
     glare[hit] = np.float32(paint.gloss) * np.maximum(shine, facing[hit] ** np.float32(40))
     lambert = np.clip(lamp @ n, 0, 1)
@@ -262,17 +266,17 @@ def _shade(
 
 
 def _light(solid: Solid, q: Floats, lamp: Floats) -> Floats:
-    """How much of the lamp reaches points q [3, N] on the ground: 1, down to 0.15 in the solid's soft shadow."""
+    """The share of the lamp's light at points q [3, N] on the ground: 1, down to 0.15 in the solid's soft shadow."""
     lit = np.ones(q.shape[1], np.float32)
     tall = float(solid.high[2])
-    for way in np.linspace(0.1, 1.1, 5) * tall / max(float(lamp[2]), 0.3):
-        x, y, z = (q[axis] + np.float32(way) * lamp[axis] for axis in range(3))
-        lit = np.minimum(lit, 0.3 + solid.field(x, y, z) / np.float32(4 + 0.22 * way))
+    for distance in np.linspace(0.1, 1.1, 5) * tall / max(float(lamp[2]), 0.3):
+        x, y, z = (q[axis] + np.float32(distance) * lamp[axis] for axis in range(3))
+        lit = np.minimum(lit, 0.3 + solid.field(x, y, z) / np.float32(4 + 0.22 * distance))
     return np.clip(lit, 0.15, 1)
 
 
 def _photograph(colour: Floats, view: View, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """[H, W, 3] linear light to 8 bits: white balance, exposure, lens blur, noise, gamma."""
+    """Converts linear light [H, W, 3] to 8 bits: white balance, exposure, lens blur, noise, gamma."""
     balance = np.array([1 + 0.12 * view.warmth, 1, 1 - 0.16 * view.warmth], np.float32) * np.float32(view.exposure)
     image: Floats = ndimage.gaussian_filter(colour * balance, (0.65, 0.65, 0), truncate=2.5)
     image += rng.standard_normal(image.shape, np.float32) * np.float32(0.006)
@@ -281,19 +285,19 @@ def _photograph(colour: Floats, view: View, rng: np.random.Generator) -> npt.NDA
 
 
 def _sense(depth: Floats, facing: Floats, glare: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """[H, W] exact depth to the sensor's: ragged edges, noise, steps, the projector's shadow and blind spots as 0."""
+    """Turns exact depth [H, W] into the sensor's: ragged edges, noise, steps, and 0 in shadow and blind spots."""
     height, width = depth.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
 
     def wander(spread: float) -> Floats:
-        """[H, W] smooth noise of unit variance."""
+        """Smooth noise [H, W] of unit variance."""
         noise: Floats = ndimage.gaussian_filter(rng.standard_normal((height, width), np.float32), spread, truncate=2.0)
         return noise * np.float32(2 * np.sqrt(np.pi) * spread)
 
     rough, soft = wander(1.0), wander(2.5)
     ragged = np.clip(columns + np.rint(rough).astype(np.int64), 0, width - 1)
     disparity = np.float32(FOCAL * BASELINE) / depth[rows, ragged]
-    # The projector stands to the right: what a nearer surface hides from it lies to the left of that surface.
+    # The projector is on the right, so what a nearer surface hides from it lies to the left of that surface.
     seen = columns - disparity
     shadow = seen > np.minimum.accumulate(seen[:, ::-1], axis=1)[:, ::-1] + 1
     disparity = np.rint((disparity + np.float32(0.05) * (rough + soft)) * 8) / 8  # eighths of a pixel
@@ -301,6 +305,6 @@ def _sense(depth: Floats, facing: Floats, glare: Floats, rng: np.random.Generato
     blind = glare * (1 + np.float32(0.6) * soft) > 0.32
     grazing = facing < 0.12 + 0.05 * rough
     step: Floats = ndimage.maximum_filter(depth, 3) - ndimage.minimum_filter(depth, 3)
-    edge = (step > 25) & (soft > 0.7)
+    edge = (step > 25) & (soft > 0.7)  # the step in mm; lost only in places
     lost = shadow | blind | grazing | edge
     return np.where(lost, 0, np.rint(measured)).astype(np.uint16)

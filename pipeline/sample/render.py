@@ -1,10 +1,10 @@
-"""A rendered RGB-D data set in exactly the Washington layout, for the demo and the tests: nothing to download.
+"""A rendered RGB-D data set in exactly the Washington layout, so that the demo and the tests need no download.
 
 A dozen categories of household solids on a turntable, several objects of each, seen from 30, 45 and 60 degrees as
 videos 1, 2 and 4. By design neither camera suffices: some categories share their shape and differ in their surface
-(orange and beach ball, soda can and food can, cereal box and wood block), which depth alone cannot see; others share
-their paint (mug, bowl, cap, bottle, ...) and differ in shape, which is hard to see in the frames that are underexposed.
-Objects differ in proportions and colours, so a left-out one is new. Depth has the Kinect's holes, steps and noise.
+(orange and beach ball, soda can and food can, cereal box and wood block), which depth alone cannot show; others share
+their paint (mug, bowl, cap, bottle, ...) and differ in shape, which is hard to see in the underexposed frames. Objects
+differ in proportions and colours, so a left-out one is new. Depth has the Kinect's holes, steps and noise.
 """
 
 import colorsys
@@ -26,21 +26,22 @@ from pipeline.runtime.leases import lease
 from pipeline.sample.ray_caster import Colour, Paint, Shot, View, shoot
 from pipeline.sample.solids import Solid, box, brim, handle, lathe, union
 
-VERSION = 1  # of what is drawn: raised when the same settings give other pixels
+VERSION = 1  # of the drawing: raised when the same settings give other pixels
 SETTINGS_FILE = "sample.json"
 ELEVATIONS = dict(zip(VIDEOS, (30.0, 45.0, 60.0), strict=True))  # degrees
 TRIALS = 10
+_GAMMA = 2.2  # of a screen
 
 Profile = list[tuple[float, float]]
 
 
 def _arc(radius: float, height: float, start: float, stop: float, count: int, middle: float = 0.0) -> Profile:
-    """Points of an ellipse around (0, middle), from angle `start` to `stop` in degrees above the horizon."""
+    """Points of an ellipse around (0, middle), from angle `start` to `stop`, in degrees above the horizontal."""
     angles = np.radians(np.linspace(start, stop, count))
     return [(float(max(radius * np.cos(a), 0)), float(middle + height * np.sin(a))) for a in angles]
 
 
-# The solids, in mm; each draws its proportions from `rng`.
+# The solids, in mm; each function draws the proportions from `rng`.
 
 
 def _ball(rng: np.random.Generator) -> Solid:
@@ -101,12 +102,12 @@ def _pot(rng: np.random.Generator) -> Solid:
     return lathe([(0, 0), (0.66 * r, 0), *rim, (0.62 * r, 12), (0, 12)])
 
 
-# The paints. Several solids share one, several paints share a solid.
+# The paints. Some are used on several solids, and some solids have several paints.
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Linear light from screen hue, saturation and value."""
-    red, green, blue = (channel**2.2 for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+    """Converts hue, saturation and value on a screen to linear light."""
+    red, green, blue = (channel**_GAMMA for channel in colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
     return red, green, blue
 
 
@@ -115,7 +116,7 @@ def _seed(rng: np.random.Generator) -> int:
 
 
 def _glaze(rng: np.random.Generator) -> Paint:
-    """One quiet colour of any hue, or off-white: says nothing about the category."""
+    """One plain colour of any hue, or off-white: reveals nothing about the category."""
     hue, plain = float(rng.uniform()), rng.uniform() < 0.25
     body = _hsv(0.1, 0.12, 0.9) if plain else _hsv(hue, float(rng.uniform(0.35, 0.8)), float(rng.uniform(0.35, 0.85)))
     if rng.uniform() < 0.3:
@@ -194,7 +195,7 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines every pixel of a sample."""
+    """The settings that determine every pixel of a sample."""
 
     categories: int
     objects_per_category: int
@@ -206,13 +207,13 @@ class Settings:
         if not 2 <= self.categories <= len(CATEGORIES):
             raise UsageError(f"the sample has 2 to {len(CATEGORIES)} categories, not {self.categories}")
         if self.objects_per_category < 2:
-            raise UsageError("a split leaves one object of each category out, so there must be at least 2 of each")
+            raise UsageError("a split leaves out one object of each category, so there must be at least 2 of each")
         if self.views < 1 or self.seed < 0:
-            raise UsageError("the sample needs at least one view a video, and a seed that is not negative")
+            raise UsageError("the sample needs at least one view per video, and a seed that is not negative")
 
 
 def draw_object(settings: Settings, category: int, number: int) -> tuple[Solid, Paint]:
-    """The solid and paint of object `number` (from 1) of the category at place `category` in `CATEGORIES`."""
+    """The solid and paint of object `number` (from 1) of the category at position `category` in `CATEGORIES`."""
     rng = np.random.default_rng([settings.seed, category, number])
     kind = CATEGORIES[category]
     return kind.solid(rng), kind.paint(rng)
@@ -221,9 +222,9 @@ def draw_object(settings: Settings, category: int, number: int) -> tuple[Solid, 
 def draw_view(
     settings: Settings, category: int, number: int, video: int, turn: int
 ) -> tuple[View, np.random.Generator]:
-    """Camera, turntable and light of view `turn` (from 0) of a video, and the generator of its noise.
+    """The camera, turntable and light of view `turn` (from 0) of a video, and the generator of its noise.
 
-    Every frame's randomness is its own, so frames can be rendered in any order or alone.
+    Each frame has its own randomness, so frames can be rendered in any order, or alone.
     """
     film = np.random.default_rng([settings.seed, category, number, video])
     start, lamp = film.uniform(0, 2 * np.pi), (film.uniform(-1.3, 1.3), film.uniform(0.6, 1.2))
@@ -251,21 +252,21 @@ def render(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Renders `root/rgbd-dataset`: categories x objects x 3 videos x views frames; the folder appears whole.
+    """Renders `root/rgbd-dataset`: categories x objects x 3 videos x views frames; the folder appears when complete.
 
     The frames are numbered 1, 6, 11, ... as in the evaluation set. `testinstance_ids.txt` in the folder holds ten
-    trials in the official format, `sample.json` the settings. A sample with these settings that is there already is
-    left as it is.
+    trials in the official format, `sample.json` the settings. An existing sample with these settings is left as it
+    is.
 
     Args:
-        progress: called with the number of objects done and of all after each object.
+        progress: called after each object with the number done and the total.
 
     Returns:
         The folder `root/rgbd-dataset`.
 
     Raises:
         UsageError: a setting is out of range.
-        DataError: another data set is there; it is never overwritten.
+        DataError: another data set is in its place; it is never overwritten.
         LeasedError: another process is rendering it.
         StorageError: the disk is full or refuses.
     """
@@ -283,7 +284,7 @@ def render(
 def _render(settings: Settings, folder: Path, progress: Callable[[int, int], None] | None) -> None:
     unfinished = folder.with_name(f".{folder.name}.partial")
     try:
-        if unfinished.exists():  # of a run that was killed
+        if unfinished.exists():  # left by a run that was killed
             shutil.rmtree(unfinished)
         total = settings.categories * settings.objects_per_category
         for done in range(total):
@@ -302,7 +303,7 @@ def _render(settings: Settings, folder: Path, progress: Callable[[int, int], Non
 
 
 def settings_of(folder: Path) -> dict[str, int] | None:
-    """The settings of the sample in a data set's folder, or None if it is not a rendered sample."""
+    """The settings of the sample in a data set's folder, or None if that is not a rendered sample."""
     try:
         settings: dict[str, int] = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -311,7 +312,7 @@ def settings_of(folder: Path) -> dict[str, int] | None:
 
 
 def _trials(settings: Settings) -> Sequence[dict[str, int]]:
-    """Ten trials; each category leaves its objects out in an order of its own, each equally often."""
+    """Ten trials; each category leaves out its objects in its own order, all equally often."""
     rng = np.random.default_rng([settings.seed, 0])
     orders = [1 + rng.permutation(settings.objects_per_category) for _ in range(settings.categories)]
     names = [category.name for category in CATEGORIES]
@@ -321,16 +322,16 @@ def _trials(settings: Settings) -> Sequence[dict[str, int]]:
 def _render_object(settings: Settings, category: int, number: int, folder: Path) -> None:
     name = CATEGORIES[category].name
     solid, paint = draw_object(settings, category, number)
-    place = folder / name / f"{name}_{number}"
-    place.mkdir(parents=True)
+    object_folder = folder / name / f"{name}_{number}"
+    object_folder.mkdir(parents=True)
     for video in VIDEOS:
         for turn in range(settings.views):
             view, rng = draw_view(settings, category, number, video, turn)
-            _save(shoot(solid, paint, view, rng), place / f"{name}_{number}_{video}_{1 + EVERY * turn}")
+            _save(shoot(solid, paint, view, rng), object_folder / f"{name}_{number}_{video}_{1 + EVERY * turn}")
 
 
 def _save(shot: Shot, stem: Path) -> None:
-    """One frame's four files. Fast compression: the noise leaves little to gain."""
+    """Writes the four files of a frame. Compression is fast, since the noise leaves little to gain."""
     save = partial(_png, stem)
     save("crop", shot.rgb)
     save("depthcrop", shot.depth)

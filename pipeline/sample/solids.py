@@ -1,4 +1,4 @@
-"""Solids as signed distance fields in millimetres, for the rendered sample: float32 arrays, many points at once."""
+"""Solids as signed distance fields in millimetres, for the rendered sample; vectorised over float32 points."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ Field = Callable[[Floats, Floats, Floats], Floats]  # x, y, z in mm -> distance 
 
 @dataclass(frozen=True)
 class Solid:
-    """A distance field that stands on z = 0 around the z axis, with the box that holds it."""
+    """A distance field of a solid that stands on z = 0 around the z axis, and its bounding box."""
 
     field: Field
     low: Floats  # [3]
     high: Floats  # [3]
-    faceted: bool = False  # paint lies on flat faces rather than around the axis
+    faceted: bool = False  # paint is laid on flat faces rather than around the axis
 
 
 def lathe(profile: Sequence[tuple[float, float]]) -> Solid:
     """The solid of revolution of a closed polygon of (radius, height) points in mm, all with radius >= 0.
 
-    The distance is tabulated on a grid of half-planes, a lookup costs the same for a sphere and a bottle.
+    The distance is tabulated over the half-plane (radius, height), so a lookup costs the same for any profile.
     """
     points = np.asarray(profile, np.float32)
-    pad = 6.0  # mm around it; the table has one entry a millimetre
+    pad = 6.0  # mm around the solid; the table has one entry per millimetre
     radius, height = float(points[:, 0].max()), float(points[:, 1].max())
     r = np.arange(0, radius + 2 * pad, dtype=np.float32)[:, None, None]
     z = np.arange(-pad, height + 2 * pad, dtype=np.float32)[None, :, None]
-    # [radii, heights, edges]: nearest point on every edge, and whether a ray towards the axis crosses it.
+    # [radii, heights, edges]: the nearest point on every edge, and whether a ray towards the axis crosses the edge.
     r0, z0, r1, z1 = (*points.T, *np.roll(points, -1, axis=0).T)
     dr, dz = r1 - r0, z1 - z0
     along = np.clip(((r - r0) * dr + (z - z0) * dz) / np.maximum(dr**2 + dz**2, 1e-9), 0, 1)
@@ -73,7 +73,7 @@ def box(width: float, depth: float, height: float, rounding: float = 2.0) -> Sol
 
 
 def handle(wall: float, middle: float, ring: float, thickness: float, taller: float) -> Solid:
-    """A mug's handle: a torus through the wall at x = `wall`, stretched upwards by `taller`, outside the wall only."""
+    """A mug's handle: a torus through the wall at x = `wall`, `taller` times as high, and only outside the wall."""
 
     def field(x: Floats, y: Floats, z: Floats) -> Floats:
         across = np.sqrt((x - np.float32(wall)) ** 2 + ((z - np.float32(middle)) / np.float32(taller)) ** 2)
@@ -103,7 +103,7 @@ def brim(middle: float, length: float, width: float, droop: float) -> Solid:
 
 
 def union(*solids: Solid) -> Solid:
-    """All of them as one solid."""
+    """The union of several solids; paint is laid as on the first."""
 
     def field(x: Floats, y: Floats, z: Floats) -> Floats:
         distance = solids[0].field(x, y, z)
