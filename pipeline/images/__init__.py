@@ -1,1 +1,1 @@
-"""From RGB-D frames to the square images that a network takes, kept in an image store."""
+"""From RGB-D frames to the square images that a network takes, stored in an image store."""

@@ -1,4 +1,4 @@
-"""Frames, raw and processed, on one sheet to look at."""
+"""A sheet that shows frames, raw and processed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
 
 @dataclass(frozen=True)
 class Preview:
-    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W] in mm and the crop's corner, if known."""
+    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W] in mm, and the crop's corner if known."""
 
     name: str
     rgb: Bytes
@@ -20,24 +20,23 @@ class Preview:
     corner: tuple[int, int] | None = None
 
 
-_HOLE = np.array([255, 0, 160], np.uint8)
-
-
+_ROWS = 8  # frames per column, at most
+_HOLE = np.array([255, 0, 160], np.uint8)  # the colour that marks missing depth
 _PAPER, _INK, _FAINT = (250, 250, 248), (28, 28, 30), (120, 120, 124)
 
 
 def _panels(frame: Preview, encoding: DepthEncoding) -> tuple[Bytes, ...]:
-    """RGB; depth with its holes marked (near is bright); the same filled; encoded. Each [SIZE, SIZE, 3]."""
+    """RGB; depth with its holes marked (near is bright); the same, filled; encoded depth. Each [SIZE, SIZE, 3]."""
     grey = 255 - resize_depth(scale_depth(fill_holes(frame.depth)))[..., None].repeat(3, axis=2)
     marked = np.where(resize_depth(frame.depth)[..., None] == 0, _HOLE, grey)
     return resize_rgb(frame.rgb), marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
 
 
 def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") -> Image.Image:
-    """Every frame as RGB, raw depth with holes marked, filled and encoded depth, captioned; up to eight a column."""
-    gap, caption, header, margin = 6, 24, 30, 18
+    """Draws every frame as RGB, raw depth with holes marked, filled depth and encoded depth, with a caption."""
+    gap, caption, header, margin = 6, 24, 30, 18  # pixels
     titles = ("RGB", "depth, holes marked", "holes filled", {"jet": "jet: near is red"}.get(encoding, encoding))
-    blocks = max(1, -(-len(frames) // 8))
+    blocks = max(1, -(-len(frames) // _ROWS))
     tall = max(1, -(-len(frames) // blocks))
     block_width = len(titles) * (SIZE + gap) - gap
     sheet = Image.new(

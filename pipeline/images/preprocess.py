@@ -1,7 +1,7 @@
-"""Raw RGB-D frames to the image store: one Dask task per object; workers return arrays, this process writes.
+"""From raw RGB-D frames to the image store: one Dask task per object; workers return arrays, this process writes.
 
-What is there and verifies is left as it is, so the same command goes on after a stop or a crash. The store's bytes do
-not depend on how many processes made it, nor on how often it was stopped.
+Outputs that pass verification are kept, so the same command resumes after a stop or a crash. The store's bytes depend
+neither on how many processes made it nor on how often they were stopped.
 """
 
 import hashlib
@@ -41,24 +41,22 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
-
-
 PREVIEW_FRAMES = 16
-_LISTED = 10  # of many similar warnings, how many are told one by one
+_LISTED = 10  # similar warnings that are logged one by one
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # objects done, and in total
 
 
 def store_folder(dataset: str, root: Path, settings: ImageSettings) -> Path:
-    """Where the store of a data set lies: settings other than the paper's have a store of their own."""
+    """The folder of a data set's store; settings other than the paper's have their own."""
     return root / "images" / f"{dataset}{settings.suffix}"
 
 
 def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, strict: bool) -> ObjectImages:
-    """All images of one object: the task of a worker.
+    """Makes all images of one object: the task of a worker.
 
     Raises:
-        DataError: not one frame can be read, or, with `strict`, one cannot.
+        DataError: no frame can be read, or (with `strict`) one cannot.
     """
     shape = (len(frames), settings.size, settings.size, 3)
     rgb, depth = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
@@ -71,7 +69,7 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
         except DataError as error:
             if strict:
                 raise
-            skipped[frame.id] = error.message.replace(f"{frame.folder}{os.sep}", "")  # a store holds no path
+            skipped[frame.id] = error.message.replace(f"{frame.folder}{os.sep}", "")  # a store contains no paths
             continue
         rgb[len(ids)] = resize_rgb(crop.rgb, settings.size)
         depth[len(ids)] = encode_depth(crop.depth, settings.depth_encoding, corner=crop.corner, size=settings.size)
@@ -81,7 +79,7 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
     if not ids:
         raise DataError(f"not one frame of {name} can be read: {next(iter(skipped.values()))}", washington.FETCH_HINT)
     images = ObjectImages(name, tuple(ids), rgb[: len(ids)], depth[: len(ids)], skipped, flawed)
-    _ = images.digest  # computed here, it travels along: the one writer has enough to do
+    _ = images.digest  # cached here and sent along: the only writer has enough to do
     return images
 
 
@@ -95,18 +93,18 @@ def preprocess(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> ImageStore:
-    """Makes, or completes, the image store of a data set.
+    """Makes or completes the image store of a data set.
 
     Args:
-        root: the workspace. With a scheduler, its raw data must lie where every worker finds them too.
+        root: the workspace. With a scheduler, every worker must find the raw data under the same path.
         strict: a frame with a missing or unreadable partner is an error; otherwise it is listed and left out.
-        progress: called with the objects done and all of them.
+        progress: called with the number of objects done and the total.
 
     Raises:
         DataError: there is no data set, an object has no readable frame, or a frame lacks what the encoding needs.
         LeasedError: another process is making this store.
         StorageError: the disk is full or refuses.
-        Interrupted: SIGTERM or Ctrl-C; the objects that were finished are kept.
+        Interrupted: SIGTERM or Ctrl-C; finished objects are kept.
     """
     raw = raw_folder(dataset, root)
     index = washington.index_dataset(raw, strict=strict)
@@ -114,7 +112,7 @@ def preprocess(
     trials = trials_of(raw)
     folder = store_folder(dataset, root, settings)
     _log.info("%s: %d frames of %d objects in %s", dataset, len(index.frames), len(index.objects), raw)
-    _tell("left out", {skipped.name: skipped.reason for skipped in index.skipped})
+    _warn("left out", {skipped.name: skipped.reason for skipped in index.skipped})
     source = _source(raw, index)
     objects = _objects(index)
     stamps = {name: _stamp(frames) for name, frames in objects.items()}
@@ -123,24 +121,26 @@ def preprocess(
         if len(headers) < len(stamps):
             stack.enter_context(lease(folder, folders=True))
             missing = {name: stamp for name, stamp in stamps.items() if name not in headers}
-            headers |= _existing(folder, settings, missing, strict, stop, _log.warning)  # others may have made some
+            headers |= _existing(
+                folder, settings, missing, strict, stop, _log.warning
+            )  # others may have made some meanwhile
         tasks = {name: (name, frames, settings, strict) for name, frames in objects.items() if name not in headers}
         if tasks:
-            remove(folder / INDEX)  # it is complete again when it is there again
+            remove(folder / INDEX)  # the store is incomplete until it is written again
         total = len(stamps)
         for name, images in run_tasks(process_object, tasks, stop, workers=workers, scheduler=scheduler):
             headers[name] = write_object(object_path(folder, name), images, settings, stamps[name])
-            _tell("left out", images.skipped)
-            _tell("no shape in its depth", images.flawed)
+            _warn("left out", images.skipped)
+            _warn("no shape in its depth", images.flawed)
             if progress is not None:
                 progress(len(headers), total)
         if not tasks:
-            _log.info("all %d objects were there already", total)
+            _log.info("all %d objects existed already", total)
         return ImageStore.finish(folder, _index(dataset, source, settings, trials, index, headers))
 
 
 def preview(dataset: str, root: Path, settings: ImageSettings, path: Path) -> None:
-    """Draws frames from all over the data set, raw and processed, into a PNG file to look at.
+    """Draws frames from the whole data set, raw and processed, into a PNG file.
 
     Raises:
         DataError: there is no data set, or one of the frames cannot be read.
@@ -151,12 +151,12 @@ def preview(dataset: str, root: Path, settings: ImageSettings, path: Path) -> No
     groups = list(index.objects.values())
     chosen = [groups[k] for k in np.unique(np.linspace(0, len(groups) - 1, PREVIEW_FRAMES).astype(int))]
     frames = [group[len(group) // 2] for group in chosen]
-    shown = []
+    previews = []
     for frame in frames:
         crop = washington.read_frame(frame)
-        shown.append(Preview(frame.id, crop.rgb, crop.depth, crop.corner))
+        previews.append(Preview(frame.id, crop.rgb, crop.depth, crop.corner))
     with atomic_path(path) as temporary:
-        contact_sheet(shown, settings.depth_encoding).save(temporary, format="PNG")
+        contact_sheet(previews, settings.depth_encoding).save(temporary, format="PNG")
 
 
 def _objects(index: Index) -> dict[str, tuple[Frame, ...]]:
@@ -168,14 +168,14 @@ def _check_corners(index: Index, settings: ImageSettings) -> None:
         lacking = [frame.id for frame in index.frames if frame.loc is None]
         if lacking:
             raise DataError(
-                f"surface normals need a crop's place in the frame, and {lacking[0]}_loc.txt is missing "
-                f"({len(lacking)} frames lack theirs)",
+                f"surface normals need a crop's position in the frame, but {lacking[0]}_loc.txt is missing "
+                f"({len(lacking)} frames have none)",
                 "use --depth-encoding jet, or get the archive with the loc files",
             )
 
 
 def _stamp(frames: Sequence[Frame]) -> str:
-    """Stands for an object's raw files, none of which is opened: their names and sizes."""
+    """Identifies an object's raw files by their names and sizes, without opening any."""
     sizes = []
     for frame in frames:
         paths = (frame.rgb, frame.depth, *([frame.loc] if frame.loc else []))
@@ -192,10 +192,10 @@ def _existing(
     stamps: Mapping[str, str],
     strict: bool,
     stop: Stop,
-    tell: Callable[..., None],
+    log: Callable[..., None],
 ) -> dict[str, ObjectHeader]:
-    """The headers of the objects that need not be made; what is there, but will not do, is named."""
-    found: dict[str, ObjectHeader] = {}
+    """The headers of the objects that can be kept; logs why the others cannot."""
+    headers: dict[str, ObjectHeader] = {}
     for name, stamp in stamps.items():
         path = object_path(folder, name)
         if not path.exists():
@@ -204,23 +204,23 @@ def _existing(
         try:
             header = verify_object(path)
         except DataError as error:
-            tell("%s; it is made again", error.message)
+            log("%s; rebuilding it", error.message)
             continue
         if header.stamp != stamp:
-            tell("%s: its raw frames have changed; it is made again", path)
+            log("%s: its raw frames have changed; rebuilding it", path)
         elif header.name != name or dict(header.settings) != settings.model_dump():
-            tell("%s: was made with other settings; it is made again", path)
+            log("%s: was made with other settings; rebuilding it", path)
         elif strict and header.skipped:
             sample_id, reason = next(iter(header.skipped.items()))
             raise DataError(f"{sample_id}: {reason}", "without --strict such frames are listed and left out")
         else:
-            found[name] = header
-    return found
+            headers[name] = header
+    return headers
 
 
 def _source(raw: Path, index: Index) -> dict[str, Any]:
-    """What the raw data are. Of the real ones, what is missing is told."""
-    from pipeline.sample.render import settings_of  # not at the top: every worker would load the renderer
+    """Identifies the raw data; warns if the real data set is incomplete."""
+    from pipeline.sample.render import settings_of  # not at the top, or every worker would load the renderer
 
     settings = settings_of(raw)
     if settings is not None:
@@ -237,11 +237,11 @@ def _source(raw: Path, index: Index) -> dict[str, Any]:
     return {"manifest": ARCHIVE, "deviations": deviations}
 
 
-def _tell(what: str, reasons: Mapping[str, str]) -> None:
+def _warn(problem: str, reasons: Mapping[str, str]) -> None:
     for name, reason in list(reasons.items())[:_LISTED]:
-        _log.warning("%s: %s: %s", what, name, reason)
+        _log.warning("%s: %s: %s", problem, name, reason)
     if len(reasons) > _LISTED:
-        _log.warning("%s: %d more; %s lists them all", what, len(reasons) - _LISTED, INDEX)
+        _log.warning("%s: %d more; %s lists them all", problem, len(reasons) - _LISTED, INDEX)
 
 
 def _index(
@@ -270,7 +270,7 @@ def _index(
     )
 
 
-def _distinct(given: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
-    found: list[dict[str, str]] = []
-    found.extend(dict(one) for one in given if dict(one) not in found)
-    return tuple(found)
+def _distinct(versions: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
+    distinct: list[dict[str, str]] = []
+    distinct.extend(dict(entry) for entry in versions if dict(entry) not in distinct)
+    return tuple(distinct)

@@ -1,4 +1,4 @@
-"""Crops of any shape to squares: pure functions on arrays, no loop over pixels."""
+"""Turns crops of any shape into squares: pure functions on arrays, without loops over pixels."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,12 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]
-
-
 T = TypeVar("T", bound=np.generic)
-
-
-SIZE = 148
+SIZE = 148  # pixels per side, the paper's
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,10 @@ def _fit(height: int, width: int, size: int) -> _Fit:
 
 
 def resize_rgb(rgb: Bytes, size: int = SIZE) -> Bytes:
-    """[H, W, 3] to [size, size, 3]: the longer side scaled to `size`, the shorter centred and extended.
+    """Resizes [H, W, 3] to [size, size, 3]: the longer side is scaled to `size`, the shorter one centred and extended.
 
-    Pillow's bilinear filter, whose support grows with the reduction (antialiased); the extension repeats the border.
+    Pillow's bilinear filter is used, whose support grows as the image shrinks (antialiasing). The extension repeats the
+    border.
     """
     fit = _fit(rgb.shape[0], rgb.shape[1], size)
     if (fit.height, fit.width) == rgb.shape[:2]:
@@ -58,7 +55,7 @@ def resize_rgb(rgb: Bytes, size: int = SIZE) -> Bytes:
 
 @lru_cache(maxsize=256)
 def _sources(height: int, width: int, size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The source row of every target row, and the source column of every target column; the border repeats."""
+    """The source row of every target row and the source column of every target column; the border is repeated."""
     fit = _fit(height, width, size)
 
     def along(length: int, scaled: int, start: int) -> npt.NDArray[np.intp]:
@@ -71,9 +68,9 @@ def _sources(height: int, width: int, size: int) -> tuple[npt.NDArray[np.intp], 
 
 
 def resize_depth(depth: npt.NDArray[T], size: int = SIZE) -> npt.NDArray[T]:
-    """[H, W] or [H, W, C] to [size, size(, C)] with `resize_rgb`'s geometry, each pixel copied from the nearest one.
+    """Resizes [H, W] or [H, W, C] to [size, size(, C)] with the geometry of `resize_rgb`, copying the nearest pixel.
 
-    No value is invented: nothing comes to lie between an object and its background, and a hole stays a hole.
+    No value is invented: no depth appears between an object and its background, and a hole stays a hole.
     """
     rows, columns = _sources(*depth.shape[:2], size)
     return depth.take(columns, axis=1).take(rows, axis=0)

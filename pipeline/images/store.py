@@ -1,8 +1,8 @@
-"""The image store: preprocessed RGB-D frames, one HDF5 file per object and one index over them (docs/rgbd.md).
+"""The image store: preprocessed RGB-D frames, one HDF5 file per object and one index over them (docs/guide/rgbd.md).
 
 `<object>.h5` holds `rgb` and `depth`, uint8 `[N, size, size, 3]`, and `id [N]`; its root's attributes say how it was
-made. `index.json` names every object, its frames and its digest; it is written last, so its presence says that the
-store is complete. Neither the time nor a path is in any of them: equal frames give equal bytes.
+made. `index.json` names every object, its frames and its digest; it is written last, so if it exists, the store is
+complete. None of them contains the time or a path: equal frames give equal bytes.
 """
 
 import hashlib
@@ -25,14 +25,13 @@ from pipeline.runtime.files import atomic_path, write_atomically
 from pipeline.runtime.versions import versions
 
 SCHEMA = 1
-# Of how frames become images: raised when the same settings give other pixels.
-RECIPE = 1
+RECIPE = 1  # the version of the processing: raised when the same settings give other pixels
 INDEX = "index.json"
 ImageModality = Literal["rgb", "depth"]
 MODALITIES: tuple[ImageModality, ...] = ("rgb", "depth")
 _TEXTS = ("name", "stamp", "digest")
 _OBJECTS = ("settings", "versions", "skipped", "flawed")
-MAKE_HINT = "`mmssl preprocess rgbd` makes it"
+MAKE_HINT = "`mmssl preprocess rgbd` builds it"
 
 
 class ImageSettings(BaseModel):
@@ -46,14 +45,14 @@ class ImageSettings(BaseModel):
 
     @property
     def suffix(self) -> str:
-        """What tells stores of other settings than the paper's apart: `-normals`, `-224`, ..."""
+        """Distinguishes stores with settings other than the paper's: `-normals`, `-224`, ..."""
         encoding = "" if self.depth_encoding == "jet" else f"-{self.depth_encoding}"
         return encoding + ("" if self.size == SIZE else f"-{self.size}")
 
 
 @dataclass(frozen=True)
 class ObjectImages:
-    """All images of one object, and what was seen while making them.
+    """All images of one object, and what was noticed while making them.
 
     Attributes:
         name: such as `bell_pepper_2`.
@@ -61,7 +60,7 @@ class ObjectImages:
         rgb: uint8 `[N, size, size, 3]`.
         depth: uint8 `[N, size, size, 3]`, encoded.
         skipped: sample id -> why the frame was left out.
-        flawed: sample id -> why its depth carries no shape; the frame is in.
+        flawed: sample id -> why its depth carries no shape; the frame is included.
     """
 
     name: str
@@ -82,7 +81,7 @@ class ObjectImages:
 
 @dataclass(frozen=True)
 class ObjectHeader:
-    """An object's file without its pixels; `stamp` stands for the raw files that it was made of."""
+    """An object's file without its pixels; `stamp` identifies the raw files it was made from."""
 
     name: str
     ids: tuple[str, ...]
@@ -95,7 +94,7 @@ class ObjectHeader:
 
 
 def write_object(path: Path, images: ObjectImages, settings: ImageSettings, stamp: str) -> ObjectHeader:
-    """One object's file, whole or not at all.
+    """Writes the file of one object, whole or not at all.
 
     Raises:
         StorageError: the disk is full or refuses.
@@ -124,14 +123,14 @@ def write_object(path: Path, images: ObjectImages, settings: ImageSettings, stam
 
 
 def read_header(path: Path) -> ObjectHeader:
-    """What an object's file says of itself; no pixel is read.
+    """Reads everything in an object's file but the pixels.
 
     Raises:
-        DataError: it is missing, damaged, or no file of an image store.
+        DataError: it is missing, damaged, or not a file of an image store.
     """
     with hdf5.reading(path) as file:
         if hdf5.attribute(path, file, "schema") != SCHEMA:
-            raise DataError(f"{path}: is no object of an image store of schema {SCHEMA}", MAKE_HINT)
+            raise DataError(f"{path}: is not an object of an image store of schema {SCHEMA}", MAKE_HINT)
         ids = tuple(hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist())
         texts: dict[str, Any] = {name: str(hdf5.attribute(path, file, name)) for name in _TEXTS}
         objects = {name: hdf5.parse_json(path, name, hdf5.attribute(path, file, name), dict) for name in _OBJECTS}
@@ -144,7 +143,7 @@ def read_header(path: Path) -> ObjectHeader:
 
 
 def read_pixels(path: Path, modality: ImageModality) -> Iterator[Bytes]:
-    """An object's images in order, `[n, size, size, 3]`, as many at a time as lie in one chunk.
+    """Yields an object's images in order, `[n, size, size, 3]`, one chunk of the file at a time.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -157,7 +156,7 @@ def read_pixels(path: Path, modality: ImageModality) -> Iterator[Bytes]:
 
 
 def verify_object(path: Path) -> ObjectHeader:
-    """Reads every byte of an object's file and holds it against its digest.
+    """Reads every byte of an object's file and checks it against its digest.
 
     Raises:
         DataError: it is missing, damaged, or was changed.
@@ -170,7 +169,7 @@ def verify_object(path: Path) -> ObjectHeader:
 
 
 class Entry(BaseModel):
-    """An object in the index."""
+    """One object in the index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -179,17 +178,17 @@ class Entry(BaseModel):
 
 
 class StoreIndex(BaseModel):
-    """`index.json`: all that splits and provenance need, so that the raw data may be gone by then.
+    """`index.json`: everything that splits and provenance need, so that the raw data may be deleted.
 
     Attributes:
         dataset: its name.
-        source: what the raw data are: the rendered sample's settings, or the manifest's name.
-        versions: those that made the objects; several where the store was completed after an upgrade.
-        trials: per trial, category -> the number of the object that is left out.
+        source: identifies the raw data: the rendered sample's settings, or the manifest's name.
+        versions: those that made the objects; several if the store was completed after an upgrade.
+        trials: for each trial, category -> the number of the object that is left out.
         objects: name -> frames and digest, in order.
         skipped: sample id -> why the frame was left out.
-        flawed: sample id -> why its depth carries no shape; the frame is in.
-        sha256: of all the rest; empty in an index that was written before it was recorded.
+        flawed: sample id -> why its depth carries no shape; the frame is included.
+        sha256: of all other fields; empty in an index written before it was introduced.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -219,9 +218,10 @@ class ImageStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """
+        """Opens a store.
+
         Raises:
-            DataError: there is none, it is not complete, or its index is damaged.
+            DataError: there is none, it is incomplete, or its index is damaged.
         """
         path = folder / INDEX
         try:
@@ -239,7 +239,7 @@ class ImageStore:
 
     @classmethod
     def finish(cls, folder: Path, index: StoreIndex) -> Self:
-        """Writes the index of a store whose objects are all there.
+        """Writes the index, once all objects are written.
 
         Raises:
             StorageError: the disk is full or refuses.
@@ -247,7 +247,9 @@ class ImageStore:
         index = index.model_copy(update={"sha256": index.fingerprint()})
         content = (index.model_dump_json(indent=1) + "\n").encode()
         path = folder / INDEX
-        if not path.is_file() or path.read_bytes() != content:  # a store on a read-only disk can be complete
+        if (
+            not path.is_file() or path.read_bytes() != content
+        ):  # else nothing to do: a complete store may lie on a read-only disk
             write_atomically(path, content)
         return cls(folder, index)
 
@@ -263,30 +265,30 @@ class ImageStore:
         return tuple(name for entry in self.index.objects.values() for name in entry.ids)
 
     def blocks(self, modality: ImageModality) -> Iterator[Bytes]:
-        """Every image of a modality once and in order, `[n, size, size, 3]`, some 1 MiB at a time.
+        """Yields every image of a modality once and in order, `[n, size, size, 3]`, about 1 MiB at a time.
 
         Raises:
-            DataError: an object's file is missing, damaged, or another one than the index names.
+            DataError: an object's file is missing, damaged, or not the one that the index names.
         """
         for name in self.index.objects:
             yield from read_pixels(self._path(name), modality)
 
     def images(self, modality: ImageModality, ids: Sequence[str]) -> Bytes:
-        """The images of some samples, `[n, size, size, 3]`, in the store's order (that of `self.ids`).
+        """Reads the images of some samples, `[n, size, size, 3]`, in the store's order (that of `self.ids`).
 
         Raises:
             DataError: as `blocks`.
         """
         wanted = set(ids)
-        found: list[NDArray[np.uint8]] = []
+        blocks: list[NDArray[np.uint8]] = []
         for name, entry in self.index.objects.items():
             mask = np.array([sample in wanted for sample in entry.ids])
             if mask.any():
                 start = 0
                 for block in read_pixels(self._path(name), modality):
-                    found.append(block[mask[start : start + len(block)]])
+                    blocks.append(block[mask[start : start + len(block)]])
                     start += len(block)
-        return np.concatenate(found)
+        return np.concatenate(blocks)
 
     def _path(self, name: str) -> Path:
         path = object_path(self.folder, name)
@@ -297,7 +299,7 @@ class ImageStore:
 
 
 def object_path(folder: Path, name: str) -> Path:
-    """Where the file of an object lies in a store."""
+    """The path of an object's file in a store."""
     return folder / f"{name}.h5"
 
 

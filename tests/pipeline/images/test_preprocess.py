@@ -78,7 +78,7 @@ def test_what_exists_is_left_and_what_is_damaged_is_made_again(
     caplog.set_level(logging.WARNING)
     preprocess(root)
     assert contents(folder) == before
-    again = [record.message for record in caplog.records if "made again" in record.message]
+    again = [record.message for record in caplog.records if "rebuilding it" in record.message]
     assert len(again) == 2
     assert "cup_4.h5" in again[0]
     assert "hat_2.h5" in again[1]
