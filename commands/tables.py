@@ -169,10 +169,10 @@ def experiments(found: Sequence["ExperimentResult"], paths: Sequence[Path], in_j
         for line in legend(outcome):
             messages.say(line)
         for block in outcome.blocks:
-            written = text(block, outcome.comparable)
+            systems, notes = text(block, outcome.comparable)
             beside = ("paper", "ours (runs)", "difference") if outcome.printed else ("ours (runs)",)
             table = Table("", "", *beside, "", title=block.title, title_justify="left")
-            for name, cells in written.rows:
+            for name, cells in systems:
                 shown = [(column, cell) for column, cell in zip(block.columns, cells, strict=True) if cell is not None]
                 for number, (column, cell) in enumerate(shown):
                     difference = f"[red]{cell.difference} low[/]" if cell.low else cell.difference
@@ -182,7 +182,7 @@ def experiments(found: Sequence["ExperimentResult"], paths: Sequence[Path], in_j
                 if len(block.columns) > 1:
                     table.add_section()
             messages.out.print(table)
-            for number, note in enumerate(written.notes, 1):
+            for number, note in enumerate(notes, 1):
                 messages.say(f"†{number}: {note}")
         messages.out.print()
     for path in paths:

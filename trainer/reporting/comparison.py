@@ -1,6 +1,6 @@
-"""What an experiment came to, beside what the paper printed: the record behind tables, figures and pages.
+"""An experiment's results next to the paper's numbers: the record behind tables, figures and reports.
 
-`mmssl reproduce` writes an `ExperimentResult` as JSON; what shows results reads it back. Accuracies are in per cent.
+`mmssl reproduce` writes an `ExperimentResult` as JSON; reports read it back. Accuracies are in per cent.
 """
 
 from pathlib import Path
@@ -11,20 +11,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
 
-TOLERANCE = 0.5  # percentage points by which our number may be lower and still reach the paper's
+TOLERANCE = 0.5  # percentage points by which our number may be lower and still count as reaching the paper's
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Immutable values that are read from a file or written to one; unknown keys are an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Printed(_Record):
-    """A number of the paper's.
+class Printed(Record):
+    """A number that the paper prints.
 
     Attributes:
-        mean: as printed.
-        std: over the trials, where the paper prints one.
-        quoted: whether the paper took it from another paper.
+        mean: the number as printed.
+        std: its standard deviation over the trials, if the paper prints one.
+        quoted: whether the paper quotes it from another paper.
     """
 
     mean: float
@@ -32,13 +34,13 @@ class Printed(_Record):
     quoted: bool = False
 
 
-class Measured(_Record):
-    """A number of ours.
+class Measured(Record):
+    """A number that we measured.
 
     Attributes:
-        mean, std: over the runs; the latter None for a single one.
-        values: one a run, in the order of `runs`.
-        runs: the folders' names.
+        mean, std: mean and standard deviation over the runs; no standard deviation (None) for a single run.
+        values: one per run, in the order of `runs`.
+        runs: names of the runs' folders.
     """
 
     mean: float
@@ -47,8 +49,8 @@ class Measured(_Record):
     runs: tuple[str, ...]
 
 
-class Cell(_Record):
-    """One number of a table: the paper's, ours, or both; `note` says why one is missing, or what to know of them."""
+class Cell(Record):
+    """One number of a table: the paper's, ours, or both; `note` says why one is missing, or what to know about them."""
 
     printed: Printed | None = None
     measured: Measured | None = None
@@ -56,7 +58,7 @@ class Cell(_Record):
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's, in percentage points."""
+        """Ours minus the paper's, in percentage points; None unless there are both."""
         return None if self.printed is None or self.measured is None else self.measured.mean - self.printed.mean
 
     @property
@@ -65,35 +67,35 @@ class Cell(_Record):
         return self.difference is not None and self.difference < -TOLERANCE
 
 
-class Row(_Record):
-    """One system; `ours` marks one that the paper does not have."""
+class Row(Record):
+    """The numbers of one system; `ours` marks a system that is not in the paper."""
 
     name: str
     cells: tuple[Cell, ...]
     ours: bool = False
 
 
-class Block(_Record):
-    """Rows over common columns, such as one data set of a table."""
+class Block(Record):
+    """Rows with common columns, such as a table's numbers on one data set."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
-class ExperimentResult(_Record):
-    """A table or a figure.
+class ExperimentResult(Record):
+    """The results of one table or figure.
 
     Attributes:
         name: `table4`, `figure6`.
         title: one line.
-        reduced: in what the runs fell short of the paper's protocol ("20 epochs instead of 500"); empty for none.
-        comparable: whether the runs saw the paper's data; where not, a difference from its numbers means nothing.
-        blocks: its numbers.
-        figure: file name of its picture beside the JSON file, where there is one.
-        runs: names of the folders of all finished runs that it rests on.
+        reduced: how the runs fall short of the paper's protocol ("20 epochs instead of 500"); empty if they do not.
+        comparable: whether the runs saw the paper's data; if not, a difference from its numbers means nothing.
+        blocks: the numbers.
+        figure: file name of the picture next to the JSON file, if there is one.
+        runs: folder names of all finished runs that the numbers come from.
         notes: what a reader has to know, such as that some runs are missing.
-        settings: what all runs have in common.
+        settings: the settings that all runs have in common.
         provenance: versions, machine, command.
     """
 
@@ -110,18 +112,20 @@ class ExperimentResult(_Record):
 
     @property
     def printed(self) -> bool:
-        """Whether the paper prints any of its numbers."""
-        return any(one.printed is not None for block in self.blocks for row in block.rows for one in row.cells)
+        """Whether the paper prints any of these numbers."""
+        return any(cell.printed is not None for block in self.blocks for row in block.rows for cell in row.cells)
 
 
-def write_result(path: Path, outcome: ExperimentResult) -> None:
-    write_if_changed(path, outcome.model_dump_json(indent=2) + "\n")
+def write_result(path: Path, result: ExperimentResult) -> None:
+    """Writes a result as JSON, unless the file already holds it."""
+    write_if_changed(path, result.model_dump_json(indent=2) + "\n")
 
 
 def read_result(path: Path) -> ExperimentResult:
-    """
+    """Reads a result from its JSON file.
+
     Raises:
-        DataError: the file is missing, or no outcome.
+        DataError: the file is missing, or is not an experiment result.
     """
     try:
         return ExperimentResult.model_validate_json(path.read_text(encoding="utf-8"))
@@ -129,4 +133,4 @@ def read_result(path: Path) -> ExperimentResult:
         raise DataError(f"there is no {path}", "mmssl reproduce writes it") from None
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{path} is no outcome of an experiment: {first}", "mmssl reproduce writes it anew") from None
+        raise DataError(f"{path} is not an experiment result: {first}", "mmssl reproduce writes it again") from None

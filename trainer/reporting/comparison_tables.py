@@ -1,21 +1,21 @@
-"""An outcome as rows of text, and as Markdown: paper / ours / difference, never one without the other."""
+"""Experiment results as rows of text and as Markdown: the paper's number, ours and the difference, always together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.reporting.comparison import TOLERANCE, Block, Cell, ExperimentResult
 
-LEGEND = "paper / ours ± standard deviation (number of runs) / ours less the paper's"
+LEGEND = "paper / ours ± standard deviation (number of runs) / ours minus the paper's"
 DEVIATIONS = "docs/deviations.md"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A cell in words: the paper's number, ours with the number of runs, and the difference, `-` where there is none.
+class CellText:
+    """A cell as text: the paper's number, ours with the number of runs, and the difference, `-` if there is none.
 
     Attributes:
-        low: whether the difference is to be marked.
-        mark: `†1` where a note belongs to it.
+        low: whether to mark the difference.
+        mark: `†1` if a note belongs to the cell.
     """
 
     paper: str
@@ -25,25 +25,20 @@ class Shown:
     mark: str
 
 
-@dataclass(frozen=True)
-class Text:
-    """A block in words: cells by system (None: the system has no such input), and the notes of `†1`, `†2`."""
+def text(block: Block, comparable: bool) -> tuple[list[tuple[str, list[CellText | None]]], list[str]]:
+    """The block as text: cells by system (None: the system has no such input), and the notes that `†1`, `†2` mark.
 
-    rows: tuple[tuple[str, tuple[Shown | None, ...]], ...]
-    notes: tuple[str, ...]
-
-
-def text(block: Block, comparable: bool) -> Text:
-    """The block in words; no difference where the data are not the paper's."""
+    There are no differences if the data are not the paper's.
+    """
     notes: list[str] = []
 
-    def show(cell: Cell) -> Shown | None:
+    def cell_text(cell: Cell) -> CellText | None:
         if cell == Cell():
             return None
         if cell.note and cell.note not in notes:
             notes.append(cell.note)
         compared = comparable and cell.difference is not None
-        return Shown(
+        return CellText(
             paper=_paper(cell),
             ours=_ours(cell),
             difference=f"{cell.difference:+.2f}" if compared else "-",
@@ -51,46 +46,47 @@ def text(block: Block, comparable: bool) -> Text:
             mark=f"†{notes.index(cell.note) + 1}" if cell.note else "",
         )
 
-    rows = tuple((row.name, tuple(map(show, row.cells))) for row in block.rows)
-    return Text(rows, tuple(notes))
+    return [(row.name, [cell_text(cell) for cell in row.cells]) for row in block.rows], notes
 
 
-def legend(outcome: ExperimentResult) -> list[str]:
-    """What a reader needs beside the numbers, a sentence each; what was reduced comes first."""
-    cells = [cell for block in outcome.blocks for row in block.rows for cell in row.cells]
-    lines = [f"REDUCED: {'; '.join(outcome.reduced)}."] if outcome.reduced else []
-    if not outcome.comparable and outcome.printed:
-        lines.append("The data are not the paper's: its numbers stand beside ours for orientation, not for comparison.")
-    if outcome.printed:
+def legend(result: ExperimentResult) -> list[str]:
+    """What a reader needs in addition to the numbers, one sentence each; how the runs are reduced comes first."""
+    cells = [cell for block in result.blocks for row in block.rows for cell in row.cells]
+    lines = [f"REDUCED: {'; '.join(result.reduced)}."] if result.reduced else []
+    if not result.comparable and result.printed:
+        lines.append(
+            "These are not the paper's data: its numbers are shown next to ours for orientation, not for comparison."
+        )
+    if result.printed:
         lines.append(f"{LEGEND}.")
     elif cells:
         lines.append("Ours ± standard deviation (number of runs).")
-    if outcome.comparable and any(cell.is_low for cell in cells):
-        lines.append(f"Marked where ours is lower by more than {TOLERANCE}.")
+    if result.comparable and any(cell.is_low for cell in cells):
+        lines.append(f"Differences are marked where ours is lower by more than {TOLERANCE} points.")
     if any(cell.printed is not None and cell.printed.quoted for cell in cells):
-        lines.append("*: quoted by the paper from another one.")
-    return [*lines, *outcome.notes, f"Where we differ from the paper on purpose: {DEVIATIONS}."]
+        lines.append("*: quoted by the paper from another paper.")
+    return [*lines, *result.notes, f"Deliberate deviations from the paper: {DEVIATIONS}."]
 
 
-def markdown(outcome: ExperimentResult) -> str:
-    """The outcome as a Markdown document."""
-    parts = [f"# {outcome.name}: {outcome.title}", *legend(outcome)]
-    if outcome.figure is not None:
-        parts.append(f"![{outcome.title}]({outcome.figure})")
-    for block in outcome.blocks:
-        written = text(block, outcome.comparable)
-        rows = [[name, *(_joined(cell, outcome.printed) for cell in cells)] for name, cells in written.rows]
+def markdown(result: ExperimentResult) -> str:
+    """The result as a Markdown document."""
+    parts = [f"# {result.name}: {result.title}", *legend(result)]
+    if result.figure is not None:
+        parts.append(f"![{result.title}]({result.figure})")
+    for block in result.blocks:
+        systems, notes = text(block, result.comparable)
+        rows = [[name, *(_joined(cell, result.printed) for cell in cells)] for name, cells in systems]
         lines = [["", *block.columns], ["---"] * (1 + len(block.columns)), *rows]
         parts += [f"## {block.title}", "\n".join(map(_line, lines))]
-        if written.notes:
-            parts.append("\n".join(f"- †{k}: {note}" for k, note in enumerate(written.notes, 1)))
-    if not outcome.blocks:
-        parts.append("\n".join(["Runs:", "", *(f"- {name}" for name in outcome.runs or ("none yet",))]))
-    parts += [f"Made by `{value}`" for key, value in outcome.provenance.items() if key == "command"]
+        if notes:
+            parts.append("\n".join(f"- †{k}: {note}" for k, note in enumerate(notes, 1)))
+    if not result.blocks:
+        parts.append("\n".join(["Runs:", "", *(f"- {name}" for name in result.runs or ("none yet",))]))
+    parts += [f"Made by `{value}`" for key, value in result.provenance.items() if key == "command"]
     return "\n\n".join(parts) + "\n"
 
 
-def _joined(cell: Shown | None, printed: bool) -> str:
+def _joined(cell: CellText | None, printed: bool) -> str:
     if cell is None:
         return ""
     if not printed:

@@ -1,7 +1,7 @@
-"""How pictures look and where they go: matplotlib figures, readable on light and on dark paper, as SVG, PNG or PDF.
+"""The style of all pictures, and writing them: matplotlib figures as SVG, PNG or PDF, on a light or dark background.
 
-Text and axes of an SVG follow the reader's colour scheme; PNG and PDF have a white ground. The colours of lines and
-points have a contrast of 3:1 or more against both, and markers differ too: no picture is read by colour alone.
+Text and axes of an SVG follow the reader's colour scheme; PNG and PDF have a white background. The colours of lines and
+points have a contrast of at least 3:1 against both, and markers differ too, so no picture depends on colour alone.
 """
 
 import base64
@@ -23,9 +23,14 @@ P = ParamSpec("P")
 COLOURS = ("#2f7ed8", "#d9730d", "#1a9850", "#b0579f", "#8a7a00", "#d9485f", "#0d9488", "#7c6fd6", "#a0623a", "#7d8590")
 MARKERS = "osD^vPX*<>"
 LINES = ("-", "--", ":")
+GREY = "#7d8590"  # of grids and reference lines
 FORMATS = {".svg": "image/svg+xml", ".png": "image/png", ".pdf": "application/pdf"}
 _INK = "#1c2128"
-_DARK_INK = "#e6e8eb"
+_DARK_INK = "#e6e8eb"  # the ink where the reader's colour scheme is dark
+_DPI = 150
+_LETTERS_PER_INCH = 108  # of a font of one point, about
+_NOTICE_SIZE = 9  # points
+_NOTICE_LINE, _NOTICE_MARGIN = 0.2, 0.1  # inches
 _SCHEME = (
     f"<style>:root{{color-scheme:light dark;color:{_INK}}}"
     f"@media(prefers-color-scheme:dark){{:root{{color:{_DARK_INK}}}}}</style>"
@@ -40,7 +45,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "xtick.color": _INK,
     "ytick.color": _INK,
-    "grid.color": "#7d8590",
+    "grid.color": GREY,
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "legend.fontsize": "small",
@@ -52,7 +57,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
-    """Lets a function draw in the house's style, whatever the user's own matplotlib settings are."""
+    """Makes a function draw in this style, whatever the user's own matplotlib settings are."""
 
     @wraps(draw)
     def in_style(*arguments: P.args, **options: P.kwargs) -> "Figure":
@@ -67,36 +72,40 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
 
 
 def letters(figure: "Figure", size: float) -> int:
-    """About how many letters of a size (points) a line as wide as the figure holds."""
-    return int(108 / size * figure.get_figwidth())
+    """About how many letters of a size (in points) fit into a line as wide as the figure."""
+    return int(_LETTERS_PER_INCH / size * figure.get_figwidth())
 
 
 def announce(figure: "Figure", text: str) -> None:
-    """Writes a text above everything that is drawn, in room of its own."""
-    lines = textwrap.wrap(text, letters(figure, 9))
+    """Adds a notice above everything in the figure, which grows by the height of the notice."""
+    lines = textwrap.wrap(text, letters(figure, _NOTICE_SIZE))
     height = figure.get_figheight()
-    room = 0.2 * len(lines) + 0.1  # inches
-    figure.set_figheight(height + room)
+    added = _NOTICE_LINE * len(lines) + _NOTICE_MARGIN
+    total = height + added
+    figure.set_figheight(total)
     if figure.get_layout_engine() is not None:
-        figure.suptitle("\n".join(lines), size=9, color=_INK)
+        figure.suptitle("\n".join(lines), size=_NOTICE_SIZE, color=_INK)
         return
-    share = height / (height + room)
-    for axis in figure.axes:  # as large as before, further down
-        left, bottom, width, high = axis.get_position().bounds
-        axis.set_position((left, bottom * share, width, high * share))
-    figure.text(0.5, 1 - 0.1 / (height + room), "\n".join(lines), va="top", ha="center", size=9, color=_INK)
+    share = height / total
+    for axis in figure.axes:  # the same size as before, further down
+        left, bottom, width, axis_height = axis.get_position().bounds
+        axis.set_position((left, bottom * share, width, axis_height * share))
+    top = 1 - _NOTICE_MARGIN / total
+    figure.text(0.5, top, "\n".join(lines), va="top", ha="center", size=_NOTICE_SIZE, color=_INK)
 
 
 def colour(number: int) -> str:
+    """The colour of a line or class by its number; colours repeat after ten."""
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
+    """The marker of a line or class by its number; markers repeat after ten."""
     return MARKERS[number % len(MARKERS)]
 
 
 def line(number: int) -> str:
-    """Solid for as many as there are colours, then dashed."""
+    """The line style by number: solid for the first ten, one per colour, then dashed, then dotted."""
     return LINES[number // len(COLOURS) % len(LINES)]
 
 
@@ -104,32 +113,32 @@ def check_format(path: Path) -> str:
     """The picture format that a path's suffix names: `svg`, `png` or `pdf`.
 
     Raises:
-        UsageError: it names none.
+        UsageError: the suffix is not that of a picture format.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"{path} is no picture that can be written", f"its name has to end in {', '.join(FORMATS)}")
+        raise UsageError(f"{path} is not a picture format that can be written", f"supported: {', '.join(FORMATS)}")
     return suffix[1:]
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure, whole or not at all; the path's suffix says as what.
+    """Writes a figure atomically, in the format that the path's suffix names.
 
     Raises:
-        UsageError: the suffix is none of a picture.
+        UsageError: the suffix is not that of a picture format.
         StorageError: the picture cannot be written.
     """
     write_if_changed(path, render(figure, check_format(path)))
 
 
 def render(figure: "Figure", kind: str) -> bytes:
-    """A figure as the bytes of an `svg`, `png` or `pdf` file; equal figures give equal bytes."""
+    """Renders a figure as the bytes of an `svg`, `png` or `pdf` file; equal figures give equal bytes."""
     import matplotlib
 
     content = io.BytesIO()
-    date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    no_date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     with matplotlib.rc_context({key: _STYLE[key] for key in ("svg.fonttype", "svg.hashsalt")}):
-        figure.savefig(content, format=kind, dpi=150, metadata=date, transparent=kind == "svg")
+        figure.savefig(content, format=kind, dpi=_DPI, metadata=no_date, transparent=kind == "svg")
     if kind != "svg":
         return content.getvalue()
     text = content.getvalue().decode().replace(_INK, "currentColor")
@@ -139,5 +148,5 @@ def render(figure: "Figure", kind: str) -> bytes:
 
 
 def data_uri(content: bytes, suffix: str) -> str:
-    """A picture as the address of an image element that needs no file and no network."""
+    """A picture as a `data:` address, so that an image element needs neither a file nor a network."""
     return f"data:{FORMATS[suffix]};base64,{base64.b64encode(content).decode()}"

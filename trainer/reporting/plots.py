@@ -1,7 +1,7 @@
-"""The paper's figures, and others that need no more than what lies in the runs' folders: metrics and results.
+"""The paper's figures, and others drawn from the metrics and results in the runs' folders.
 
 Each `..._figure` function makes a matplotlib figure, which `trainer.reporting.plot_style.save` writes; `figure4`,
-`figure5` and `figure6` do both.
+`figure5`, `figure6` and `curves` do both.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from trainer.inference.loading import CPU
 from trainer.models.registry import card
 from trainer.reporting.generated_images import generation_figure
 from trainer.reporting.plot_style import colour, letters, line, marker, save, styled
-from trainer.reporting.run_tables import grouped
+from trainer.reporting.run_tables import REPLICA_SETTINGS, grouped
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = tuple[list[float], list[float], list[float]]  # mean, lowest and highest over replicas, an entry an epoch
+Curve = tuple[list[float], list[float], list[float]]  # mean, lowest and highest over replicas, one entry per epoch
+
+# Panels next to one another, or one below another; in inches.
+_PANEL_WIDTH, _PANEL_HEIGHT, _LEAST_WIDTH = 3.4, 3.8, 5.0
+_WIDE_PANEL_WIDTH, _WIDE_PANEL_HEIGHT = 6.4, 2.9
+_MARKERS = 8  # on a curve, about
+_TITLE_SIZE, _LEGEND_SIZE = 12, 8  # of the letters that a line has room for, in points
+_LEGEND_SAMPLE = 8  # width of the line and gaps that go with a label in the legend, in letters
+_LEGEND_COLUMNS = 3
 
 
 def figure4(runs: Sequence[Run], path: Path) -> None:
@@ -34,11 +42,11 @@ def figure4(runs: Sequence[Run], path: Path) -> None:
 
 
 def figure5(runs: Sequence[Run], path: Path, device: "torch.device | None" = None) -> None:
-    """Each modality from the others, a panel for each data set and direction (`generation_figure`).
+    """Each modality generated from the others, a panel for each data set and direction (`generation_figure`).
 
     Args:
         path: a .svg, .png or .pdf file.
-        device: the CPU where None.
+        device: where to generate; None for the CPU.
     """
     save(generation_figure(runs, device or CPU), path)
 
@@ -60,21 +68,21 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
     A band spans the replicas.
 
     Raises:
-        DataError: none of the runs has an epoch behind it, or they measure no accuracy.
+        DataError: none of the runs has finished an epoch, or they do not measure accuracy.
     """
     groups = _trained(runs)
     common, labels = names([group[0].settings for group in groups], titled=True)
     turns = " or ".join(sorted({group[0].settings.turns.removesuffix("s") for group in groups}))
     measured = [curves_of(group) for group in groups]
-    subsets = sorted(dict.fromkeys(key for own in measured for key in own), key=lambda key: key.count("+"))
+    subsets = sorted(dict.fromkeys(key for by_subset in measured for key in by_subset), key=lambda key: key.count("+"))
     figure, panels = _panels(len(subsets), share_y=True)
     for panel, subset in zip(panels, subsets, strict=True):
-        for number, (own, label) in enumerate(zip(measured, labels, strict=True)):
-            if subset in own:
-                _line(panel, own[subset], label, number)
+        for number, (by_subset, label) in enumerate(zip(measured, labels, strict=True)):
+            if subset in by_subset:
+                _line(panel, by_subset[subset], label, number)
         _epochs(panel, f"given {subset}", turns)
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(textwrap.fill(common, letters(figure, 12)))
+    figure.suptitle(textwrap.fill(common, letters(figure, _TITLE_SIZE)))
     if len(groups) > 1:
         _legend(figure, panels)
     return figure
@@ -82,22 +90,23 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
 
 @styled
 def alpha_figure(runs: Sequence[Run]) -> "Figure":
-    """Test accuracy, given all modalities, per epoch: a panel for each model and data set, a line for each alpha.
+    """Test accuracy per epoch, given all modalities: a panel for each model and data set, a line for each alpha.
 
     Raises:
-        DataError: none of the runs has an epoch behind it, or they measure no accuracy.
+        DataError: none of the runs has finished an epoch, or they do not measure accuracy.
     """
     groups = _trained(runs)
     titles = [f"{card(group[0].settings.model).title}, {group[0].settings.data}" for group in groups]
     alphas = sorted({group[0].settings.alpha for group in groups})
     figure, panels = _panels(len(set(titles)), share_y=False)
     for panel, title in zip(panels, dict.fromkeys(titles), strict=True):
-        own = [group for group, its in zip(groups, titles, strict=True) if its == title]
-        _, besides = names([group[0].settings for group in own], titled=True)
-        by_alpha = len({group[0].settings.alpha for group in own}) == len(own)
-        for group, beside in sorted(zip(own, besides, strict=True), key=lambda pair: pair[0][0].settings.alpha):
+        in_panel = [group for group, group_title in zip(groups, titles, strict=True) if group_title == title]
+        _, differences = names([group[0].settings for group in in_panel], titled=True)
+        by_alpha = len({group[0].settings.alpha for group in in_panel}) == len(in_panel)
+        labelled = zip(in_panel, differences, strict=True)
+        for group, difference in sorted(labelled, key=lambda pair: pair[0][0].settings.alpha):
             alpha = group[0].settings.alpha
-            label = f"alpha {alpha:g}" if by_alpha else beside or f"alpha {alpha:g}"
+            label = f"alpha {alpha:g}" if by_alpha else difference or f"alpha {alpha:g}"
             measured = curves_of(group)
             _line(panel, measured[max(measured, key=lambda subset: subset.count("+"))], label, alphas.index(alpha))
         _epochs(panel, title, "epoch")
@@ -110,25 +119,27 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
 def splits_figure(runs: Sequence[Run]) -> "Figure":
     """Test accuracy by split: a panel for each single modality, a line for each model.
 
-    What stands in for the missing modalities is the model's first means (`Model.completions`).
+    Missing modalities are completed by the model's first completion (`Model.completions`).
 
     Raises:
         DataError: a run is not done, or has no split.
     """
     for run in runs:
         if run.settings.split is None:
-            raise DataError(f"{run.folder} is a run on data without splits", "train on one split or more: --split 0..9")
+            raise DataError(
+                f"{run.folder} is a run on data without splits", "train on one or more splits: --split 0..9"
+            )
     groups = grouped(runs)
-    labels = _models(groups)
-    scores = [by_split(group) for group in groups]
-    modalities = list(dict.fromkeys(given for own in scores for given in own if "+" not in given))
+    labels = _labels(groups)
+    accuracies = [by_split(group) for group in groups]
+    modalities = list(dict.fromkeys(given for by_given in accuracies for given in by_given if "+" not in given))
     figure, panels = _panels(len(modalities), share_y=False, across=False)
-    splits = sorted({split for own in scores for by in own.values() for split in by})
+    splits = sorted({split for by_given in accuracies for on_splits in by_given.values() for split in on_splits})
     for panel, modality in zip(panels, modalities, strict=True):
-        for number, (own, label) in enumerate(zip(scores, labels, strict=True)):
-            if modality not in own:
+        for number, (by_given, label) in enumerate(zip(accuracies, labels, strict=True)):
+            if modality not in by_given:
                 continue
-            points = sorted(own[modality].items())
+            points = sorted(by_given[modality].items())
             panel.plot(
                 [splits.index(split) for split, _ in points],
                 [accuracy for _, accuracy in points],
@@ -157,19 +168,19 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
     """
     lines: dict[str, list[list[Run]]] = {}
     for group in grouped(runs):
-        key = group[0].settings.model_dump_json(exclude={"seed", "split", "digest", "labels"})
+        key = group[0].settings.model_dump_json(exclude=REPLICA_SETTINGS | {"labels"})
         lines.setdefault(key, []).append(group)
-    labels = _models([groups[0] for groups in lines.values()])
+    labels = _labels([groups[0] for groups in lines.values()])
     accuracies = [
         [(statistics.fmean(len(run.labelled_ids()) for run in group), _accuracies(group)) for group in groups]
         for groups in lines.values()
     ]
-    subsets = list(dict.fromkeys(given for own in accuracies for _, by in own for given in by))
+    subsets = list(dict.fromkeys(given for by_count in accuracies for _, by_given in by_count for given in by_given))
     figure, panels = _panels(len(subsets), share_y=True)
-    counts = sorted({count for own in accuracies for count, _ in own})
+    counts = sorted({count for by_count in accuracies for count, _ in by_count})
     for panel, subset in zip(panels, subsets, strict=True):
-        for number, (own, label) in enumerate(zip(accuracies, labels, strict=True)):
-            points = sorted((count, by[subset]) for count, by in own if subset in by)
+        for number, (by_count, label) in enumerate(zip(accuracies, labels, strict=True)):
+            points = sorted((count, by_given[subset]) for count, by_given in by_count if subset in by_given)
             means = [statistics.fmean(values) for _, values in points]
             below = [mean - min(values) for mean, (_, values) in zip(means, points, strict=True)]
             above = [max(values) - mean for mean, (_, values) in zip(means, points, strict=True)]
@@ -194,48 +205,57 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
 
 
 def curves_of(group: Sequence[Run]) -> dict[str, Curve]:
-    """By given modalities (`x+w`), accuracy in per cent after each epoch that the whole group has behind it."""
+    """Accuracy in per cent after each epoch that the whole group has finished, by given modalities (`x+w`)."""
     metrics = [run.metrics() for run in group]
     epochs = min(map(len, metrics))
-    found: dict[str, Curve] = {}
+    measured: dict[str, Curve] = {}
     for key in metrics[0][0]:
         if key.startswith("accuracy "):
             values = [[100 * float(rows[k][key]) for rows in metrics] for k in range(epochs)]
-            found[key.removeprefix("accuracy ")] = (
-                [statistics.fmean(own) for own in values],
-                [min(own) for own in values],
-                [max(own) for own in values],
+            measured[key.removeprefix("accuracy ")] = (
+                [statistics.fmean(replicas) for replicas in values],
+                [min(replicas) for replicas in values],
+                [max(replicas) for replicas in values],
             )
-    return found
+    return measured
 
 
 def by_split(group: Sequence[Run]) -> dict[str, dict[int, float]]:
-    """By given modalities, each split's accuracy in per cent, a mean over its seeds."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """Each split's accuracy in per cent, as a mean over its seeds, by given modalities."""
+    accuracies: dict[str, dict[int, list[float]]] = {}
     for run in group:
         assert run.settings.split is not None
         for given, accuracy in first_scores(run).items():
-            found.setdefault(given, {}).setdefault(run.settings.split, []).append(accuracy)
-    return {given: {split: statistics.fmean(own) for split, own in by.items()} for given, by in found.items()}
+            accuracies.setdefault(given, {}).setdefault(run.settings.split, []).append(accuracy)
+    return {
+        given: {split: statistics.fmean(seeds) for split, seeds in on_splits.items()}
+        for given, on_splits in accuracies.items()
+    }
 
 
 def first_scores(run: Run) -> dict[str, float]:
-    """By given modalities, a run's accuracy in per cent; of several means against missing ones the model's first."""
-    found: dict[str, float] = {}
+    """A run's accuracy in per cent by given modalities, with the model's first completion if it has several."""
+    accuracies: dict[str, float] = {}
     for score in run.result().scores:
-        found.setdefault(score.given, 100 * score.accuracy)
-    return found
+        accuracies.setdefault(score.given, 100 * score.accuracy)
+    return accuracies
 
 
 def _accuracies(group: Sequence[Run]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+    """The replicas' accuracies in per cent by given modalities, with the model's first completion."""
+    accuracies: dict[str, list[float]] = {}
     for run in group:
         for given, accuracy in first_scores(run).items():
-            found.setdefault(given, []).append(accuracy)
-    return found
+            accuracies.setdefault(given, []).append(accuracy)
+    return accuracies
 
 
 def _trained(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of replicas that have finished an epoch and measure accuracy.
+
+    Raises:
+        DataError: there are none.
+    """
     groups = grouped([run for run in runs if run.metrics()])
     if not groups:
         raise DataError("none of these runs has a finished epoch, so there is no curve", "train one: mmssl train")
@@ -245,19 +265,23 @@ def _trained(runs: Sequence[Run]) -> list[list[Run]]:
     return measured
 
 
-def _models(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """The models' names where they tell the groups apart, else all that tells them apart."""
+def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """The models' titles if they tell the groups apart; otherwise everything that does."""
     titles = [card(group[0].settings.model).title for group in groups]
     if len(set(titles)) == len(titles):
         return titles
-    common, besides = names([group[0].settings for group in groups], titled=True)
-    return [beside or common for beside in besides]
+    common, differences = names([group[0].settings for group in groups], titled=True)
+    return [difference or common for difference in differences]
 
 
 def _panels(count: int, *, share_y: bool, across: bool = True) -> tuple["Figure", "Sequence[Axes]"]:
+    """A figure with panels next to one another (`across`), or one below another."""
     from matplotlib.figure import Figure
 
-    size = (max(5.0, 3.4 * count), 3.8) if across else (6.4, 2.9 * count)
+    if across:
+        size = (max(_LEAST_WIDTH, _PANEL_WIDTH * count), _PANEL_HEIGHT)
+    else:
+        size = (_WIDE_PANEL_WIDTH, _WIDE_PANEL_HEIGHT * count)
     figure = Figure(figsize=size, layout="constrained")
     shape = (1, count) if across else (count, 1)
     return figure, list(figure.subplots(*shape, sharey=share_y, squeeze=False).flat)
@@ -266,7 +290,6 @@ def _panels(count: int, *, share_y: bool, across: bool = True) -> tuple["Figure"
 def _line(panel: "Axes", curve: Curve, label: str, number: int) -> None:
     mean, low, high = curve
     epochs = range(1, len(mean) + 1)
-    every = max(1, len(mean) // 8)
     panel.plot(
         epochs,
         mean,
@@ -274,7 +297,7 @@ def _line(panel: "Axes", curve: Curve, label: str, number: int) -> None:
         color=colour(number),
         marker=marker(number),
         linestyle=line(number),
-        markevery=every,
+        markevery=max(1, len(mean) // _MARKERS),
         markersize=4,
     )
     if low != high:
@@ -291,12 +314,13 @@ def _epochs(panel: "Axes", title: str, turns: str) -> None:
 
 
 def _legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
-    """One for all panels, below them, in as many columns as there is room for."""
+    """Adds one legend for all panels, below them, in as many columns as there is room for."""
     handles: dict[str, Artist] = {}
     for panel in panels:
-        own, labels = panel.get_legend_handles_labels()
-        handles |= dict(zip(map(str, labels), own, strict=True))
-    room = letters(figure, 8) - 8  # less the line that a label stands beside
-    columns = max(1, min(3, room // (max(map(len, handles), default=0) + 8)))
+        panel_handles, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(map(str, labels), panel_handles, strict=True))
+    room = letters(figure, _LEGEND_SIZE) - _LEGEND_SAMPLE
+    longest = max(map(len, handles), default=0)
+    columns = max(1, min(_LEGEND_COLUMNS, room // (longest + _LEGEND_SAMPLE)))
     labels = [textwrap.fill(label, room) for label in handles]
     figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns)

@@ -1,9 +1,9 @@
-"""A page's forms: one HTML file that needs no other and no network, Markdown, or JSON."""
+"""Renders a page as one self-contained HTML file, as Markdown, or as JSON."""
 
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from trainer.training.run_folder import Run
 
 
 def replicas(block: Block) -> str:
-    """Over how many runs a block's means are: `5 runs`, `1 to 5 runs`; empty where nothing was measured."""
+    """How many runs a block's means are taken over: `5 runs`, `1 to 5 runs`; empty if nothing was measured."""
     counts = {len(cell.measured.values) for row in block.rows for cell in row.cells if cell.measured is not None}
     if not counts:
         return ""
@@ -26,18 +26,18 @@ def replicas(block: Block) -> str:
 
 
 def html(page: Page) -> str:
-    """The page as one HTML file."""
+    """The page as one HTML file that needs no other file and no network."""
     return _template("report.html.jinja", escape=True, page=page)
 
 
 def markdown(page: Page) -> str:
-    """Its tables and what is said about them as Markdown; pictures stay out."""
+    """The page's tables and their explanations as Markdown, without pictures."""
     text = _template("report.md.jinja", escape=False, page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def as_json(page: Page) -> str:
-    """Its numbers, settings and provenance as JSON."""
+    """The page's numbers, settings and provenance as JSON."""
     runs = [
         run_as_dict(run) | {"provenance": run.provenance() if run.done else None}
         for data_set in page.data_sets
@@ -47,72 +47,84 @@ def as_json(page: Page) -> str:
         "made": page.made,
         "mmssl": page.version,
         "summary": None if page.summary is None else asdict(page.summary),
-        "outcomes": [result.outcome.model_dump(mode="json") for result in page.results],
+        "outcomes": [section.result.model_dump(mode="json") for section in page.results],
         "runs": runs,
     }
     return json.dumps(content, indent=2) + "\n"
 
 
 def write(page: Page, path: Path, form: Callable[[Page], str]) -> None:
-    """Writes the page to a file in one of its forms (`html`, `markdown`, `as_json`), whole or not at all."""
+    """Writes the page to a file in one of its forms (`html`, `markdown`, `as_json`), atomically."""
     write_atomically(path, form(page))
 
 
 def _template(name: str, *, escape: bool, **content: object) -> str:
     environment = template_environment(escape=escape)
     environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
-    environment.globals |= {"replicas": replicas, "pivot": pivot, "TOLERANCE": TOLERANCE, "provenance": _provenance}
+    environment.globals |= {
+        "TOLERANCE": TOLERANCE,
+        "common_settings": _common_settings,
+        "pivot": pivot,
+        "provenance": _provenance,
+        "replicas": replicas,
+    }
     return environment.get_template(name).render(**content)
 
 
 def _consecutive(values: Iterable[Any], key: str | int) -> list[tuple[Any, list[Any]]]:
-    """Neighbours with an equal attribute or entry, together; Jinja's own `groupby` would sort them."""
+    """Groups neighbours with an equal attribute or entry; Jinja's own `groupby` would sort them."""
 
-    def of(value: Any) -> Any:
+    def key_of(value: Any) -> Any:
         return value[key] if isinstance(key, int) else getattr(value, key)
 
-    return [(own, list(group)) for own, group in itertools.groupby(values, of)]
+    return [(shared, list(group)) for shared, group in itertools.groupby(values, key_of)]
 
 
 def signed(difference: float) -> str:
-    """`+0.31`, `−1.20`, `0.00`: with a sign of its own width."""
+    """`+0.31`, `−1.20`, `0.00`: a difference with a typographic sign, and none for zero."""
     rounded = f"{difference:+.2f}"
     return "0.00" if float(rounded) == 0 else rounded.replace("-", "\N{MINUS SIGN}")
 
 
 def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:
-    """The given modalities, and the table's rows by setting and completion with one entry for each of them.
+    """The subsets of given modalities, and a line per setting and completion with one table row for each subset.
 
-    What needs no completion, because all is given, stands in every row of its setting.
+    A row with all modalities given needs no completion: it is in every line of its setting.
     """
     given = list(dict.fromkeys(row.given for row in results.rows))
-    whole = {(row.setting, row.given): row for row in results.rows if row.completion == "all given"}
+    complete = {(row.setting, row.given): row for row in results.rows if row.completion == "all given"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in results.rows:
         if row.completion != "all given":
             lines.setdefault((row.setting, row.completion), {})[row.given] = row
-        elif not any(setting == row.setting for setting, _ in lines):  # the whole comes last: there is nothing else
+        elif not any(setting == row.setting for setting, _ in lines):  # it comes last, so the setting has no other row
             lines[row.setting, row.completion] = {}
     return given, [
         (
             setting,
             completion,
             max(row.replicas for row in results.rows if row.setting == setting),
-            [own.get(one) or whole.get((setting, one)) for one in given],
+            [rows.get(subset) or complete.get((setting, subset)) for subset in given],
         )
-        for (setting, completion), own in lines.items()
+        for (setting, completion), rows in lines.items()
     ]
 
 
+def _common_settings(replicas: Sequence[Run]) -> dict[str, Any]:
+    """The settings that replicas have in common."""
+    return replicas[0].settings.model_dump(exclude=REPLICA_SETTINGS)
+
+
 def _provenance(run: Run) -> dict[str, Any]:
-    own = {"seed": run.settings.seed, "split": run.settings.split, "digest of the shard": run.settings.digest}
-    return own | (run.provenance() if run.done else {"done": False})
+    """What tells a run from its replicas, and where its numbers come from."""
+    replica = {"seed": run.settings.seed, "split": run.settings.split, "digest of the shard": run.settings.digest}
+    return replica | (run.provenance() if run.done else {"done": False})
 
 
 def _pretty(value: object) -> str:
-    """A setting's value as a person writes it."""
+    """A setting's value as a person would write it."""
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_pretty(one)}" for key, one in value.items()) or "-"
+        return "\n".join(f"{key}: {_pretty(entry)}" for key, entry in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(map(_pretty, value)) or "-"
     if value is None:
@@ -121,5 +133,5 @@ def _pretty(value: object) -> str:
 
 
 def _md(text: object) -> str:
-    """Text that Markdown takes as it is, in a table too."""
+    """Escapes text for Markdown, also inside a table."""
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(str(text).split()))

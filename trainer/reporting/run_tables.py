@@ -1,4 +1,4 @@
-"""What came of some runs: means over replicas."""
+"""Tables of finished runs: scores as means over replicas."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,19 +9,21 @@ from trainer.evaluation.metrics import COMPLETION_TITLES
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
+REPLICA_SETTINGS = {"seed", "split", "digest"}  # the settings in which replicas differ
+
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a result table: one way to classify, over the replicas of one setting.
+    """A row of a result table: the scores of one setting, given some of the modalities, over its replicas.
 
     Attributes:
-        setting: what tells this setting from the others in the table; empty where there is one.
-        given: the modalities given, `x+w`.
-        completion: what stands in for the missing ones.
+        setting: what tells this setting from the others in the table; empty if there is only one.
+        given: the given modalities, `x+w`.
+        completion: what stands in for the missing ones, in words.
         accuracy, accuracy_std: mean and standard deviation over replicas, in per cent; the latter None for one replica.
-        nll: mean, in nats.
-        ece: mean, in [0, 1].
-        replicas: how many.
+        nll: mean negative log-likelihood, in nats.
+        ece: mean expected calibration error, in [0, 1].
+        replicas: how many there are.
     """
 
     setting: str
@@ -36,22 +38,22 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows, and what all their settings have in common."""
+    """Rows, and what all their settings have in common, in words."""
 
     common: str
     rows: tuple[Row, ...]
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in seed and split alone, together, in the order of their first."""
+    """Groups runs that differ only in seed and split; groups are in the order of their first runs."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.settings.model_dump_json(exclude={"seed", "split", "digest"}), []).append(run)
+        groups.setdefault(run.settings.model_dump_json(exclude=REPLICA_SETTINGS), []).append(run)
     return list(groups.values())
 
 
 def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
-    """Finished runs, grouped by all settings but seed and split, a line for each way to classify.
+    """Tabulates finished runs: one row per setting (all but seed and split), given modalities and completion.
 
     Args:
         titled: as for `description`.
@@ -82,7 +84,7 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
 
 
 def run_as_dict(run: Run) -> dict[str, Any]:
-    """A run for programs."""
+    """A run as JSON values."""
     return {
         "folder": str(run.folder.resolve()),
         "settings": run.settings.model_dump(),

@@ -6,16 +6,12 @@ from functools import cache
 from importlib import resources
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
-from trainer.reporting.comparison import Printed
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from trainer.reporting.comparison import Printed, Record
 
 
-class PaperRow(_Record):
+class PaperRow(Record):
     """A system's numbers, in the order of the table's columns; `quoted` from another paper or the paper's own."""
 
     mean: tuple[float, ...]
@@ -29,7 +25,7 @@ class PaperRow(_Record):
         return self
 
 
-class PaperTable(_Record):
+class PaperTable(Record):
     """A table as printed: rows by name, in blocks by data set."""
 
     title: str
@@ -54,7 +50,7 @@ class PaperTable(_Record):
         return Printed(mean=found.mean[place], std=std, quoted=found.quoted)
 
 
-class Features(_Record):
+class Features(Record):
     """How the paper's RGB-D features are made: images, fine-tuning, share of labelled images."""
 
     size: int
@@ -63,7 +59,7 @@ class Features(_Record):
     labelled: float
 
 
-class Paper(_Record):
+class Paper(Record):
     """All of them."""
 
     source: str

@@ -81,9 +81,10 @@ def test_a_cell_says_ours_the_papers_and_the_difference_by_more_than_colour(tmp_
     cells = Text(html(page_of(tmp_path, outcome(*ROWS)))).cells
     assert cells == [
         "system", "x", "w",
-        "SS-MVAE", "ours 77.31 ± 1.00 paper 76.81 ▲ +0.50 points against the paper",
-        "ours 66.30 ± 1.00 paper 67.02 ▼ −0.72 points against the paper",
-        "CT+SVM", "not run paper 78.70 ± 1.50 †", "ours 75.40 ± 1.00 paper 75.40 = 0.00 points against the paper",
+        "SS-MVAE", "ours 77.31 ± 1.00 paper 76.81 ▲ +0.50 points relative to the paper",
+        "ours 66.30 ± 1.00 paper 67.02 ▼ −0.72 points relative to the paper",
+        "CT+SVM", "not trained paper 78.70 ± 1.50 †",
+        "ours 75.40 ± 1.00 paper 75.40 = 0.00 points relative to the paper",
         "best * not in the paper", "ours 93.00 ± 1.00", "one modality",
     ]  # fmt: skip
 
@@ -160,7 +161,7 @@ def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) ->
     assert (mnist.name, mine.name) == ("hm-mnist", "mine")
     assert mnist.caveats == ("Reduced: 1 epoch instead of the paper's 500.",)
     assert "not the paper's" in mine.caveats[0]
-    assert "One run a setting" in mine.caveats[1]
+    assert "One run per setting" in mine.caveats[1]
     assert mnist.unfinished == (f"{runs[3].folder.name}: 1 of 500 epochs",)
     given, rows = pivot(table(runs[:3]))
     assert given == ["x", "w", "x+w"]
@@ -213,7 +214,7 @@ def test_what_cannot_be_reported_is_an_error_in_one_sentence(tmp_path: Path) -> 
     with pytest.raises(DataError, match="neither a run nor a result"):
         read([tmp_path])
     (tmp_path / "table1.json").write_text('{"name": "table1", "title": "t", "blocks": 3}')
-    with pytest.raises(DataError, match="no outcome"):
+    with pytest.raises(DataError, match="not an experiment result"):
         read([tmp_path])
     for figure in ("absent.svg", "../table1.svg", "table1.json"):
         with pytest.raises(DataError, match="picture"):

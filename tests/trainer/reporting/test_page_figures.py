@@ -21,7 +21,7 @@ from trainer.reporting.render import as_json, html, markdown
 from trainer.training.run_folder import Run
 
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
-APART = "CT+SVM and co-training: classifiers alone, without a generative model"
+APART = "CT+SVM and co-training: classifiers without a generative model"
 
 
 def first_accuracies(scores: tuple[Score, ...]) -> dict[str, float]:
@@ -53,13 +53,13 @@ def test_a_report_of_co_trained_systems_says_what_they_do_not_have(runs: list[Ru
     assert [one.title for one in own.pictures] == ["Co-training on clusters"]
     assert [one.title for one in own.closer] == ["CT+SVM", "co-training"]
     for closer, run in zip(own.closer, runs, strict=False):
-        assert [one.title for one in closer.pictures] == ["Confusions (% of the true class)", "Reliability"]
+        assert [one.title for one in closer.pictures] == ["Confusion matrices (% of the true class)", "Reliability"]
         assert "no latent space" in closer.about
         accuracy = first_accuracies(run.result().scores)["x+w"]
         assert f"{100 * accuracy:.1f} % given x+w" in closer.pictures[0].alt
     for form in (html(page), markdown(page)):
         assert APART in form.replace("\\", "")
-        assert "Without the pictures" not in form
+        assert "could not be drawn" not in form
     assert len(json.loads(as_json(page))["runs"]) == 2
 
 
@@ -68,7 +68,7 @@ def test_a_mixture_shows_what_each_has(runs: list[Run]) -> None:
     page = compose([], runs, CPU)
     (own,) = page.data_sets
     assert [one.title for one in own.pictures] == [
-        "Training on clusters", "Co-training on clusters", "One modality made from the other"
+        "Training on clusters", "Co-training on clusters", "One modality generated from the other"
     ]  # fmt: skip
     assert [one.title for one in own.closer] == ["SDGM on x", "SS-MVAE", "CT+SVM", "co-training"]  # the paper's order
     assert [line.split(":")[0] for line in own.apart] == ["CT+SVM and co-training", "SDGM on x"]
@@ -87,7 +87,7 @@ def test_features_that_are_no_images_are_said_to_be_so(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", (Modality("x", 5, "nonnegative"), Modality("w", 4, "gaussian")))
     look = draw_models(run_stack(tmp_path, [make_settings("sshmvae", shard)], [shard]), CPU)
     assert look.generated == ()
-    assert [line.split(",")[0] for line in look.apart] == ["The values of these modalities are no images"]
+    assert [line.split(",")[0] for line in look.apart] == ["The values of these modalities are not images"]
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -127,7 +127,7 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
     assert max(read) <= 25  # rows at a time: a quarter of a window
     look = draw_models([run], CPU)
     assert [one.title for one in look.closer[0].pictures] == [
-        "Latent space", "Confusions (% of the true class)", "Reliability"
+        "Latent space", "Confusion matrices (% of the true class)", "Reliability"
     ]  # fmt: skip
     assert (len(look.generated), look.missing) == (1, ())
 

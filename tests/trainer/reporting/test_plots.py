@@ -120,7 +120,7 @@ def test_files_are_the_same_bytes_again_and_follow_the_readers_colours(tmp_path:
     assert "fill: currentColor" in text
     assert "#1c2128" not in text.split("</style>", 1)[1]  # no ink that stays dark
     assert render(curves_figure([run]), "png").startswith(b"\x89PNG")
-    with pytest.raises(UsageError, match=r"curves\.jpg is no picture"):
+    with pytest.raises(UsageError, match=r"curves\.jpg is not a picture format"):
         figure4([run], tmp_path / "curves.jpg")
     assert not list(tmp_path.glob("*.jpg"))
 

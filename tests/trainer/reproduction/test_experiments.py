@@ -202,7 +202,7 @@ def test_differences_are_shown_and_low_ones_marked(digits: Shards, tmp_path: Pat
     changed = outcome.model_copy(
         update={"comparable": True, "blocks": (block.model_copy(update={"rows": (row,)}),), "reduced": ()}
     )
-    shown = text(changed.blocks[0], True).rows[0][1][0]
+    shown = text(changed.blocks[0], True)[0][0][1][0]
     assert shown is not None
     assert (shown.paper, shown.ours, shown.difference, shown.low) == ("89.03", "88.00 ± 0.25 (2)", "-1.03", True)
     assert "89.03 / 88.00 ± 0.25 (2) / **-1.03**" in markdown(changed)
