@@ -73,7 +73,7 @@ def test_wrong_use_is_one_sentence(mmssl: Command) -> None:
     for arguments, code, sentence in (
         (("tabel4",), 2, "there is no experiment 'tabel4'; did you mean table4?"),
         (("table5",), 1, "workspace/shards/rgbd-split-0.h5"),
-        (("table5", "--data", "digits"), 2, "--data digits: none of table5 would see it"),
+        (("table5", "--data", "digits"), 2, "--data digits: none of table5 would use it"),
         (("table1", "--seeds", "4..0"), 2, "--seeds 4..0: the range is empty"),
         (("table2", "--data", "digits", "--set", "labels=4"), 2, "--set labels: the experiments decide"),
         (("table2", "--data", "digits", "--set", "speed=4"), 2, "the settings: there is no setting 'speed'"),

@@ -1,1 +1,1 @@
-"""The paper's tables and figures as data, the runs they need, and our numbers beside the paper's."""
+"""The paper's tables and figures as data, the runs they need, and our numbers next to the paper's."""

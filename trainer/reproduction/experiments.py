@@ -1,7 +1,7 @@
-"""The paper's tables and figures as data: for every number, which model to train on what, and which score it is.
+"""The paper's tables and figures as data: for every number, which model to train on which data, and which score it is.
 
-Data sets carry the names of the paper's own (`hm-mnist`, `nm-mnist-r45-n0.5`, `rgbd`); whoever runs an experiment may
-put others in their place. What a number's settings do not say is the preset's.
+Data sets have the names of the paper's own (`hm-mnist`, `nm-mnist-r45-n0.5`, `rgbd`); a protocol may replace them by
+others. Settings that a number does not give are the preset's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ TITLES = {
     NM_HEAVY: "nmMNIST (2pi/3, 0.7)",
     RGBD: "Washington RGB-D",
 }
-DIGITS = {  # what takes the place of MNIST's data sets with `--data digits`
+DIGITS = {  # what replaces MNIST's data sets with `--data digits`
     HM: "hm-digits",
     NM_LIGHT: "nm-digits-r60-n0.3",
     NM: "nm-digits-r45-n0.5",
@@ -34,11 +34,11 @@ ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True)
 class Spec:
-    """What to train, once for every seed (MNIST) or split (RGB-D); None leaves a value to the preset.
+    """What to train, once per seed (MNIST) or split (RGB-D); None leaves a value to the preset.
 
     Attributes:
         width_of_a: the dimension of a, put into the preset's networks for MNIST.
-        objective: `classifier` trains log q(y|.) of the labelled examples alone.
+        objective: `classifier` trains only log q(y|.) of the labelled examples.
     """
 
     model: str
@@ -55,22 +55,22 @@ class Spec:
         return "rgbd" if self.data == RGBD else "mnist"
 
     def values(self) -> dict[str, Any]:
-        """As settings that replace a preset's."""
-        given = {name: getattr(self, name) for name in ("alpha", "beta", "objective")}
+        """The settings that replace a preset's."""
+        optional = {name: getattr(self, name) for name in ("alpha", "beta", "objective")}
         values: dict[str, Any] = {"labels": self.labels, "modalities": self.modalities}
         if self.width_of_a is not None:
             values["networks"] = networks_with_a_of(self.width_of_a)
-        return values | {name: value for name, value in given.items() if value is not None}
+        return values | {name: value for name, value in optional.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number: a row and a column, and the score that gives it.
+    """One number: its row and column, and the score that gives it.
 
     Attributes:
-        given: the modalities seen at test, `x+w`.
+        given: the modalities given at test time, `x+w`.
         completion: what stands in for the others, as in `trainer.evaluation.metrics.Score`.
-        split: the one split that it is of; None for the mean over all runs.
+        split: the split that the number is measured on; None for the mean over all runs.
         note: what a reader of the number has to know.
     """
 
@@ -94,10 +94,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or a figure; a figure's numbers are those that its picture ends in.
+    """A table or a figure; a figure's numbers are the values at the end of its curves.
 
     Attributes:
-        drawn: what a figure needs trained and has no number for.
+        drawn: what a figure needs trained without showing a number of it.
         notes: what a reader has to know.
     """
 
@@ -108,7 +108,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
 
     def specs(self) -> tuple[Spec, ...]:
-        """Everything to train, each once, in order."""
+        """Everything to train, each spec once, in order."""
         numbers = (number.spec for grid in self.grids for number in grid.numbers)
         return tuple(dict.fromkeys([*numbers, *self.drawn]))
 
@@ -118,7 +118,7 @@ class Experiment:
 
 
 def networks_with_a_of(width: int) -> dict[str, str]:
-    """SS-HMVAE's networks for MNIST with another dimension of a: of the two distributions whose variable a is."""
+    """SS-HMVAE's networks for MNIST with another dimension of a: those of the two distributions of a."""
     networks = card("sshmvae").networks["mnist"]
     return {name: str(parse(networks[name]).with_units(width)) for name in ("q(a|X)", "p(a|z,y)")}
 
@@ -128,26 +128,26 @@ def _both(row: str, column: str, spec: Spec, note: str = "") -> Number:
 
 
 def _inputs(row: str, spec: Spec, completion: str) -> tuple[Number, ...]:
-    """Given x alone, w alone and both."""
+    """The numbers of a model given x alone, w alone and both."""
     single = (Number(row, given, spec, given, completion) for given in ("x", "w"))
     return (*single, _both(row, "x+w", spec))
 
 
 def _alone(row: str, model: str, labels: Literal["all", "shard"], objective: str | None = None) -> tuple[Number, ...]:
-    """A model of each modality alone."""
+    """The numbers of a model trained on each modality alone."""
     specs = ((m, Spec(model, RGBD, labels, modalities=(m,), objective=objective)) for m in ("x", "w"))
     return tuple(Number(row, m, spec, m, "none") for m, spec in specs)
 
 
 def _table(name: str, blocks: Mapping[str, Iterable[Number]], *notes: str) -> Experiment:
-    """A table with the paper's own title and columns."""
+    """A table with the paper's title and columns."""
     printed = printed_numbers.load().tables[name]
     grids = tuple(Grid(title, printed.columns, tuple(numbers)) for title, numbers in blocks.items())
     return Experiment(name, printed.title, grids, notes=notes)
 
 
 _ROWS = {"SS-MVAE": "ssmvae", "SS-HMVAE": "sshmvae"}
-_TWICE = "the paper prints 90.80 for this setting in tables 1 and 4, and 93.71 in table 3"
+_PRINTED_TWICE = "the paper prints 90.80 for this setting in tables 1 and 4, and 93.71 in table 3"
 
 
 _LABELS: tuple[int | Literal["all"], ...] = ("all", 500, 300, 100)
@@ -159,7 +159,7 @@ def _table1() -> Experiment:
             for labels in _LABELS:
                 twice = (model, data, labels) == ("sshmvae", NM, 100)
                 spec = Spec(model, data, labels)
-                yield _both(row, str(labels), spec, _TWICE if twice else "")
+                yield _both(row, str(labels), spec, _PRINTED_TWICE if twice else "")
 
     return _table("table1", {TITLES[data]: numbers(data) for data in (HM, NM_LIGHT, NM, NM_HEAVY)})
 
@@ -172,7 +172,7 @@ def _table2() -> Experiment:
 
 def _table3() -> Experiment:
     numbers = [_both("SS-HMVAE", str(n), Spec("sshmvae", NM, 100, width_of_a=n)) for n in (2, 32, 64)]
-    numbers.append(_both("SS-HMVAE", "128", Spec("sshmvae", NM, 100), _TWICE))  # the appendix's own networks
+    numbers.append(_both("SS-HMVAE", "128", Spec("sshmvae", NM, 100), _PRINTED_TWICE))  # the appendix's own networks
     return _table("table3", {TITLES[NM]: numbers})
 
 

@@ -1,4 +1,4 @@
-"""Experiments run: which runs they need, and what came of them beside the paper's numbers."""
+"""Measures experiments: the numbers of their finished runs next to the paper's, drawn and written to files."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -25,51 +25,54 @@ from trainer.training.run_folder import Run
 
 
 def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
-    """In what the runs fall short of the paper's protocol, or depart from it."""
-    protocol, found = plan.protocol, []
-    work = [(spec, one) for spec in experiment.specs() for one in plan.work[spec]]
-    for spec, one in work:
-        found += _of_data(spec, one.job.shard)
-    for spec, one in work:
-        settings, full = one.job.settings, paper_epochs(spec.source, spec.model)
+    """How the runs fall short of the paper's protocol or depart from it, one phrase each.
+
+    The phrases are recorded in result files, so their wording does not change.
+    """
+    protocol, departures = plan.protocol, []
+    work = [(spec, run) for spec in experiment.specs() for run in plan.work[spec]]
+    for spec, run in work:
+        departures += _data_departures(spec, run.job.shard)
+    for spec, run in work:
+        settings, full = run.job.settings, paper_epochs(spec.source, spec.model)
         if settings.epochs != full:
             unit = "round of co-training" if settings.turns == "rounds" else "epoch"
-            found.append(f"{_count(settings.epochs, unit)} instead of {full}")
+            departures.append(f"{_count(settings.epochs, unit)} instead of {full}")
     if "mnist" in experiment.sources and len(protocol.seeds) < len(SEEDS):
-        found.append(f"{_count(len(protocol.seeds), 'seed')} instead of {len(SEEDS)}")
+        departures.append(f"{_count(len(protocol.seeds), 'seed')} instead of {len(SEEDS)}")
     if "rgbd" in experiment.sources and len(protocol.splits) < len(SPLITS):
-        found.append(f"{_count(len(protocol.splits), 'split')} instead of {len(SPLITS)}")
-    for spec, one in work:
-        shard = one.job.shard
+        departures.append(f"{_count(len(protocol.splits), 'split')} instead of {len(SPLITS)}")
+    for spec, run in work:
+        shard = run.job.shard
         preset = protocol.preset or fitting_preset(shard.preset, shard.modalities)
         if preset != spec.source:
-            found.append(f"the settings of the preset '{preset}', not the paper's")
-    found += [f"{name} set to {value}, not the preset's" for name, value in protocol.values.items()]
-    return tuple(dict.fromkeys(found))
+            departures.append(f"the settings of the preset '{preset}', not the paper's")
+    departures += [f"{name} set to {value}, not the preset's" for name, value in protocol.values.items()]
+    return tuple(dict.fromkeys(departures))
 
 
-def _of_data(spec: Spec, shard: Shard) -> list[str]:
-    """In what a shard departs from the paper's."""
+def _data_departures(spec: Spec, shard: Shard) -> list[str]:
+    """How a shard departs from the paper's data."""
     if spec.source == "mnist":
         return [] if shard.dataset == spec.data else ["the 1,797 small digits of scikit-learn in the place of MNIST"]
     images, recipe = shard.provenance.get("images"), shard.provenance.get("recipe")
     if not isinstance(images, Mapping) or not isinstance(recipe, Mapping):
         return [f"the data set '{shard.dataset}' in the place of Washington RGB-D"]
-    found = []
+    departures = []
     if images["dataset"] != RGBD:
-        found.append("a small rendered sample in the place of Washington RGB-D: the numbers are the sample's")
-    weights, settings, size = shard.provenance["weights"], recipe["settings"], images["settings"]
-    papers = printed_numbers.load().features
+        departures.append("a small rendered sample in the place of Washington RGB-D: the numbers are the sample's")
+    weights, tuning, image = shard.provenance["weights"], recipe["settings"], images["settings"]
+    paper = printed_numbers.load().features
     if weights == "random":
-        found.append("features of a VGG16 with random weights")
-    if settings["epochs"] != papers.epochs:
-        found.append(f"VGG16 fine-tuned for {_count(settings['epochs'], 'epoch')} instead of {papers.epochs}")
-    if settings["labelled"] != papers.labelled:
-        found.append(f"{settings['labelled']:.0%} of the training images labelled instead of {papers.labelled:.0%}")
-    for name, value in {"size": papers.size, "depth_encoding": papers.depth_encoding}.items():
-        if size[name] != value:
-            found.append(f"images with a {name.replace('_', ' ')} of {size[name]} instead of {value}")
-    return found
+        departures.append("features of a VGG16 with random weights")
+    if tuning["epochs"] != paper.epochs:
+        departures.append(f"VGG16 fine-tuned for {_count(tuning['epochs'], 'epoch')} instead of {paper.epochs}")
+    if tuning["labelled"] != paper.labelled:
+        departures.append(f"{tuning['labelled']:.0%} of the training images labelled instead of {paper.labelled:.0%}")
+    for name, value in {"size": paper.size, "depth_encoding": paper.depth_encoding}.items():
+        if image[name] != value:
+            departures.append(f"images with a {name.replace('_', ' ')} of {image[name]} instead of {value}")
+    return departures
 
 
 def _comparable(spec: Spec, shard: Shard) -> bool:
@@ -81,34 +84,37 @@ def _comparable(spec: Spec, shard: Shard) -> bool:
 
 
 def measure(plan: Plan, experiment: Experiment, device: torch.device) -> ExperimentResult:
-    """What came of an experiment's runs so far, beside the paper's numbers. What is missing is there with a note."""
+    """The results of an experiment's finished runs next to the paper's numbers; missing numbers have a note."""
     work = plan.of(experiment)
-    done = [one for one in work if one.done]
+    done = [run for run in work if run.done]
     notes = list(experiment.notes)
     if len(done) < len(work):
         notes.insert(0, f"INCOMPLETE: {len(done)} of {len(work)} runs are done; the same command goes on.")
-    shards = [(spec, one.job.shard) for spec in experiment.specs() for one in plan.work[spec]]
+    shards = [(spec, run.job.shard) for spec in experiment.specs() for run in plan.work[spec]]
     return ExperimentResult(
         name=experiment.name,
         title=experiment.title,
         reduced=reduced(plan, experiment),
         comparable=all(_comparable(spec, shard) for spec, shard in shards),
         blocks=tuple(_block(plan, experiment.name, grid) for grid in experiment.grids),
-        runs=tuple(one.folder.name for one in done),
+        runs=tuple(run.folder.name for run in done),
         notes=tuple(notes),
-        settings=_common([one.job.settings.model_dump(mode="json") for one in work]),
+        settings=_common([run.job.settings.model_dump(mode="json") for run in work]),
         provenance=_provenance(done, device),
     )
 
 
 def draw(
-    plan: Plan, experiment: Experiment, outcome: ExperimentResult, folder: Path, device: torch.device
+    plan: Plan, experiment: Experiment, result: ExperimentResult, folder: Path, device: torch.device
 ) -> ExperimentResult:
-    """The outcome with its picture, `figure4.svg` in the folder, once all its runs are done; tables have none."""
+    """Draws a figure as `figure4.svg` in the folder once all its runs are done, and adds it to the result.
+
+    Tables have no picture.
+    """
     work = plan.of(experiment)
-    if not experiment.name.startswith("figure") or not all(one.done for one in work):
-        return outcome
-    name, runs = f"{experiment.name}.svg", [Run(one.folder, one.job.settings) for one in work]
+    if not experiment.name.startswith("figure") or not all(run.done for run in work):
+        return result
+    name, runs = f"{experiment.name}.svg", [Run(run.folder, run.job.settings) for run in work]
     if experiment.name == "figure4":
         figure = plots.alpha_figure(runs)
     elif experiment.name == "figure5":
@@ -117,24 +123,28 @@ def draw(
         figure = plots.splits_figure(runs)
         for panel, grid in zip(figure.axes, experiment.grids, strict=True):
             panel.set_title(grid.title)
-    if outcome.reduced:
-        announce(figure, f"REDUCED: {'; '.join(outcome.reduced)}.")
+    if result.reduced:
+        announce(figure, f"REDUCED: {'; '.join(result.reduced)}.")
     save(figure, folder / name)
-    return outcome.model_copy(update={"figure": name})
+    return result.model_copy(update={"figure": name})
 
 
-def write(outcome: ExperimentResult, folder: Path) -> tuple[Path, Path]:
+def write(result: ExperimentResult, folder: Path) -> tuple[Path, Path]:
     """Writes `table4.json` and `table4.md` into the folder."""
-    paths = folder / f"{outcome.name}.json", folder / f"{outcome.name}.md"
-    write_result(paths[0], outcome)
-    write_if_changed(paths[1], markdown(outcome))
+    paths = folder / f"{result.name}.json", folder / f"{result.name}.md"
+    write_result(paths[0], result)
+    write_if_changed(paths[1], markdown(result))
     return paths
 
 
 def write_all(
     plan: Plan, experiments: Sequence[Experiment], folder: Path, device: torch.device
 ) -> tuple[list[ExperimentResult], list[Path]]:
-    """Measures, draws and writes experiments as far as their runs are done: the results, and the files."""
+    """Measures, draws and writes experiments as far as their runs are done.
+
+    Returns:
+        The results, and the files written.
+    """
     measured = [measure(plan, experiment, device) for experiment in experiments]
     results = [
         draw(plan, experiment, result, folder, device) for experiment, result in zip(experiments, measured, strict=True)
@@ -144,31 +154,31 @@ def write_all(
 
 
 def outputs(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
-    """Of each experiment the file that stands for all that is written of it."""
-    return [folder / f"{one.name}.json" for one in experiments]
+    """Each experiment's JSON file, which stands for all files that are written for it."""
+    return [folder / f"{experiment.name}.json" for experiment in experiments]
 
 
 def check_folder(plan: Plan, folder: Path) -> None:
-    """Refuses to put a reduced outcome in the place of a full one.
+    """Refuses to overwrite full results with reduced ones.
 
     Raises:
-        UsageError: the folder holds a full one.
-        DataError: it holds a file of that name that is no outcome.
+        UsageError: the folder holds full results.
+        DataError: it holds a file of the same name that is not an experiment result.
     """
     for experiment, path in zip(plan.experiments, outputs(plan.experiments, folder), strict=True):
         if path.exists() and reduced(plan, experiment) and not read_result(path).reduced:
             raise UsageError(
-                f"{path} holds the outcome of full runs, and this would be a reduced one", "choose another --out FOLDER"
+                f"{path} holds the result of full runs, and this would be a reduced one", "choose another --out FOLDER"
             )
 
 
 def _block(plan: Plan, name: str, grid: Grid) -> Block:
     rows = dict.fromkeys(number.row for number in grid.numbers)
-    by_place = {(number.row, number.column): number for number in grid.numbers}
+    by_cell = {(number.row, number.column): number for number in grid.numbers}
     table = printed_numbers.load().tables.get(name)
 
     def cell(row: str, column: str) -> Cell:
-        number = by_place.get((row, column))
+        number = by_cell.get((row, column))
         if number is None:
             return Cell()
         measured, note = _measured(plan, number)
@@ -186,18 +196,18 @@ def _block(plan: Plan, name: str, grid: Grid) -> Block:
 
 
 def _measured(plan: Plan, number: Number) -> tuple[Measured | None, str]:
-    """The number, as far as its runs are done, and what is to be said of it."""
+    """The number from the runs that are done, and a note about those that are not."""
     work = plan.work[number.spec]
     if number.split is not None:
-        work = tuple(one for one in work if one.job.settings.split == number.split)
+        work = tuple(run for run in work if run.job.settings.split == number.split)
         if not work:
             return None, "this split was not asked for"
-    done = [one for one in work if one.done]
+    done = [run for run in work if run.done]
     if not done:
         return None, "no run of it is done" + (f" ({status(work[0])})" if work[0].begun else "")
     values = []
-    for one in done:
-        scores = Run(one.folder, one.job.settings).result().scores
+    for run in done:
+        scores = Run(run.folder, run.job.settings).result().scores
         accuracy = {(score.given, score.completion): score.accuracy for score in scores}
         if (number.given, number.completion) not in accuracy:
             return None, f"the runs have no score given {number.given} by {number.completion}"
@@ -207,27 +217,28 @@ def _measured(plan: Plan, number: Number) -> tuple[Measured | None, str]:
             mean=statistics.fmean(values),
             std=statistics.stdev(values) if len(values) > 1 else None,
             values=tuple(values),
-            runs=tuple(one.folder.name for one in done),
+            runs=tuple(run.folder.name for run in done),
         ),
         f"{len(done)} of {len(work)} runs are done" if len(done) < len(work) else "",
     )
 
 
 def _provenance(done: Sequence[PlannedRun], device: torch.device) -> dict[str, Any]:
-    trained = [Run(one.folder, one.job.settings).provenance() for one in done]
+    provenances = [Run(run.folder, run.job.settings).provenance() for run in done]
     return {
         **environment(device),
         "the paper": printed_numbers.load().source,
-        "runs trained on": sorted({f"{own.get('device')}, torch {own.get('torch')}" for own in trained}),
+        "runs trained on": sorted({f"{values.get('device')}, torch {values.get('torch')}" for values in provenances}),
         "runs lie in": str(done[0].folder.parent.resolve()) if done else "",
     }
 
 
 def _common(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all have the same."""
-    return {key: value for key, value in settings[0].items() if all(own[key] == value for own in settings)}
+    """The settings that all runs have in common."""
+    return {key: value for key, value in settings[0].items() if all(values[key] == value for values in settings)}
 
 
-def _count(number: int, what: str) -> str:
-    first, *rest = what.split(" ")
+def _count(number: int, unit: str) -> str:
+    """`1 epoch`, `2 epochs`, `2 rounds of co-training`."""
+    first, *rest = unit.split(" ")
     return " ".join([f"{number} {first}{'' if number == 1 else 's'}", *rest])

@@ -12,7 +12,7 @@ from trainer.reporting.comparison import Printed, Record
 
 
 class PaperRow(Record):
-    """A system's numbers, in the order of the table's columns; `quoted` from another paper or the paper's own."""
+    """A system's numbers in the order of the table's columns; `quoted` marks those taken from another paper."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...] | None = None
@@ -26,7 +26,7 @@ class PaperRow(Record):
 
 
 class PaperTable(Record):
-    """A table as printed: rows by name, in blocks by data set."""
+    """A table as printed: rows by name, in one block per data set."""
 
     title: str
     columns: tuple[str, ...]
@@ -41,17 +41,17 @@ class PaperTable(Record):
         return self
 
     def printed(self, block: str, row: str, column: str) -> Printed | None:
-        """A number, or None where the table has none."""
-        found = self.blocks.get(block, {}).get(row)
-        place = self.columns.index(column) if column in self.columns else len(self.columns)
-        if found is None or place >= len(found.mean):
+        """The number in a cell, or None if the table has none there."""
+        numbers = self.blocks.get(block, {}).get(row)
+        index = self.columns.index(column) if column in self.columns else len(self.columns)
+        if numbers is None or index >= len(numbers.mean):
             return None
-        std = None if found.std is None else found.std[place]
-        return Printed(mean=found.mean[place], std=std, quoted=found.quoted)
+        std = None if numbers.std is None else numbers.std[index]
+        return Printed(mean=numbers.mean[index], std=std, quoted=numbers.quoted)
 
 
 class Features(Record):
-    """How the paper's RGB-D features are made: images, fine-tuning, share of labelled images."""
+    """How the paper's RGB-D features are made: image size and encoding, fine-tuning, share of labelled images."""
 
     size: int
     depth_encoding: str
@@ -60,7 +60,7 @@ class Features(Record):
 
 
 class Paper(Record):
-    """All of them."""
+    """All numbers that the paper prints, and their source."""
 
     source: str
     features: Features
@@ -78,6 +78,6 @@ class Paper(Record):
 
 @cache
 def load() -> Paper:
-    """The paper's numbers. A file that does not fit is a defect of the project."""
+    """Loads the paper's numbers. Their file comes with the project, so a file that does not validate is a bug."""
     text = (resources.files("data_manifests") / "paper.toml").read_text(encoding="utf-8")
     return Paper.model_validate(tomllib.loads(text))

@@ -15,22 +15,21 @@ from trainer.jobs.stacks import PlannedRun
 from trainer.reproduction.experiments import DIGITS, EXPERIMENTS, SPLITS, Experiment, Source, Spec
 
 SEEDS = (0, 1, 2, 3, 4)
-
-
-_OWN = {"model", "data", "digest", "split", "seed", "epochs"} | {f.name for f in fields(Spec)}
+# The settings that experiments decide themselves, so that `--set` cannot.
+_FIXED_SETTINGS = {"model", "data", "digest", "split", "seed", "epochs"} | {f.name for f in fields(Spec)}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How experiments are run; the defaults are the paper's, as far as it says.
+    """How experiments are run; the defaults are the paper's, as far as it states them.
 
     Attributes:
-        seeds: of the runs on MNIST; those on splits take the first of them.
-        splits: of RGB-D.
-        epochs: in place of the preset's.
-        preset: in place of the one that fits the data.
-        values: settings that replace the preset's; none of those that the experiments themselves are about.
-        data: by source, what takes the place of the paper's data (`choose_data`).
+        seeds: seeds of the runs on MNIST; runs on splits use only the first one.
+        splits: splits of RGB-D.
+        epochs: epochs instead of the preset's.
+        preset: a preset instead of the one that fits the data.
+        values: settings that replace the preset's; those that the experiments vary themselves are not allowed.
+        data: by source, what replaces the paper's data (`choose_data`).
     """
 
     seeds: tuple[int, ...] = SEEDS
@@ -41,19 +40,19 @@ class Protocol:
     data: Mapping[Source, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def name(self) -> str:
-        """A folder's name: `paper`, or what departs from it, so that a reduced outcome says so by its place too."""
-        said = [*self.data.values(), *([self.preset] if self.preset else [])]
+        """The name of the results' folder: `paper`, or what departs from it, so that reduced results are kept apart."""
+        departures = [*self.data.values(), *([self.preset] if self.preset else [])]
         if self.epochs is not None:
-            said.append(f"{self.epochs}-epochs")
-        said += [name if isinstance(value, Mapping) else f"{name}-{value}" for name, value in self.values.items()]
+            departures.append(f"{self.epochs}-epochs")
+        departures += [name if isinstance(value, Mapping) else f"{name}-{value}" for name, value in self.values.items()]
         if self.seeds != SEEDS:
-            said.append(f"seeds-{'-'.join(map(str, self.seeds))}")
+            departures.append(f"seeds-{'-'.join(map(str, self.seeds))}")
         if self.splits != tuple(SPLITS):
-            said.append(f"splits-{'-'.join(map(str, self.splits))}")
-        return re.sub(r"[^\w.+-]", "_", "-".join(said)).lstrip(".") or "paper"
+            departures.append(f"splits-{'-'.join(map(str, self.splits))}")
+        return re.sub(r"[^\w.+-]", "_", "-".join(departures)).lstrip(".") or "paper"
 
     def data_of(self, spec: Spec) -> str:
-        """The data set that a spec is trained on."""
+        """The name of the data set that a spec is trained on."""
         if spec.source == "mnist":
             return DIGITS[spec.data] if self.data.get("mnist") == "digits" else spec.data
         return self.data.get("rgbd", spec.data)
@@ -61,26 +60,26 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Plan:
-    """What experiments need: by spec its runs, one a seed or split."""
+    """The runs that experiments need, by spec: one per seed or split."""
 
     experiments: tuple[Experiment, ...]
     protocol: Protocol
     work: Mapping[Spec, tuple[PlannedRun, ...]]
 
     def all(self) -> list[PlannedRun]:
-        """Every run, each once, however many numbers rest on it."""
-        return list({one.folder: one for own in self.work.values() for one in own}.values())
+        """All runs, each once, however many numbers depend on it."""
+        return list({run.folder: run for runs in self.work.values() for run in runs}.values())
 
     def of(self, experiment: Experiment) -> list[PlannedRun]:
         """The runs of one experiment, each once."""
-        return list({one.folder: one for spec in experiment.specs() for one in self.work[spec]}.values())
+        return list({run.folder: run for spec in experiment.specs() for run in self.work[spec]}.values())
 
 
 def select(names: Sequence[str], only: str | None = None) -> tuple[Experiment, ...]:
-    """Experiments by their names, or `all`; `only` those on mnist or on rgbd.
+    """Selects experiments by name, or `all`; with `only`, those on mnist or on rgbd.
 
     Raises:
-        UsageError: a name is none, or nothing is left.
+        UsageError: there is no experiment of a name, or none is left.
     """
     if only not in (None, "mnist", "rgbd"):
         raise UsageError(f"--data-only {only}: there are experiments on mnist and on rgbd")
@@ -91,31 +90,31 @@ def select(names: Sequence[str], only: str | None = None) -> tuple[Experiment, .
                 f"there is no experiment '{name}'" + (f"; did you mean {near[0]}?" if near else ""),
                 f"experiments: {', '.join(EXPERIMENTS)}, all",
             )
-    chosen = [one for name, one in EXPERIMENTS.items() if "all" in names or name in names]
-    found = tuple(one for one in chosen if only is None or one.sources == {only})
-    if not found:
+    named = [experiment for name, experiment in EXPERIMENTS.items() if "all" in names or name in names]
+    selected = tuple(experiment for experiment in named if only is None or experiment.sources == {only})
+    if not selected:
         raise UsageError(f"none of {', '.join(names)} is on {only}", "leave --data-only out")
-    return found
+    return selected
 
 
 def choose_data(names: Sequence[str], experiments: Sequence[Experiment]) -> dict[Source, str]:
-    """What takes the place of the paper's data: `digits` of MNIST's, any other name of RGB-D's.
+    """Chooses what replaces the paper's data: `digits` replaces MNIST, any other name Washington RGB-D.
 
     Raises:
-        UsageError: two for one place, or one that no experiment would see.
+        UsageError: two names replace the same data, or no experiment uses one.
     """
-    found: dict[Source, str] = {}
+    replacements: dict[Source, str] = {}
     for name in names:
         source: Source = "mnist" if name in ("mnist", "digits") else "rgbd"
-        if source in found:
-            raise UsageError(f"--data {','.join(names)}: {found[source]} and {name} would take the same place")
-        if not any(source in one.sources for one in experiments):
+        if source in replacements:
+            raise UsageError(f"--data {','.join(names)}: {replacements[source]} and {name} would replace the same data")
+        if not any(source in experiment.sources for experiment in experiments):
             raise UsageError(
-                f"--data {name}: none of {', '.join(one.name for one in experiments)} would see it",
-                "digits takes the place of MNIST (tables 1 to 4, figures 4 and 5), other names that of RGB-D",
+                f"--data {name}: none of {', '.join(experiment.name for experiment in experiments)} would use it",
+                "digits replaces MNIST (tables 1 to 4, figures 4 and 5), other names replace RGB-D",
             )
-        found[source] = name
-    return found
+        replacements[source] = name
+    return replacements
 
 
 def plan(
@@ -124,16 +123,16 @@ def plan(
     protocol: Protocol,
     runs: Path,
 ) -> Plan:
-    """The runs that experiments need, as complete settings.
+    """Plans the runs that experiments need, as complete settings.
 
     Args:
-        shards: gives the shard of a data set, or on RGB-D those of the protocol's splits.
-        runs: the folder in which the runs lie.
+        shards: opens the shard of a data set, or on RGB-D the shards of the protocol's splits.
+        runs: the folder that holds the runs.
 
     Raises:
-        UsageError: a setting that cannot be.
+        UsageError: a setting is invalid, or fixed by the experiments.
     """
-    for name in _OWN & protocol.values.keys():
+    for name in _FIXED_SETTINGS & protocol.values.keys():
         raise UsageError(
             f"--set {name}: the experiments decide that themselves", "--epochs, --seeds and --split can be set"
         )
@@ -150,6 +149,6 @@ def plan(
         jobs = plan_jobs(spec.model, opened[name], preset=protocol.preset, values=values, seeds=seeds)
         folders = [runs / job.settings.name() for job in jobs]
         work[spec] = tuple(
-            PlannedRun(job, folder, k) for k, (job, folder) in enumerate(zip(jobs, folders, strict=True))
+            PlannedRun(job, folder, rank) for rank, (job, folder) in enumerate(zip(jobs, folders, strict=True))
         )
     return Plan(tuple(experiments), protocol, work)

@@ -231,9 +231,9 @@ def test_experiments_and_data_are_chosen_by_name() -> None:
         select(["all"], "fashion")
     everything = select(["all"])
     assert choose_data(["digits", "rgbd-sample"], everything) == {"mnist": "digits", "rgbd": "rgbd-sample"}
-    with pytest.raises(UsageError, match="same place"):
+    with pytest.raises(UsageError, match="replace the same data"):
         choose_data(["rgbd", "rgbd-sample"], everything)
-    with pytest.raises(UsageError, match="none of table1 would see it"):
+    with pytest.raises(UsageError, match="none of table1 would use it"):
         choose_data(["rgbd-sample"], select(["table1"]))
 
 
