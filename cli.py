@@ -1,4 +1,4 @@
-"""The `mmssl` command: the application with all its commands, and what becomes of errors and signals."""
+"""The `mmssl` command: the application with all its commands, and how errors and signals end it."""
 
 import errno
 import os
@@ -16,16 +16,17 @@ from commands.app import app
 from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
 
 __all__ = ["app", "data", "demo", "main", "prepare", "reproduce", "results", "train"]
-# What the parser raises for a wrong command line; its class has no public name of its own.
+# What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> NoReturn:
-    """Runs a command; errors of the user's making become one line, a hint and an exit code."""
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, _interrupt)
+    """Runs a command; errors that a user can cause become one line, a hint and an exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
-        # A container's first process hears nothing before it has handlers; its entry point blocks the signal till here.
+        # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
+        # the handlers are there.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -33,7 +34,7 @@ def main() -> NoReturn:
         _fail(error)
     except _ParserError as error:
         problem = _usage_error(error)
-        if not problem.message:  # no command was given, and the help was printed
+        if not problem.message:  # no command was given, so the help was printed
             sys.exit(UsageError.exit_code)
         _fail(problem)
     except BrokenPipeError:  # the reader of our output went away
@@ -42,7 +43,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        _fail(UsageError(f"{str(error.filename)[:80]}...: a name is longer than the system allows"))
+        _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))
 
 
 def _fail(error: MmsslError) -> NoReturn:
@@ -51,17 +52,17 @@ def _fail(error: MmsslError) -> NoReturn:
 
 
 def _usage_error(error: Exception) -> UsageError:
-    """The parser's error as one of ours: one line, the nearest choice, and where to read on."""
+    """Turns the parser's error into one line, with the closest choice or the command's help as the hint."""
     text = " ".join(str(getattr(error, "format_message", lambda: error)()).replace("Value error, ", "").split())
     command = getattr(getattr(error, "ctx", None), "command_path", "mmssl")
-    wrong = re.search(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)", text)
-    near = get_close_matches(wrong["given"], re.findall(r"'([^']*)'", wrong["choices"]), n=1) if wrong else []
-    return UsageError(text, f"did you mean {near[0]}?" if near else f"{command} --help")
+    invalid = re.search(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)", text)
+    closest = get_close_matches(invalid["given"], re.findall(r"'([^']*)'", invalid["choices"]), n=1) if invalid else []
+    return UsageError(text, f"did you mean {closest[0]}?" if closest else f"{command} --help")
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(
-        f"stopped by {signal.Signals(number).name}; nothing half-written was left", "the same command starts again"
+        f"stopped by {signal.Signals(number).name}; no half-written file was left", "run the same command again"
     )
 
 

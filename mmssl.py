@@ -1,4 +1,4 @@
-"""mmssl from Python: shards written and opened, models trained and evaluated.
+"""The Python interface of mmssl: write and open shards, train and evaluate models.
 
     import mmssl
 
@@ -7,7 +7,7 @@
     for score in mmssl.evaluate(run).scores:
         print(score.given, score.accuracy)
 
-Everything is imported when it is first used, so that `import mmssl` costs nothing.
+Names are imported when they are first used, so `import mmssl` costs nothing.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.jobs.python_face import evaluate, train
     from trainer.training.run_folder import Run
 
-_HOMES = {
+_MODULES = {
     "Evaluation": "trainer.evaluation.metrics",
     "MmsslError": "pipeline.runtime.errors",
     "Modality": "pipeline.shards.schema",
@@ -40,9 +40,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"mmssl has no public name '{name}'; it has {', '.join(__all__)}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 
 

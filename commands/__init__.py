@@ -1,1 +1,1 @@
-"""The commands of `mmssl`, one file per subject: each parses, calls the library and prints."""
+"""The commands of `mmssl`, one file per subject: each command parses, calls the library and prints."""

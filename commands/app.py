@@ -1,4 +1,4 @@
-"""The application and its groups of commands, to which every file of this room adds its own."""
+"""The application and its command groups, to which each file of this package adds its commands."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from commands import messages
 
 app = typer.Typer(
     name="mmssl",
-    help="Few labels and many unlabelled multimodal pairs in; a classifier that survives a missing modality out.",
+    help="Train classifiers from few labels and many unlabelled multimodal examples, robust to missing modalities.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -1,4 +1,4 @@
-"""`mmssl data ...` and `mmssl shards ...`: data sets listed, fetched and verified; shards inspected and verified."""
+"""`mmssl data ...` and `mmssl shards ...`: list, fetch and verify data sets; inspect and verify shards."""
 
 import logging
 from pathlib import Path
@@ -24,7 +24,7 @@ def list_data(root: Root = WORKSPACE) -> None:
 
 @data_sets.command()
 def fetch(name: Name, root: Root = WORKSPACE) -> None:
-    """Download a data set, verify it and unpack it; files that are already there are used."""
+    """Download a data set, verify it and unpack it; existing files are used."""
     from pipeline.datasets import catalogue
 
     deviations = catalogue.fetch(name, root)
@@ -36,7 +36,7 @@ def fetch(name: Name, root: Root = WORKSPACE) -> None:
 
 @data_sets.command("verify")
 def verify_data(name: Name, root: Root = WORKSPACE) -> None:
-    """Check a data set against its manifest: checksums, or what an archive must contain."""
+    """Check a data set against its manifest: checksums, or the contents that an archive must have."""
     from pipeline.datasets import catalogue
 
     deviations = catalogue.verify(name, root)
@@ -52,9 +52,9 @@ def render_sample(
     categories: Annotated[int, typer.Option(help="Number of categories.", rich_help_panel=DATA)] = 10,
     objects: Annotated[int, typer.Option(help="Number of objects per category.", rich_help_panel=DATA)] = 4,
     views: Annotated[
-        int, typer.Option(help="Number of views of an object in each of three videos.", rich_help_panel=DATA)
+        int, typer.Option(help="Number of views of an object in each of its three videos.", rich_help_panel=DATA)
     ] = 8,
-    seed: Annotated[int, typer.Option(help="Seed that decides every pixel.", rich_help_panel=DATA)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every object, view and pixel.", rich_help_panel=DATA)] = 0,
     root: Root = WORKSPACE,
 ) -> None:
     """Render a small RGB-D data set in the Washington layout, without a download."""
@@ -74,7 +74,7 @@ def render_sample(
 
 
 @shards.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A shard's file.")], as_json: Json = False) -> None:
+def inspect(file: Annotated[Path, typer.Argument(help="Shard to inspect.")], as_json: Json = False) -> None:
     """Show what a shard contains."""
     from dataclasses import asdict
 
@@ -89,8 +89,8 @@ def inspect(file: Annotated[Path, typer.Argument(help="A shard's file.")], as_js
 
 
 @shards.command()
-def verify(files: Annotated[list[Path], typer.Argument(help="Shards' files.")]) -> None:
-    """Read every byte of shards and check it."""
+def verify(files: Annotated[list[Path], typer.Argument(help="Shards to verify.")]) -> None:
+    """Read shards completely and check every byte."""
     from pipeline.shards.shard import Shard
 
     for file in files:

@@ -1,4 +1,4 @@
-"""What `mmssl demo` asks of the pipeline, as data: settings small enough for two cores and five minutes."""
+"""The settings of `mmssl demo`, small enough for two cores and five minutes."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ NAME = "demo"  # of the shards
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The sample that is rendered, the images made of it, and the features made of those.
+    """Settings of the rendered sample, of the images made from it, and of the features made from those.
 
     Attributes:
-        categories, objects, views: as `pipeline.sample.render` takes them; views in each of three videos.
-        splits: the trials whose left-out objects are tested.
+        categories, objects, views: as for `pipeline.sample.render`; views in each of three videos per object.
+        splits: the splits to train on, each tested on its left-out objects.
     """
 
     categories: int
@@ -25,9 +25,9 @@ class DemoSettings:
     features: FeatureSettings
 
 
-# Nothing may be downloaded, so VGG16 has random weights. They are not fine-tuned: 36 steps of 32 images at 1e-4 left
-# the loss at 2.1 nats (chance: 2.3), and hundreds of steps do not fit into minutes. As nothing is learned there, the
-# models get more labels than the paper's 5 %.
+# Nothing may be downloaded, so VGG16 has random weights. They are not fine-tuned: 36 steps of 32 images at a learning
+# rate of 1e-4 left the loss at 2.1 nats (chance: 2.3), and hundreds of steps would take too long. Since the features
+# are not learned, the models get more labels than the paper's 5 %.
 DEMO = DemoSettings(
     categories=10,
     objects=4,

@@ -1,4 +1,4 @@
-"""Lines that commands print: results, errors with their hints, the library's log, JSON."""
+"""What commands print: result lines, errors with their hints, the library's log, JSON."""
 
 import json
 import logging
@@ -15,23 +15,24 @@ err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """One line of a command's result: as it is, and never wrapped."""
+    """Prints one line of a command's result, verbatim and without wrapping."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(error: "MmsslError") -> None:
-    """An error and its hint, a line each, on the error stream."""
+    """Prints an error and its hint, one line each, to the error stream."""
     err.print(f"[bold red]error:[/] {plain(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         err.print(f"[dim]hint:[/]  {plain(error.hint)}", highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
+    """Escapes text so that rich does not read markup in it."""
     return text.replace("[", r"\[")
 
 
 def show_log() -> None:
-    """Sends what the library logs to the error stream: bare on a terminal, with the time elsewhere."""
+    """Sends the library's log to the error stream: plain lines on a terminal, with the time elsewhere."""
     handler: logging.Handler
     if err.is_terminal:
         handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False, markup=False)
@@ -46,5 +47,5 @@ def show_log() -> None:
 
 
 def as_json(value: Any) -> None:
-    """A result for programs."""
+    """Prints a result as JSON."""
     out.print_json(json.dumps(value, default=str))

@@ -15,10 +15,10 @@ from trainer.settings.names import LabelEstimator as LabelEstimatorName
 T = TypeVar("T", int, float)
 
 WORKSPACE = Path("workspace")
-MOST_NUMBERS = 10_000
+MOST_NUMBERS = 10_000  # in one range, so that a typing error does not fill the memory
 DATA, MODEL, OBJECTIVE, SCHEDULE, COMPUTE, OUTPUT = "Data", "Model", "Objective", "Schedule", "Compute", "Output"
 
-if TYPE_CHECKING:  # enums made at run time are types for typer alone
+if TYPE_CHECKING:  # enums made at run time are types only to typer
     ModelName = str
     Preset = str
     LabelEstimator = str
@@ -29,7 +29,7 @@ else:
 
 
 class Device(StrEnum):
-    """Where to compute; auto is CUDA where there is a GPU."""
+    """Where to compute; auto is CUDA if there is a GPU."""
 
     auto = "auto"
     cpu = "cpu"
@@ -37,7 +37,7 @@ class Device(StrEnum):
 
 
 class DepthEncoding(StrEnum):
-    """How depth becomes three channels."""
+    """How depth is turned into three channels."""
 
     jet = "jet"
     normals = "normals"
@@ -63,13 +63,13 @@ Root = Annotated[
     Path,
     typer.Option(
         envvar="MMSSL_ROOT",
-        help="Workspace folder, with raw/, images/, features/, shards/ and runs/ in it.",
+        help="Workspace folder, which holds raw/, images/, features/, shards/ and runs/.",
         rich_help_panel=OUTPUT,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.", rich_help_panel=OUTPUT)]
 DeviceOption = Annotated[
-    Device, typer.Option(help="Device to compute on; auto takes CUDA where there is a GPU.", rich_help_panel=COMPUTE)
+    Device, typer.Option(help="Device to compute on; auto uses CUDA if there is a GPU.", rich_help_panel=COMPUTE)
 ]
 Scheduler = Annotated[
     str | None,
@@ -88,7 +88,7 @@ Assignments = Annotated[
 PresetOption = Annotated[
     Preset | None,
     typer.Option(
-        help=f"Settings to start from; '{RECOMMENDED}': our recommended settings on top of those that fit the data.",
+        help=f"Settings to start from; '{RECOMMENDED}': our recommended settings on top of the data's preset.",
         show_default="the one that fits the data",
         rich_help_panel=MODEL,
     ),
@@ -108,27 +108,27 @@ Size = Annotated[
 
 
 def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
-    """`0..4` (inclusive), `0,3,7` or both: `0..4,7`. Empty for None.
+    """Parses numbers: `0..4` (inclusive), `0,3,7` or both, `0..4,7`; an empty list for None.
 
     Raises:
-        UsageError: the text is no such list, a number comes twice, or there are too many.
+        UsageError: the text is not such a list, a number occurs twice, or there are too many.
     """
-    found: list[T] = []
+    values: list[T] = []
     for part in text.split(",") if text is not None else []:
         first, dots, last = part.strip().partition("..")
         try:
             if dots and int(last) - int(first) >= MOST_NUMBERS:
                 raise UsageError(f"{option} {part[:80]}: more than {MOST_NUMBERS:,} numbers")
-            found.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else found.append(kind(first))
+            values.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else values.append(kind(first))
         except ValueError:
             raise UsageError(
                 f"{option} {text}: '{part}' is not a number or a range", f"examples: {option} 0..4, {option} 0,3,7"
             ) from None
-    if text is not None and (not found or len(set(found)) < len(found)):
-        raise UsageError(f"{option} {text}: {'a number comes twice' if found else 'the range is empty'}")
-    return found
+    if text is not None and (not values or len(set(values)) < len(values)):
+        raise UsageError(f"{option} {text}: {'a number occurs twice' if values else 'the range is empty'}")
+    return values
 
 
 def names(text: str) -> list[str]:
-    """`x,w` as a list of names."""
+    """Splits `x,w` into a list of names."""
     return [part.strip() for part in text.split(",")]

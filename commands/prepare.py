@@ -45,25 +45,25 @@ def _digits(name: str, root: Path, **options: float) -> None:
 
 @preprocess.command("hm-mnist")
 def hm_mnist(root: Root = WORKSPACE) -> None:
-    """MNIST's left halves as x, right halves as w."""
+    """Pair the left half of each MNIST digit (x) with its right half (w)."""
     _digits("hm-mnist", root)
 
 
 @preprocess.command("nm-mnist")
 def nm_mnist(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
-    """MNIST rotated as x, noisy as w."""
+    """Pair each MNIST digit, rotated (x), with the same digit under noise (w)."""
     _digits("nm-mnist", root, rotation=rotation, noise=noise, seed=seed)
 
 
 @preprocess.command("hm-digits")
 def hm_digits(root: Root = WORKSPACE) -> None:
-    """The halves of scikit-learn's bundled 1,797 digits, without a download."""
+    """Pair the halves of scikit-learn's 1,797 bundled digits, without a download."""
     _digits("hm-digits", root)
 
 
 @preprocess.command("nm-digits")
 def nm_digits(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed = 0, root: Root = WORKSPACE) -> None:
-    """scikit-learn's bundled digits, rotated and noisy, without a download."""
+    """Pair scikit-learn's bundled digits, rotated and noisy, without a download."""
     _digits("nm-digits", root, rotation=rotation, noise=noise, seed=seed)
 
 
@@ -74,7 +74,7 @@ def preprocess_rgbd(
     size: Size = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Treat a frame that cannot be used as an error.", rich_help_panel=DATA),
+        typer.Option("--strict", help="Treat an unusable frame as an error.", rich_help_panel=DATA),
     ] = False,
     workers: Annotated[
         int | None,
@@ -82,7 +82,7 @@ def preprocess_rgbd(
     ] = None,
     scheduler: Scheduler = None,
     preview: Annotated[
-        Path | None, typer.Option(help="PNG file to draw some frames into, raw and processed.", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="PNG file to show some frames in, raw and processed.", rich_help_panel=OUTPUT)
     ] = None,
     root: Root = WORKSPACE,
 ) -> None:
@@ -144,11 +144,15 @@ def extract(
     scheduler: Scheduler = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the shards.", show_default="the data's, and what differs", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Name of the shards.",
+            show_default="the data set's, with what differs from the defaults",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     root: Root = WORKSPACE,
 ) -> None:
-    """Fine-tune VGG16 on each split's labelled images, and write shards of its features.
+    """Fine-tune VGG16 on each split's labelled images, and write its features to shards.
 
     The same command resumes after an interruption, and does nothing once everything is done.
     """
@@ -178,7 +182,11 @@ def extract(
 
 
 def _cameras(text: str) -> list[str]:
-    """`both`, or one or several of rgb and depth."""
+    """Parses `rgb`, `depth`, `rgb,depth` or `both`.
+
+    Raises:
+        UsageError: there is no such modality.
+    """
     known = [ImageModality.rgb.value, ImageModality.depth.value]
     given = names(text)
     for name in given:

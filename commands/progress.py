@@ -1,4 +1,4 @@
-"""How far long work is: a bar with rate and time left on a terminal, plain log lines elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain log lines elsewhere."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ _log = logging.getLogger("mmssl")
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line at every tenth."""
+    """Shows a count: as a bar on a terminal, elsewhere as a log line after every tenth of the work."""
     if not messages.err.is_terminal:
 
         def log(done: int, total: int) -> None:
@@ -37,7 +37,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
-    """On a terminal a bar of what is under way, one after the other; None elsewhere, where the log's lines say it."""
+    """Shows one extraction task at a time as a bar on a terminal; None elsewhere, where the library logs it anyway."""
     if not messages.err.is_terminal:
         yield None
         return
@@ -50,15 +50,16 @@ def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages.err) as bar:
-        shown: dict[str, tuple[TaskID, float, int]] = {}
+        shown: dict[str, tuple[TaskID, float, int]] = {}  # by description: the bar, when it began, and at which count
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in shown:
+        def show(description: str, done: int, total: int) -> None:
+            if description not in shown:
                 for task, _, _ in shown.values():
                     bar.remove_task(task)
                 shown.clear()
-                shown[what] = (bar.add_task(what, total=total, completed=done, rate=""), time.monotonic(), done)
-            task, began, first = shown[what]
+                task = bar.add_task(description, total=total, completed=done, rate="")
+                shown[description] = (task, time.monotonic(), done)
+            task, began, first = shown[description]
             seconds = time.monotonic() - began
             rate = f"{(done - first) / seconds:.2f}/s" if done > first and seconds > 0 else ""
             bar.update(task, completed=done, rate=rate)
@@ -67,7 +68,7 @@ def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
 
 
 class Watch:
-    """Shows training: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
+    """Shows training: a bar with rate and time left on a terminal, one line per epoch elsewhere."""
 
     def __init__(self, bar: Progress | None) -> None:
         self.bar = bar
@@ -77,7 +78,7 @@ class Watch:
 
     def step(self, done: int, total: int) -> None:
         if self.started is None or done <= self.last:  # another stack begins
-            self.started = (time.monotonic(), done)  # its first step is behind it: the clock begins with the second
+            self.started = (time.monotonic(), done)  # the first step is over, so the clock starts with the second
             if self.bar is not None:
                 self.task = self.bar.add_task("training", total=total, completed=done - 1, rate="", summary="")
         self.last = done
@@ -98,7 +99,7 @@ class Watch:
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """What training reports to while it runs."""
+    """Gives training something to report its progress to."""
     if not messages.err.is_terminal:
         yield Watch(None)
         return
@@ -117,7 +118,7 @@ def watching() -> Iterator[Watch]:
 
 @contextmanager
 def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None]]:
-    """Says which stack is done, how many are left, and about how long they take."""
+    """Logs each finished stack, with the number of stacks done and the estimated time left."""
     began = time.monotonic()
     total, behind = sum(stack.cost for stack in todo), 0.0
     several = len(todo) != 1  # none is worth a line too: all is done
@@ -125,9 +126,9 @@ def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None
         _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
 
     def finished(done: int, stack: "Stack") -> None:
-        nonlocal behind
-        behind += stack.cost
-        left = (time.monotonic() - began) * (total - behind) / behind / 60
+        nonlocal finished_cost
+        finished_cost += stack.cost
+        left = (time.monotonic() - began) * (total - finished_cost) / finished_cost / 60
         if several:
             _log.info("%d of %d stacks: %s; about %.0f min left", done, len(todo), stack, left)
 

@@ -70,7 +70,7 @@ def reproduce(
         typer.Option(
             "--time-limit",
             min=0.01,
-            help="Minutes of training, after which it stops; the same command resumes.",
+            help="Minutes after which training stops; the same command resumes it.",
             rich_help_panel=SCHEDULE,
         ),
     ] = None,
@@ -101,7 +101,7 @@ def reproduce(
 ) -> None:
     """Train every model a table or figure needs, and print our numbers next to the paper's.
 
-    Finished runs are used again. The same command resumes after an interruption.
+    Finished runs are reused. The same command resumes after an interruption.
     """
     from pipeline.datasets.resolve import shard_paths
     from pipeline.runtime.devices import choose_device
@@ -116,7 +116,7 @@ def reproduce(
     from trainer.settings.sources import read_assignments
 
     executor = choose_executor(jobs, scheduler)
-    chosen = choose_device(device if scheduler is None else "auto")  # a cluster's workers have devices of their own
+    chosen = choose_device(device if scheduler is None else "auto")  # a cluster's workers use their own devices
     wanted = select(what, data_only)
     protocol = Protocol(
         seeds=tuple(numbers(seeds, int, "--seeds")),
@@ -143,7 +143,7 @@ def reproduce(
         try:
             with progress.watching() as watch, progress.finishing(stacks) as finished, limit(time_limit):
                 failures = train_stacks(stacks, device, watch, executor, finished)
-        finally:  # whatever there is, also where it stopped
+        finally:  # writes the finished part even if training was stopped
             results, paths = measure.write_all(planned, wanted, folder, chosen)
             tables.experiments(results, paths, as_json)
     raise_if_failed(failures, len(stacks))

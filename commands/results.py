@@ -1,4 +1,4 @@
-"""`mmssl runs`, `mmssl generate` and `mmssl report`: what finished runs hold."""
+"""`mmssl runs`, `mmssl generate` and `mmssl report`: show the results of runs."""
 
 import logging
 from pathlib import Path
@@ -17,11 +17,11 @@ _log = logging.getLogger("mmssl")
 def runs(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders to search.", show_default="the workspace's runs"),
+        typer.Argument(help="Folders to search for runs.", show_default="the workspace's runs"),
     ] = None,
     curves: Annotated[
         Path | None,
-        typer.Option(help="File to draw accuracy against epochs into (.png, .svg, .pdf).", rich_help_panel=OUTPUT),
+        typer.Option(help="File for a plot of accuracy against epochs (.png, .svg, .pdf).", rich_help_panel=OUTPUT),
     ] = None,
     as_json: Json = False,
     root: Root = WORKSPACE,
@@ -48,7 +48,7 @@ def runs(
 def generate(
     run: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
     given: Annotated[
-        str, typer.Option("--from", help="Modality that is given, or several: x,v.", rich_help_panel=DATA)
+        str, typer.Option("--from", help="Modality to generate from, or several: x,v.", rich_help_panel=DATA)
     ],
     target: Annotated[str, typer.Option("--to", help="Modality to generate.", rich_help_panel=DATA)],
     examples: Annotated[
@@ -77,10 +77,10 @@ def generate(
     from trainer.training.run_folder import Run
 
     chosen = choose_device(device)
-    seen = names(given)
-    path = file or Path(f"{target}-from-{'-'.join(seen)}.png")
+    modalities = names(given)
+    path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
     opened = [Run.open(folder) for folder in run]
-    write_generated(opened, path, chosen, given=seen, target=target, examples=examples, iterations=iterations)
+    write_generated(opened, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
     messages.say(str(path.resolve()))
 
 
@@ -104,14 +104,14 @@ def report(
     models: Annotated[
         bool,
         typer.Option(
-            help="Draw what needs the models and their data: images, latent spaces, confusions.",
+            help="Include pictures that need the models and their data: generated images, latent spaces, confusions.",
             rich_help_panel=OUTPUT,
         ),
     ] = True,
     device: DeviceOption = Device.auto,
     root: Root = WORKSPACE,
 ) -> None:
-    """Write a self-contained report: results next to the paper's, runs with their curves."""
+    """Write a self-contained report: results next to the paper's, and runs with their curves."""
     from pipeline.runtime.devices import choose_device
     from trainer.reporting import page, render
 
@@ -119,8 +119,8 @@ def report(
     if html is None and markdown is None and as_json is None:
         html = Path("report.html")
     forms = ((html, render.html), (markdown, render.markdown), (as_json, render.as_json))
-    experiments, found = page.read(what or [root / "runs"])
-    composed = page.compose(experiments, found, chosen, models)
+    experiments, run_list = page.read(what or [root / "runs"])
+    composed = page.compose(experiments, run_list, chosen, models)
     for path, form in forms:
         if path is not None:
             render.write(composed, path, form)

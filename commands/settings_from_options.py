@@ -1,4 +1,4 @@
-"""Option values from the command line as settings objects."""
+"""Turns option values from the command line into settings objects."""
 
 from typing import TypeVar
 
@@ -10,10 +10,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def settings_of(kind: type[M], **values: object) -> M:
-    """A settings object; a value of None stands for the default.
+    """Builds a settings object; a value of None means the default.
 
     Raises:
-        UsageError: a value cannot be; one sentence names it.
+        UsageError: a value is invalid; the message names the first one.
     """
     try:
         return kind(**{name: value for name, value in values.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Tables that commands print."""
+"""The tables that commands print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,36 +20,39 @@ if TYPE_CHECKING:
 
 
 def data_sets(known: Sequence["Known"]) -> None:
-    table = Table("name", "what", "MB", "licence", "at hand")
-    for one in known:
-        size = f"{one.size / 1e6:,.0f}" if one.size else "-"
-        table.add_row(one.name, one.title, size, one.licence, "-" if one.place is None else str(one.place))
+    """Prints the data sets, their sizes and where they are."""
+    table = Table("name", "contents", "MB", "licence", "location")
+    for data_set in known:
+        size = f"{data_set.size / 1e6:,.0f}" if data_set.size else "-"
+        location = "-" if data_set.place is None else str(data_set.place)
+        table.add_row(data_set.name, data_set.title, size, data_set.licence, location)
     messages.out.print(table)
 
 
-def shard(found: "Description") -> None:
-    """What is in a shard: its modalities, its classes and its provenance."""
-    split = "" if found.split is None else f", split {found.split}"
-    labelled = "not fixed by the data" if found.labelled is None else str(found.labelled)
-    messages.say(f"{found.path}: {found.dataset}{split}")
-    messages.say(f"{found.train_rows} training and {found.test_rows} test examples; labelled: {labelled}")
+def shard(description: "Description") -> None:
+    """Prints the contents of a shard: its modalities, its classes and its provenance."""
+    split = "" if description.split is None else f", split {description.split}"
+    labelled = "not fixed by the data" if description.labelled is None else str(description.labelled)
+    messages.say(f"{description.path}: {description.dataset}{split}")
+    messages.say(f"{description.train_rows} training and {description.test_rows} test examples; labelled: {labelled}")
     table = Table("modality", "width", "distribution", "smallest", "mean", "largest")
-    for m in found.modalities:
+    for m in description.modalities:
         table.add_row(m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}")
     messages.out.print(table)
     table = Table("class", "training", "test", "labelled")
-    for c in (*found.classes, *([found.unknown] if found.unknown.train or found.unknown.test else [])):
+    unknown = description.unknown
+    for c in (*description.classes, *([unknown] if unknown.train or unknown.test else [])):
         table.add_row(c.name, str(c.train), str(c.test), "-" if c.labelled is None else str(c.labelled))
     messages.out.print(table)
-    messages.say(f"digest {found.digest}{'' if found.digest_recorded else ' (computed, not recorded)'}")
-    messages.as_json(found.provenance)
+    messages.say(f"digest {description.digest}{'' if description.digest_recorded else ' (computed, not recorded)'}")
+    messages.as_json(description.provenance)
 
 
 def runs(listed: Sequence["ListedRun"]) -> None:
-    """Runs, how far they are, and their accuracies."""
+    """Prints runs, how far they are, and their accuracies."""
     table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
     for run in listed:
-        accuracies = "[yellow]not done[/]" if run.result is None else _accuracies(run.result)
+        accuracies = "[yellow]unfinished[/]" if run.result is None else _accuracies(run.result)
         table.add_row(run.folder.name, f"{run.epochs} of {run.all_epochs}", accuracies)
     messages.out.print(table)
 
@@ -62,7 +65,7 @@ def _accuracies(result: Mapping[str, Any]) -> str:
 
 
 def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:
-    """A listed run for programs."""
+    """A listed run as JSON values."""
     return {
         "folder": str(run.folder.resolve()),
         "settings": run.settings,
@@ -72,7 +75,7 @@ def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:
 
 
 def evaluation(title: str, result: "Evaluation") -> None:
-    """One run's scores for every subset of modalities."""
+    """Prints one run's scores for every subset of modalities."""
     from trainer.evaluation.metrics import COMPLETION_TITLES
 
     table = Table("given", "how", "accuracy (%)", "nll", "ece", title=title, title_justify="left")
@@ -88,26 +91,26 @@ def evaluation(title: str, result: "Evaluation") -> None:
     messages.say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 
 
-def results(found: "ResultTable", done: Sequence["Run"]) -> None:
-    """A table of trained runs, and where they lie."""
-    several = any(row.setting for row in found.rows)
+def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
+    """Prints the scores of trained runs, and the runs' folders."""
+    several = any(row.setting for row in result_table.rows)
     table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
-    before = ""
-    for row in found.rows:
+    previous = ""
+    for row in result_table.rows:
         spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
         cells = [row.given, row.completion, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
-        if several and before and row.setting != before:
+        if several and previous and row.setting != previous:
             table.add_section()
-        table.add_row(*([row.setting if row.setting != before else ""] if several else []), *cells, str(row.replicas))
-        before = row.setting
-    messages.say(found.common)
+        table.add_row(*([row.setting if row.setting != previous else ""] if several else []), *cells, str(row.replicas))
+        previous = row.setting
+    messages.say(result_table.common)
     messages.out.print(table)
     for run in done:
         messages.say(str(run.folder.resolve()))
 
 
 def demo_step(number: int, what: str, real: str) -> None:
-    """What the demo does next, and the command that does it with real data."""
+    """Prints what the demo does next, and the command that does it with real data."""
     messages.out.print(
         f"{number}/4  {messages.plain(what)}. For real: [bold]{messages.plain(real)}[/]",
         highlight=False,
@@ -115,69 +118,69 @@ def demo_step(number: int, what: str, real: str) -> None:
     )
 
 
-def failures(found: "ResultTable", classes: int) -> None:
-    """What the models can do with both cameras, and with each alone."""
+def failures(result_table: "ResultTable", classes: int) -> None:
+    """Prints how accurate the models are with both cameras, and with each alone."""
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")
-    before = ""
-    for row in sorted(found.rows, key=lambda row: (row.setting, row.completion != "all given")):
-        if before and row.setting != before:
+    previous = ""
+    for row in sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given")):
+        if previous and row.setting != previous:
             table.add_section()
         completion = "-" if row.completion == "all given" else row.completion
         table.add_row(
-            row.setting if row.setting != before else "", cameras[row.given], completion, f"{row.accuracy:.1f}"
+            row.setting if row.setting != previous else "", cameras[row.given], completion, f"{row.accuracy:.1f}"
         )
-        before = row.setting
-    count = found.rows[0].replicas
+        previous = row.setting
+    count = result_table.rows[0].replicas
     messages.say(
-        f"{found.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
+        f"{result_table.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
         f"mean over {count} split{'s' if count > 1 else ''}"
     )
     messages.out.print(table)
     messages.say(
-        "The features come from random weights and the numbers are the rendered sample's: they show how the models "
-        "work, and say nothing of the paper's data."
+        "The features come from random weights and the data are a rendered sample: the numbers show how the models "
+        "work, and say nothing about the paper's data."
     )
 
 
 def planned(work: Sequence["PlannedRun"], todo: Sequence["Stack"], in_json: bool) -> None:
-    """The runs that experiments need, and how far each is."""
+    """Prints the runs that experiments need, and how far each is."""
     from trainer.jobs.stacks import status
 
     if in_json:
-        messages.as_json([{"folder": one.folder.resolve(), "state": status(one)} for one in work])
+        messages.as_json([{"folder": run.folder.resolve(), "state": status(run)} for run in work])
         return
     table = Table(Column("run", overflow="fold"), "state")
-    for one in work:
-        table.add_row(one.folder.name, status(one))
+    for run in work:
+        table.add_row(run.folder.name, status(run))
     messages.out.print(table)
-    missing = sum(len(part.folders) for part in todo)
+    missing = sum(len(stack.folders) for stack in todo)
     messages.say(f"{len(work)} runs, {len(work) - missing} of them done; {missing} to train, in {len(todo)} stacks")
 
 
-def experiments(found: Sequence["ExperimentResult"], paths: Sequence[Path], in_json: bool) -> None:
-    """Tables beside the paper's, and where they were written."""
+def experiments(measured: Sequence["ExperimentResult"], paths: Sequence[Path], in_json: bool) -> None:
+    """Prints tables next to the paper's, and the files they were written to."""
     from trainer.reporting.comparison_tables import legend, text
 
     if in_json:
-        messages.as_json([outcome.model_dump(mode="json") for outcome in found])
+        messages.as_json([result.model_dump(mode="json") for result in measured])
         return
-    for outcome in found:
+    for result in measured:
         messages.out.print(
-            f"[bold]{messages.plain(f'{outcome.name}: {outcome.title}')}[/]", highlight=False, soft_wrap=True
+            f"[bold]{messages.plain(f'{result.name}: {result.title}')}[/]", highlight=False, soft_wrap=True
         )
-        for line in legend(outcome):
+        for line in legend(result):
             messages.say(line)
-        for block in outcome.blocks:
-            systems, notes = text(block, outcome.comparable)
-            beside = ("paper", "ours (runs)", "difference") if outcome.printed else ("ours (runs)",)
-            table = Table("", "", *beside, "", title=block.title, title_justify="left")
+        for block in result.blocks:
+            systems, notes = text(block, result.comparable)
+            columns = ("paper", "ours (runs)", "difference") if result.printed else ("ours (runs)",)
+            table = Table("", "", *columns, "", title=block.title, title_justify="left")
             for name, cells in systems:
                 shown = [(column, cell) for column, cell in zip(block.columns, cells, strict=True) if cell is not None]
                 for number, (column, cell) in enumerate(shown):
                     difference = f"[red]{cell.difference} low[/]" if cell.low else cell.difference
                     first = "" if number else messages.plain(name)
-                    values = (cell.paper, cell.ours, difference) if outcome.printed else (cell.ours,)
+                    values = (cell.paper, cell.ours, difference) if result.printed else (cell.ours,)
                     table.add_row(first, column, *values, cell.mark)
                 if len(block.columns) > 1:
                     table.add_section()

@@ -41,7 +41,7 @@ def train(
         str | None,
         typer.Option(
             help=f"Data set ({', '.join(data_set_names())}, rgbd, rgbd-sample) or a shard's FILE.h5, "
-            "with {split} in its name where there are splits.",
+            "with {split} in its name if there are splits.",
             show_default="hm-digits, which is bundled",
             rich_help_panel=DATA,
         ),
@@ -50,7 +50,8 @@ def train(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Number of labelled training examples, equal per class; 'all'; or 'shard', those that it marks.",
+            help="Number of labelled training examples, equal per class; 'all'; or 'shard': those that the shard "
+            "marks.",
             show_default="the preset's",
             rich_help_panel=DATA,
         ),
@@ -147,7 +148,7 @@ def train(
     from trainer.training.run_folder import Run
 
     executor = choose_executor(jobs, scheduler)
-    if scheduler is None:  # a cluster's workers have devices of their own
+    if scheduler is None:  # a cluster's workers use their own devices
         choose_device(device)
     values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
     options = {
@@ -226,11 +227,10 @@ def evaluate(
 
     chosen = choose_device(device)
     runs = [Run.open(path) for path in run]
-    results = [evaluate_run(one, chosen, iterations=iterations, samples=samples) for one in runs]
+    results = [evaluate_run(opened, chosen, iterations=iterations, samples=samples) for opened in runs]
+    evaluated = list(zip(runs, results, strict=True))
     if as_json:
-        messages.as_json(
-            [{"folder": str(one.folder.resolve()), **asdict(result)} for one, result in zip(runs, results, strict=True)]
-        )
+        messages.as_json([{"folder": str(opened.folder.resolve()), **asdict(result)} for opened, result in evaluated])
         return
-    for one, result in zip(runs, results, strict=True):
-        tables.evaluation(one.folder.name, result)
+    for opened, result in evaluated:
+        tables.evaluation(opened.folder.name, result)
