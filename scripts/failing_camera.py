@@ -66,12 +66,14 @@ def draw() -> str:
     """The picture's SVG."""
     found = bars()
     words = "; ".join(
-        f"given {title}: " + ", ".join(f"{name} {bar.ours:.1f} %" for bar, (_, name, _) in zip(found[given], SYSTEMS, strict=True))
+        f"given {title}: " + ", ".join(_words(k, bar) for k, bar in enumerate(found[given]))
         for given, title in GROUPS.items()
-    )  # fmt: skip
-    return picture(
-        760, 356, "Accuracy when a modality is missing", f"hm-mnist, 100 labels; {words}", _chart(found)
-    )  # fmt: skip
+    )
+    return picture(760, 356, "Accuracy when a modality is missing", f"hm-mnist, 100 labels; {words}", _chart(found))
+
+
+def _words(k: int, bar: Bar) -> str:
+    return f"{SYSTEMS[k][1]} {bar.ours:.1f} %"
 
 
 def _chart(found: dict[str, list[Bar]]) -> Iterator[str]:
@@ -83,15 +85,15 @@ def _chart(found: dict[str, list[Bar]]) -> Iterator[str]:
         24, 51, "MNIST digits cut into two halves, x and w; 100 of 60,000 training digits have a label", 12, "soft"
     )
     for k, (_, name, colour) in enumerate(SYSTEMS):
-        x, y = 24 + (k % 2) * 270, 66 + (k // 2) * 19
-        yield box(x, y, 11, 11, colour, radius=2)
-        yield text(x + 17, y + 10, name, 12)
+        left_edge, top_edge = 24 + (k % 2) * 270, 66 + (k // 2) * 19
+        yield box(left_edge, top_edge, 11, 11, colour, radius=2)
+        yield text(left_edge + 17, top_edge + 10, name, 12)
     yield line(566, 71, 588, 71, "ink", 2.5)
     yield text(595, 76, "the paper, 500 epochs", 12)
     for level in (0, 50, 100):
-        y = floor - level * scale
-        yield line(left, y, right, y, "edge" if level else "soft")
-        yield text(left - 8, y + 4, str(level), 11, "soft", "end")
+        height = floor - level * scale
+        yield line(left, height, right, height, "edge" if level else "soft")
+        yield text(left - 8, height + 4, str(level), 11, "soft", "end")
     stride = (right - left) / len(GROUPS)
     for g, (given, title) in enumerate(GROUPS.items()):
         start = left + g * stride + (stride - len(SYSTEMS) * (width + gap) + gap) / 2
