@@ -146,7 +146,8 @@ def settings_page() -> str:
         MADE,
         "# Settings",
         "One object, `trainer.settings.run_settings.Settings`, decides the result of a run. "
-        "`mmssl train MODEL --dry-run` prints it, `settings.json` in the run's folder keeps it. Values come, in this order, from the preset, a "
+        "`mmssl train MODEL --dry-run` prints it, "
+        "`settings.json` in the run's folder keeps it. Values come, in this order, from the preset, a "
         "`--config FILE.toml`, `--set NAME=VALUE`, and the options of their own that some settings have "
         "([cli.md](cli.md)). An unknown name is an error. How to use them: [training](../guide/training.md).",
         "## The run and the paper's objective",
