@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.shards.shard import Shard
     from pipeline.shards.writing import PartData, write_shard
     from trainer.evaluation.metrics import Evaluation, Score
-    from trainer.jobs.python_face import evaluate, train
+    from trainer.jobs.api import evaluate, train
     from trainer.training.run_folder import Run
 
 _MODULES = {
@@ -30,8 +30,8 @@ _MODULES = {
     "Run": "trainer.training.run_folder",
     "Score": "trainer.evaluation.metrics",
     "Shard": "pipeline.shards.shard",
-    "evaluate": "trainer.jobs.python_face",
-    "train": "trainer.jobs.python_face",
+    "evaluate": "trainer.jobs.api",
+    "train": "trainer.jobs.api",
     "write_shard": "pipeline.shards.writing",
 }
 __all__ = [

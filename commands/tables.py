@@ -78,7 +78,7 @@ def evaluation(title: str, result: "Evaluation") -> None:
     """Prints one run's scores for every subset of modalities."""
     from trainer.evaluation.metrics import COMPLETION_TITLES
 
-    table = Table("given", "how", "accuracy (%)", "nll", "ece", title=title, title_justify="left")
+    table = Table("given", "how", "accuracy (%)", "nll", "ece")
     for score in result.scores:
         table.add_row(
             score.given,
@@ -87,6 +87,7 @@ def evaluation(title: str, result: "Evaluation") -> None:
             f"{score.nll:.3f}",
             f"{score.ece:.3f}",
         )
+    messages.say(title)
     messages.out.print(table)
     messages.say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 

@@ -25,7 +25,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     assert "1 epoch instead of 500; 1 seed instead of 5" in first.out
     assert "M2 on [x;w]" in first.out
     assert "6 runs to train" in first.err
-    assert "docs/deviations.md" in first.out
+    assert "docs/design/deviations.md" in first.out
 
     both = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--stack", 2)
     assert both.code == 0, both.err

@@ -1,4 +1,4 @@
-"""Co-training: classifiers that each see one modality and teach each other (pseudo-code: docs/compared.md).
+"""Co-training: classifiers that each see one modality and teach each other (pseudo-code: docs/models/cotraining.md).
 
 In each round, every view is fitted to its labelled rows and the pseudo-labels it has been given so far. It then labels,
 among the examples that neither it nor all of the others have a pseudo-label for, those of each class that it is most

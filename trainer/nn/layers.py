@@ -97,7 +97,7 @@ class ReplicaBatchNorm(nn.Module):
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """A context in which batch normalisation does not update its running statistics (docs/deviations.md, 10)."""
+    """A context in which batch normalisation does not update its running statistics (docs/design/deviations.md, 10)."""
     before = {module: module.frozen for module in model.modules() if isinstance(module, ReplicaBatchNorm)}
     for norm in before:
         norm.frozen = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from trainer.reporting.comparison import TOLERANCE, Block, Cell, ExperimentResult
 
 LEGEND = "paper / ours ± standard deviation (number of runs) / ours minus the paper's"
-DEVIATIONS = "docs/deviations.md"
+DEVIATIONS = "docs/design/deviations.md"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pipeline.runtime.files import write_atomically
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
-from trainer.reporting.run_tables import ResultTable, run_as_dict
+from trainer.reporting.run_tables import REPLICA_SETTINGS, ResultTable, run_as_dict
 from trainer.reporting.template_environment import template_environment
 from trainer.training.run_folder import Run
 

@@ -17,7 +17,7 @@ Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs at least two ex
 
 
 class CoTraining(BaseModel):
-    """The settings of a round of co-training (docs/compared.md); `Settings.epochs` is the number of rounds.
+    """The settings of a round of co-training (docs/models/cotraining.md); `Settings.epochs` is the number of rounds.
 
     Attributes:
         k_best: the number of examples that each view labels for the other views, per class and round.
@@ -81,11 +81,12 @@ class Settings(BaseModel):
         precision: the precision of matrix products: "fp32", "tf32" (on CUDA; float32 on a CPU) or "bf16". Densities and
             KL terms are always float32.
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
-        samples: the number of samples of the latent variables at evaluation; 0 uses their mean (docs/deviations.md, 9).
+        samples: the number of samples of the latent variables at evaluation; 0 uses their mean
+            (docs/design/deviations.md, 9).
         networks: the network of each distribution, in the paper's notation (see `trainer.nn.layers`).
         cotraining: the settings of a round of co-training; None for models that are not co-trained.
 
-    Beyond the paper (docs/beyond.md); the defaults are the paper's objective and schedule:
+    Beyond the paper (docs/log/2026-11.md); the defaults are the paper's objective and schedule:
         mean_alpha: the weight of log q(y|X) of the labelled examples, with the latent variables at their means.
         partial_alpha: the weight of log q(y|x_m) of the labelled examples, summed over the single modalities m.
         consistency: the weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, summed over the single modalities

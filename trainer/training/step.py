@@ -76,7 +76,7 @@ class Step:
         self.average.weight.fill_(schedule.ema_weight(number))
 
     def objective(self) -> Objective:
-        """J of the current batches, with separate labelled and unlabelled passes (docs/deviations.md, 4)."""
+        """J of the current batches, with separate labelled and unlabelled passes (docs/design/deviations.md, 4)."""
         data, model, batches = self.data, cast(Model, self.model), self.batches
         labelled = unlabelled = x_l = y_l = x_u = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):

@@ -206,7 +206,7 @@ def test_differences_are_shown_and_low_ones_marked(digits: Shards, tmp_path: Pat
     assert shown is not None
     assert (shown.paper, shown.ours, shown.difference, shown.low) == ("89.03", "88.00 ± 0.25 (2)", "-1.03", True)
     assert "89.03 / 88.00 ± 0.25 (2) / **-1.03**" in markdown(changed)
-    assert "docs/deviations.md" in markdown(changed)
+    assert "docs/design/deviations.md" in markdown(changed)
 
 
 def test_a_reduced_outcome_takes_no_full_one_s_place(digits: Shards, tmp_path: Path) -> None:
