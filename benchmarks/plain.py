@@ -1,7 +1,7 @@
 """SS-HMVAE-kl for two modalities as one would write it without a replica axis: nn.Linear, BatchNorm1d, one generator.
 
 The yardstick for what the replica axis costs at R = 1; it takes the same step on the same batches. `JoinedStep` does
-the same arithmetic in one pass over all rows, which gives up the passes' own batch statistics (docs/design/deviations.md, 4):
+the same arithmetic in one pass over all rows, which gives up the passes' own batch statistics (deviations.md, 4):
 no step for training, but the rate that this machine allows a step of this size.
 """
 

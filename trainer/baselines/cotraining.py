@@ -261,7 +261,7 @@ def propose(system: System[V], view: V, rows: Rows, count: int) -> PseudoLabels:
 
 
 def merge(parts: Sequence[PseudoLabels]) -> PseudoLabels:
-    """Joins pseudo-labels, by ascending row; of several for a row, the most confident (or the first of equals) is kept."""
+    """Joins pseudo-labels by ascending row; for a row with several, the most confident wins, or the first of equals."""
     columns = [field.name for field in fields(PseudoLabels)]
     joined = PseudoLabels(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
     joined = joined.of(np.argsort(-joined.confidence, kind="stable"))

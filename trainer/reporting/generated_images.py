@@ -84,7 +84,7 @@ def _images(generated: GeneratedModality, values: NDArray[np.float32]) -> NDArra
         width = generated.true.shape[1]
         raise UsageError(
             f"the {width} values of {generated.target} in {shard.path} are not an image",
-            "write them as numbers (--out made.npz), or give their shape in the shard's provenance (docs/guide/report.md)",
+            "write them as numbers (--out made.npz), or give their shape in the provenance (docs/guide/report.md)",
         )
     image = _coloured(values, generated.true, shape)
     if _height_of_parts(shard) is None or shape[0] == shape[1]:

@@ -23,7 +23,7 @@ from tests.support.training import (
     scores,
     turns,
 )  # fmt: skip
-from trainer.baselines.cotrained_svm import SupportVectorMachines, _in_own_span
+from trainer.baselines.cotrained_svm import SupportVectorMachines, _in_row_space
 from trainer.baselines.cotraining import TrainingSet
 
 
@@ -31,13 +31,13 @@ def test_machines_of_more_features_than_examples_are_those_of_the_features() -> 
     """They are fitted in the space of the examples; the library, on the features themselves, is the judge."""
     generator = np.random.default_rng(0)
     x, labels = generator.normal(size=(12, 40)), np.arange(12) % 3
-    own, back = _in_own_span(x)
+    own, back = _in_row_space(x)
     assert own.shape == (12, 12)
     np.testing.assert_allclose(own @ own.T, x @ x.T, atol=1e-10)
     fitted, expected = (LinearSVC(dual=False, tol=1e-8, max_iter=1000).fit(given, labels) for given in (own, x))
     np.testing.assert_allclose(back(fitted.coef_), expected.coef_, atol=1e-5)
     np.testing.assert_allclose(fitted.intercept_, expected.intercept_, atol=1e-5)
-    assert _in_own_span(x.T)[0].shape == (40, 12)
+    assert _in_row_space(x.T)[0].shape == (40, 12)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
