@@ -14,6 +14,7 @@ from pipeline.images.store import ImageSettings
 from tests.support.commands import Command
 from tests.support.tiny_vgg import TinyVgg
 from trainer.jobs import plan
+from trainer.settings.presets import preset_values
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -32,7 +33,7 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         images=ImageSettings(size=32),
         features=FeatureSettings(labelled=0.5, epochs=0),
     )
-    whole = plan.preset_values
+    whole = preset_values
     short = {"epochs": 2, "batch_size": 8, "labelled_batch_size": 8, "iterations": 3}
 
     def shortened(preset: str, model: str) -> dict[str, Any]:

@@ -68,10 +68,10 @@ def look(page: Path, width: int, *, dark: bool = False) -> Seen:
         ],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    found = re.search(r'data-seen="([^"]*)"', done.stdout)
-    assert found, done.stderr[-2000:]
+    measured = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert measured, done.stderr[-2000:]
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return Seen(json.loads(found[1].replace("&quot;", '"')), complaints)
+    return Seen(json.loads(measured[1].replace("&quot;", '"')), complaints)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def trained(mmssl: Command) -> list[str]:
     folders = []
     for model, networks in (("ssmvae", SSMVAE), ("sshmvae-kl", SSHMVAE_KL)):
         Path(f"{model}.toml").write_text(as_toml(networks))
-        (run,) = mmssl("train", model, "--config", f"{model}.toml", "--epochs", 1, "--json").json  # type: ignore[misc]
+        (run,) = mmssl("train", model, "--config", f"{model}.toml", "--epochs", 1, "--json").json
         folders.append(run["folder"])
     return folders
 

@@ -56,7 +56,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     again = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--json")
     assert "0 runs to train" in again.err
     assert not list(Path("out").glob(".*.lease"))
-    assert again.json[0]["blocks"] == found["blocks"]  # type: ignore[index]
+    assert again.json[0]["blocks"] == found["blocks"]
 
 
 def test_a_reduced_outcome_lies_in_a_folder_that_says_so(mmssl: Command) -> None:
@@ -66,7 +66,7 @@ def test_a_reduced_outcome_lies_in_a_folder_that_says_so(mmssl: Command) -> None
     written = Path("workspace/results/digits-900-epochs-seeds-0/figure5.md").read_text()
     assert "INCOMPLETE: 0 of 6 runs are done" in written
     listed = mmssl("reproduce", "figure5", "--data", "digits", "--seeds", 0, "--epochs", 900, "--dry-run", "--json")
-    assert [run["state"].split(",")[0] for run in listed.json] == ["begun", *["to do"] * 5]  # type: ignore[attr-defined]
+    assert [run["state"].split(",")[0] for run in listed.json] == ["begun", *["to do"] * 5]
 
 
 def test_wrong_use_is_one_sentence(mmssl: Command) -> None:

@@ -34,7 +34,7 @@ def test_train_on_the_bundled_digits_ends_in_a_table_and_the_runs_folder(mmssl: 
 
 def test_json_is_all_that_standard_output_holds(mmssl: Command, small: Path) -> None:
     done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json")
-    (run,) = done.json  # type: ignore[misc]
+    (run,) = done.json
     assert {score["given"] for score in run["result"]["scores"]} == {"x", "w", "x+w"}
     assert run["settings"]["networks"]["q(y|X)"] == "(X-D16BR)-D16BR, DK"
 
@@ -51,23 +51,23 @@ def test_the_same_command_again_does_nothing_and_says_the_same(mmssl: Command, s
 
 def test_dry_run_prints_the_settings_and_trains_nothing(mmssl: Command) -> None:
     planned = mmssl("train", "sshmvae-kl", "--beta", "0.1,1,10", "--seeds", "0,3", "--epochs", 7, "--dry-run").json
-    assert [(job["settings"]["seed"], job["settings"]["beta"]) for job in planned] == [  # type: ignore[attr-defined]
+    assert [(job["settings"]["seed"], job["settings"]["beta"]) for job in planned] == [
         (0, 0.1), (0, 1), (0, 10), (3, 0.1), (3, 1), (3, 10)
     ]  # fmt: skip
-    assert all(job["settings"]["epochs"] == 7 for job in planned)  # type: ignore[attr-defined]
+    assert all(job["settings"]["epochs"] == 7 for job in planned)
     assert not Path("workspace/runs").exists()
 
 
 def test_evaluate_scores_a_run_anew_from_its_weights(mmssl: Command, small_kl: Path) -> None:
-    (run,) = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 2, "--json").json  # type: ignore[misc]
-    (again,) = mmssl("evaluate", run["folder"], "--json").json  # type: ignore[misc]
+    (run,) = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 2, "--json").json
+    (again,) = mmssl("evaluate", run["folder"], "--json").json
     for old, new in zip(run["result"]["scores"], again["scores"], strict=True):
         assert {k: new[k] for k in ("given", "completion", "accuracy")} == {
             k: old[k] for k in ("given", "completion", "accuracy")
         }
         assert new["nll"] == pytest.approx(old["nll"], rel=1e-5)
     assert again["elbo"] == pytest.approx(run["result"]["elbo"], rel=1e-5)
-    (sampled,) = mmssl("evaluate", run["folder"], "--samples", 20, "--json").json  # type: ignore[misc]
+    (sampled,) = mmssl("evaluate", run["folder"], "--samples", 20, "--json").json
     assert sampled["scores"] != again["scores"]
     assert "given" in mmssl("evaluate", run["folder"]).out
 
@@ -78,14 +78,14 @@ def test_runs_lists_what_is_there_and_draws_its_curves(mmssl: Command, small: Pa
     listed = mmssl("runs", "--curves", "curves.png")
     assert "2 of 2" in listed.out
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [run["epochs"] for run in mmssl("runs", "--json").json] == [2]  # type: ignore[attr-defined]
+    assert [run["epochs"] for run in mmssl("runs", "--json").json] == [2]
 
 
 def test_a_co_trained_system_on_the_same_command_line(mmssl: Command) -> None:
     done = mmssl("train", "ct-svm", "--epochs", 2, "--labels", 20)
     assert "ct-svm, hm-digits, 20 labels, 2 rounds" in done.out
     assert "own classifiers" in done.out
-    (run,) = mmssl("runs", "--json").json  # type: ignore[misc]
+    (run,) = mmssl("runs", "--json").json
     assert (run["epochs"], run["result"]["elbo"]) == (2, None)
     again = mmssl("evaluate", run["folder"])
     assert "ELBO per test example: -" in again.out
@@ -99,7 +99,7 @@ def test_modality_restricts_what_a_model_sees(mmssl: Command) -> None:
     config.write_text(as_toml(SDGM))
     refused = mmssl("train", "sdgm", "--config", config, "--epochs", 1)
     assert (refused.code, refused.sentence) == (2, "error: sdgm takes one modality")
-    (run,) = mmssl("train", "sdgm", "--config", config, "--epochs", 1, "--modality", "w", "--json").json  # type: ignore[misc]
+    (run,) = mmssl("train", "sdgm", "--config", config, "--epochs", 1, "--modality", "w", "--json").json
     assert [score["given"] for score in run["result"]["scores"]] == ["w"]
 
 
@@ -133,7 +133,7 @@ def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mm
         "train", "sshmvae-kl", "--data", "mine.h5", "--config", small_kl, "--labels", 30, "--epochs", 40,
         "--batch-size", 64, "--beta", 0.1, "--json",
     )  # fmt: skip
-    (run,) = done.json  # type: ignore[misc]
+    (run,) = done.json
     accuracy = {score["given"]: score["accuracy"] for score in run["result"]["scores"]}
     assert len(accuracy) == 7
     assert accuracy["sound+touch"] > 0.6  # chance is a third; a pool of two encoders
@@ -175,7 +175,7 @@ def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
 
 
 def test_the_nll_of_the_table_is_the_results(mmssl: Command, small: Path) -> None:
-    (run,) = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json").json  # type: ignore[misc]
+    (run,) = mmssl("train", "ssmvae", "--config", small, "--epochs", 1, "--json").json
     stored = json.loads((Path(run["folder"]) / "result.json").read_text())
     assert stored["scores"] == run["result"]["scores"]
 
@@ -185,8 +185,8 @@ def test_a_cluster_trains_what_the_command_asks_for(mmssl: Command, small: Path)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         there = mmssl(*given, "--stack", 1, "--out", "there", "--scheduler", cluster.scheduler_address)
         assert "2 runs to train, in 2 stacks" in there.err
-    assert len(there.json) == 2  # type: ignore[arg-type]
+    assert len(there.json) == 2
     here = mmssl(*given, "--stack", 1, "--out", "here")
-    for ours, theirs in zip(there.json, here.json, strict=True):  # type: ignore[call-overload]
+    for ours, theirs in zip(there.json, here.json, strict=True):
         assert ours["result"] == theirs["result"]
     assert "cannot reach a Dask scheduler" in mmssl(*given, "--out", "nowhere", "--scheduler", "nonsense").sentence

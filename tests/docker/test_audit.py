@@ -85,7 +85,7 @@ def pip_audit(folder: Path, known: dict[str, list[dict[str, object]]], unknown: 
     return sys.executable, str(script)
 
 
-BUG = {"id": "PYSEC-1", "fix_versions": ["2.32"]}
+BUG: dict[str, object] = {"id": "PYSEC-1", "fix_versions": ["2.32"]}
 
 
 def test_a_vulnerable_package_fails(audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

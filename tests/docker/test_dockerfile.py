@@ -24,7 +24,7 @@ def stages() -> dict[str, Stage]:
             continue
         word, rest = line.split(maxsplit=1)
         if word == "FROM":
-            base, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()  # type: ignore[union-attr]
+            base, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()
             found[name] = {"base": base, "steps": []}
         else:
             found[name]["steps"].append((word, rest))

@@ -25,7 +25,7 @@ from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_tensor_file
 from pipeline.shards.shard import Shard
-from tests.support.zygote import ROOT
+from tests.support.paths import ROOT
 
 FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml",
@@ -182,10 +182,10 @@ def test_headers_that_lie_take_no_memory(make_shard: Callable[..., Shard], tmp_p
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [str(path) for path in [*paths, nested]]
-    for path, grown, *named in lines:
-        assert grown.isdecimal(), f"{path}: was read"
-        assert named == ["True"], path
-        assert int(grown) < 8 * MOST_BEYOND, path
+    for name, grown, *named in lines:
+        assert grown.isdecimal(), f"{name}: was read"
+        assert named == ["True"], name
+        assert int(grown) < 8 * MOST_BEYOND, name
 
 
 def png_bomb(path: Path, side: int) -> Path:

@@ -18,6 +18,7 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -83,7 +84,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
     )
     ImageStore.finish(folder, StoreIndex(
         dataset="rgbd", source={"manifest": "x"}, settings=ImageSettings(size=32), versions=({"numpy": "2"},),
-        trials=({"cup": 1},), objects={"cup_1": {"ids": header.ids, "digest": header.digest}},  # type: ignore[dict-item]
+        trials=({"cup": 1},), objects={"cup_1": {"ids": header.ids, "digest": header.digest}},
         skipped={}, flawed={},
     ))  # fmt: skip
     settings = settings_from(preset_values("digits", "sshmvae-kl") | {"model": "sshmvae-kl", "data": "hm-digits"})
@@ -274,19 +275,20 @@ def main(folder: Path, total: int, seed: int) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     faults: list[str] = []
     slowest, before = 0.0, 0
+    what: Callable[[], object]
     for number in range(total):
         chance = random.Random(f"{seed} {number}")
         if number % 5 == 0:
             given = arguments(folder, chance)
             (folder / "last").write_text(repr(given))
-            kind, what = "command", lambda given=given: command(given)  # type: ignore[misc]
+            kind, what = "command", partial(command, given)
         else:
             kind, good, name, read = known[number % len(known)]
             path = folder / "bad" / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(mutate(good, chance))
             (folder / "last").write_text(f"{kind} {number}")
-            what = lambda path=path, read=read: read(path)  # type: ignore[misc]  # noqa: E731
+            what = partial(read, path)
         begun = time.monotonic()
         came = attempt(what)
         slowest = max(slowest, time.monotonic() - begun)

@@ -202,7 +202,8 @@ class Oracle:
     def value(self, points: Points, labelled: bool = False) -> Array:
         """The bound, `[R, B]`."""
         log_p, log_q = self.terms(points)
-        return sum(log_p.values()) - sum(t for k, t in log_q.items() if not (labelled and k.startswith("q(y")))
+        left_out = "q(y" if labelled else "-"
+        return sum(log_p.values(), np.zeros(())) - sum(t for k, t in log_q.items() if not k.startswith(left_out))
 
     def _mean(self, points: Points, term: Array) -> Array:
         return (points.weight * term).reshape(self.replicas, self.batch, -1).sum(-1)

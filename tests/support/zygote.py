@@ -83,7 +83,7 @@ def serve() -> None:
     assert report
     assert runner
     torch.set_num_threads(1)
-    vgg.vgg16 = TinyVgg
+    setattr(vgg, "vgg16", TinyVgg)  # noqa: B010
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

@@ -160,7 +160,7 @@ def test_a_data_set_is_found_under_its_usual_names(tmp_path: Path) -> None:
 def test_a_missing_data_set_is_named_with_the_command_that_gets_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: there is no such folder") as missing:
         index_dataset(tmp_path / "nowhere")
-    assert "mmssl data fetch washington-rgbd" in missing.value.hint
+    assert "mmssl data fetch washington-rgbd" in str(missing.value.hint)
     with pytest.raises(DataError, match="no RGB-D data set in it"):
         index_dataset(tmp_path)
     (tmp_path / "rgbd-dataset" / "apple" / "apple_1").mkdir(parents=True)
@@ -209,6 +209,7 @@ def test_real_frames_are_read(real_data: Path) -> None:
     index = index_dataset(real_data / "rgbd")
     crop = read_frame(index.objects["apple", 1][0], mask=True)
     assert crop.rgb.shape == (84, 78, 3)
+    assert crop.mask is not None
     assert crop.depth.shape == crop.mask.shape == (84, 78)
     assert 680 < np.median(crop.depth[crop.mask & (crop.depth > 0)]) < 760
 
@@ -227,7 +228,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, which: int, keep: float) -> 
     noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     path = write_frame(tmp_path, rgb=noise, depth=noise[..., 0].astype(np.uint16) * 9)[which]
     content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
+    path.write_bytes(content[: int(keep * len(content) if keep < 1 else keep)])
     with pytest.raises(DataError, match=f"{path.name}: not a readable image"):
         read_frame(only_frame(tmp_path), mask=True)
 

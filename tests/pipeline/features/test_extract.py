@@ -23,7 +23,8 @@ from pipeline.images.store import ImageStore
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
 from tests.support.extraction import FRAMES, SETTINGS, extract
-from tests.support.rgbd_frames import ROOT, contents
+from tests.support.paths import ROOT
+from tests.support.rgbd_frames import contents
 from tests.support.tiny_vgg import WIDTH
 
 

@@ -20,7 +20,8 @@ from pipeline.features.split_modality import ExtractionTask
 from pipeline.runtime.errors import Interrupted
 from pipeline.runtime.processes import Process, this_process
 from tests.support.extraction import extract
-from tests.support.rgbd_frames import ROOT, contents, python
+from tests.support.paths import ROOT
+from tests.support.rgbd_frames import contents, python
 
 
 def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(

@@ -5,8 +5,9 @@ import logging
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from pipeline.features.vgg import SeededDropout, Weights, make_network, normalis
 from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
+from pipeline.shards.schema import Features
 from tests.support.tiny_vgg import WIDTH, TinyVgg
 
 CPU = torch.device("cpu")
@@ -133,7 +135,7 @@ def test_nothing_is_unpickled_from_a_file_of_weights(tmp_path: Path, monkeypatch
 
 def test_imagenet_weights_of_the_wrong_bytes_are_refused(tmp_path: Path) -> None:
     weights = Weights.named("imagenet")
-    assert weights.sha256.startswith("397923af")
+    assert str(weights.sha256).startswith("397923af")
     path = tmp_path / "vgg16" / "vgg16-397923af.pth"
     path.parent.mkdir()
     path.write_bytes(b"something else")
@@ -254,7 +256,11 @@ def test_a_finished_fine_tuning_is_kept_where_it_took_long(
     long = make_network(Weights("random"), 3, 0, CPU)
     fine_tune(long, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "long", RECIPE)
     again = make_network(Weights("random"), 3, 0, CPU)
-    fine_tune(again, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "long", RECIPE, report=pytest.fail)
+
+    def refuse(*step: object) -> None:
+        pytest.fail(f"taken again: {step}")
+
+    fine_tune(again, images(), LABELS, SETTINGS, (0, "rgb"), tmp_path / "long", RECIPE, report=refuse)
     assert equal(parameters(again), parameters(network))
 
 
@@ -328,7 +334,7 @@ def test_what_reading_raises_is_raised_and_no_thread_stays(network: VGG) -> None
 
     with pytest.raises(DataError, match="the store is damaged"):
         list(fc1(network, broken(), 4))
-    early = fc1(network, (images(8) for _ in range(1000)), 4)
+    early = cast(Generator[Features], fc1(network, (images(8) for _ in range(1000)), 4))
     next(early)
     early.close()
     with pytest.raises(Interrupted):

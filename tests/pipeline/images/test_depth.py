@@ -257,7 +257,7 @@ def test_encodings_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(UsageError, match=r"_loc\.txt"):
         encode_depth(mm([[700, 701]]), "normals")
     with pytest.raises(UsageError, match="'hha': one of jet, normals, raw"):
-        encode_depth(mm([[700, 701]]), "hha")
+        encode_depth(mm([[700, 701]]), "hha")  # type: ignore[arg-type]
 
 
 def test_encoding_fills_then_scales_then_resizes() -> None:

@@ -17,8 +17,9 @@ import pytest
 from pipeline.images.store import ImageSettings, verify_object
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.processes import this_process
+from tests.support.paths import ROOT
 from tests.support.preprocessing import preprocess
-from tests.support.rgbd_frames import ROOT, contents, python, write_frames
+from tests.support.rgbd_frames import contents, python, write_frames
 
 Cluster = tuple[str, list["subprocess.Popen[str]"]]  # the scheduler's address, and its processes
 RUN = """

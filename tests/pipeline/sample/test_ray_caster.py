@@ -123,7 +123,7 @@ def test_a_turn_is_a_turn_and_light_is_light() -> None:
         return shoot(mug, paint, replace(view, **change), np.random.default_rng(0))
 
     def width(shot: Shot) -> int:
-        return np.ptp(np.flatnonzero(shot.mask.any(axis=0)))
+        return int(np.ptp(np.flatnonzero(shot.mask.any(axis=0))))
 
     left, right, front = (seen(turn=turn) for turn in (np.pi / 2, -np.pi / 2, 0.0))
     assert width(left) > width(front) + 12  # the handle is seen from the side

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.ensemble import ExtraTreesClassifier
 
 from pipeline.datasets.washington import index_dataset, read_frame
-from pipeline.datasets.washington_splits import find_trials, labelled_ids, read_trials, split_frames, trials_of
+from pipeline.datasets.washington_splits import find_trials, labelled_ids, split_frames, trials_of
 from pipeline.images.depth import encode_depth, fill_holes
 from pipeline.images.resize import Bytes, resize_rgb
 from pipeline.runtime.errors import DataError, StorageError, UsageError
@@ -47,6 +47,7 @@ def test_the_sample_has_the_official_layout(sample: Path) -> None:
         "categories": 10, "objects_per_category": 3, "views": 4, "seed": 0, "version": 1,
     }  # fmt: skip
     one = index.frames[0]
+    assert one.mask is not None
     for path, mode in ((one.rgb, "RGB"), (one.depth, "I;16"), (one.mask, "1")):
         with Image.open(path) as image:
             assert image.mode == mode
@@ -56,6 +57,8 @@ def test_every_frame_looks_like_the_sensors(sample: Path) -> None:
     shapes, missing = [], []
     for frame in index_dataset(sample).frames[::7]:
         crop = read_frame(frame, mask=True)
+        assert crop.mask is not None
+        assert crop.corner is not None
         object_depth, valid = crop.depth[crop.mask], crop.depth[crop.depth > 0]
         assert valid.min() > 500
         assert valid.max() < 1400
@@ -79,7 +82,7 @@ def test_every_frame_looks_like_the_sensors(sample: Path) -> None:
 
 
 def test_all_ten_splits_work(sample: Path) -> None:
-    index, trials = index_dataset(sample), read_trials(find_trials(sample))
+    index, trials = index_dataset(sample), trials_of(sample)
     assert len(trials) == 10
     for k in range(10):
         parts = split_frames(index, trials, k)
@@ -90,7 +93,7 @@ def test_all_ten_splits_work(sample: Path) -> None:
 
 
 def test_a_seed_fixes_every_byte(tmp_path: Path) -> None:
-    small = {"categories": 3, "objects_per_category": 2, "views": 1}
+    small: dict[str, Any] = {"categories": 3, "objects_per_category": 2, "views": 1}
     first, again, other = (tmp_path / name for name in ("first", "again", "other"))
     done = []
     render(first, **small, seed=1, progress=lambda n, of: done.append((n, of)))
@@ -116,7 +119,7 @@ def test_a_frame_is_the_same_rendered_alone(sample: Path) -> None:
 
 
 def test_a_sample_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    small = {"categories": 2, "objects_per_category": 2, "views": 1}
+    small: dict[str, Any] = {"categories": 2, "objects_per_category": 2, "views": 1}
     folder = render(tmp_path, **small)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert render(tmp_path, **small) == folder
@@ -153,7 +156,7 @@ def test_a_full_disk_leaves_no_data_set(small_disk: Path) -> None:
         ({"seed": -1}, "not negative"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(tmp_path: Path, wrong: dict[str, int], reason: str) -> None:
+def test_settings_that_mean_nothing_are_refused(tmp_path: Path, wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         render(tmp_path, **wrong)
     assert not any(tmp_path.iterdir())

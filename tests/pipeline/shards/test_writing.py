@@ -2,10 +2,13 @@
 
 import errno
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError, StorageError
@@ -14,7 +17,7 @@ from pipeline.shards.shard import Modality
 from pipeline.shards.writing import PartData, write_shard
 from tests.support.small_shards import MakePart, MakeShard
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "reserved name": ({"modalities": [Modality("label", 4, "gaussian")]}, "reserved"),
     "name with a plus": ({"modalities": [Modality("x+w", 4, "gaussian")]}, "cannot be named"),
     "name with a comma": ({"modalities": [Modality("x,w", 4, "gaussian")]}, "cannot be named"),
@@ -39,7 +42,7 @@ def test_bad_content_is_not_written(case: str, make_shard: MakeShard, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-ROWS = {
+ROWS: dict[str, tuple[Callable[[Any], object], str]] = {
     "NaN": (lambda p: p.features["w"].__setitem__((5, 1), np.nan), "train/w holds a value that is not finite in row 5"),
     "negative": (lambda p: p.features["w"].__setitem__((5, 1), -1), "below the 0"),
     "too large for float32": (lambda p: p.features.update(w=np.full((20, 3), 1e300)), "not finite"),
@@ -73,8 +76,8 @@ def test_a_failed_write_leaves_the_old_shard(make_shard: MakeShard, make_part: M
     shard = make_shard()
     train = make_part("train", 20)
 
-    def blocks() -> object:
-        yield train.features["x"][:10]
+    def blocks() -> Iterator[NDArray[Any]]:
+        yield np.asarray(train.features["x"])[:10]
         raise RuntimeError("the source broke")
 
     with pytest.raises(RuntimeError, match="the source broke"):
@@ -124,7 +127,7 @@ def test_a_disk_that_fills_at_any_byte(
     path.unlink()
 
     class Disk:
-        def __init__(self, raw: object) -> None:
+        def __init__(self, raw: Any) -> None:
             self.raw = raw
 
         def write(self, data: memoryview) -> int:
@@ -133,7 +136,7 @@ def test_a_disk_that_fills_at_any_byte(
             if not taken:
                 raise OSError(errno.ENOSPC, "No space left on device")
             left -= taken
-            return self.raw.write(data[:taken])  # type: ignore[attr-defined, no-any-return]
+            return self.raw.write(data[:taken])
 
         def __getattr__(self, name: str) -> object:
             return getattr(self.raw, name)

@@ -76,8 +76,9 @@ def test_a_view_scaled_as_a_whole_keeps_its_features_relative_sizes(tmp_path: Pa
 def test_a_feature_that_never_changes(tmp_path: Path) -> None:
     train, test = clusters("train", turns(40), (X, W)), clusters("test", turns(12), (X, W), seed=1)
     for part in (train, test):
-        part.features = {name: np.array(own) for name, own in part.features.items()}
-        part.features["x"][:, 2] = 1
+        features = {name: np.array(own) for name, own in part.features.items()}
+        features["x"][:, 2] = 1
+        part.features = features
     shard = make_shard(tmp_path / "s.h5", train=train, test=test)
     settings = make_settings("ct-svm", shard, cotraining=ROUNDS | {"scale": "features"})
     (run,) = run_stack(tmp_path, [settings], [shard])

@@ -89,7 +89,7 @@ def test_a_pool_is_drawn_anew_each_round_from_what_is_left() -> None:
     found = exchanged({"a": sure, "b": sure}, rows=rows, pool=10, k_best=60)
     assert len(found["a"]) == len(found["b"]) == 10
     assert found["a"].keys() != set(range(10))
-    left = {"a": taught(**{f"r{row}": (0.9, 0) for row in range(50)})}  # type: ignore[arg-type]
+    left = {"a": taught(**{f"r{row}": (0.9, 0) for row in range(50)})}
     assert exchanged({"a": sure, "b": sure}, left, rows, pool=10, k_best=60)["a"].keys() == set(range(50, 60))
 
 

@@ -1,6 +1,7 @@
 """The order of the batches, which labels a run may see, and what each replica of a stack gets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_passes_differ_and_follow_each_other_within_a_batch() -> None:
 # --- which labels ----------------------------------------------------------------------------------------------------
 
 
-def many(tmp_path: Path, labels: list[int], **changes: object) -> Shard:
+def many(tmp_path: Path, labels: list[int], **changes: Any) -> Shard:
     return make_shard(tmp_path / "shard.h5", train=clusters("train", labels, (X, W)), **changes)
 
 
@@ -126,7 +127,7 @@ def test_fewer_labels_than_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [3, "all", "shard"])
 def test_a_class_without_a_label(tmp_path: Path, labels: object) -> None:
     train = clusters("train", [0, 0, 0, 2, 2, 2, -1], (X, W))
-    train.labelled = train.labels >= 0
+    train.labelled = np.asarray(train.labels) >= 0
     shard = make_shard(tmp_path / "shard.h5", train=train)
     with pytest.raises(DataError, match=r"'?bowl") as caught:
         labelled(shard, labels)
@@ -204,10 +205,11 @@ def test_a_batch_of_a_stack_is_what_the_shard_holds(tmp_path: Path) -> None:
 
 def test_shards_that_do_not_fit_together(tmp_path: Path) -> None:
     here = make_shard(tmp_path / "here.h5")
-    for name, changes in {
+    unlike: dict[str, dict[str, Any]] = {
         "classes.h5": {"classes": ("cup", "bowl", "fork")},
         "widths.h5": {"modalities": (X,), "train": clusters("t", turns(9), (X,)), "test": clusters("u", [0], (X,))},
-    }.items():
+    }
+    for name, changes in unlike.items():
         other = make_shard(tmp_path / name, **changes)
         with pytest.raises(DataError, match="cannot share a stack") as caught:
             load([make_settings("ssmvae", here), make_settings("ssmvae", other)], [here, other], CPU)

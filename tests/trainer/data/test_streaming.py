@@ -182,12 +182,13 @@ def test_the_same_weights_have_the_same_scores(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", train=train, test=test)
     for model in ("ssmvae", "jmvae"):  # jmvae's probe reads the labelled rows
         own = make_settings(model, shard, window=80, labels=30)
-        data = [streamed([own], shard), resident.load([own], [shard], CPU)]
+        data: list[Data] = [streamed([own], shard), resident.load([own], [shard], CPU)]
         step = Step([own], data[0], CPU)
         a, b = (evaluate(step.model, step.noise, d, iterations=2, samples=0)[0] for d in data)
         for one, two in zip(a.scores, b.scores, strict=True):
             if one.completion != "iterative":  # its noise depends on the size of the batches
-                assert (one.accuracy, one.nll) == (two.accuracy, pytest.approx(two.nll, rel=1e-4))
+                assert one.accuracy == two.accuracy
+                assert one.nll == pytest.approx(two.nll, rel=1e-4)
 
 
 def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -298,6 +299,6 @@ def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
             assert here.batches.index_u is not None
             assert there.batches.index_u is not None
             if number % 7 == 0:
-                ours, theirs = (step.data.x(step.batches.index_u)["w"].cpu() for step in (here, there))
-                assert torch.equal(ours, theirs)
+                ours, theirs = here.data.x(here.batches.index_u)["w"], there.data.x(there.batches.index_u)["w"]
+                assert torch.equal(ours, theirs.cpu())
     assert bool(there.terms.finite.all())

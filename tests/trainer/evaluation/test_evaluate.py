@@ -115,6 +115,12 @@ class Fake(nn.Module):
     def decode(self, latent: Tensor, modality: str, /) -> SquaredError:
         return SquaredError(latent if modality == "w" else 10 * latent)
 
+    def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.encode(x).mean
+
+    def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
+        return self.decode(self.latent_mean(x), target).mean
+
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         assert y is None
         return Bound(log_p={"p(x)": x["x"].sum(-1)}, log_q={"q(z)": self.noise.normal(x["x"].shape).sum(-1) * 0})
@@ -185,7 +191,7 @@ def test_iterative_sampling_starts_from_noise_of_the_observations_family() -> No
 
 def test_so_many_iterations_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fake, "completions", ("iterative",))
-    counts = []
+    counts: list[list[str]] = []
     encode = Fake.encode
     monkeypatch.setattr(Fake, "encode", lambda self, x: counts.append(sorted(x)) or encode(self, x))
     data, noise = make([[10, 11, 12]]), Noise([0])

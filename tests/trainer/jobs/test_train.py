@@ -27,14 +27,14 @@ from trainer.evaluation.metrics import Evaluation, Score
 from trainer.inference.loading import load_run
 from trainer.jobs.train import evaluate_run
 from trainer.settings.run_settings import Settings
-from trainer.training import method
+from trainer.training import loop, method
 from trainer.training.run_folder import Checkpoint, Run
 
 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[object, ...]]]:
     """Each stack that is trained from here on, as (seed, epochs, split) of its replicas."""
     seen: list[list[tuple[object, ...]]] = []
-    train = method.train
+    train = loop.train
 
     def watch(runs: Sequence[Run], *rest: object) -> object:
         seen.append([(run.settings.seed, run.settings.epochs, run.settings.split) for run in runs])

@@ -1,6 +1,7 @@
 """Every bound, term by term, against the same bound worked out by `oracles`: draw by draw, and in expectation."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def record(subject: Tiny, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     for kind in ("normal", "gumbel"):
         original, draws = getattr(subject.noise, kind), getattr(recorded, kind)
 
-        def drawing(shape: torch.Size, original=original, draws=draws) -> torch.Tensor:
+        def drawing(shape: torch.Size, original: Any = original, draws: Any = draws) -> torch.Tensor:
             sample = original(shape)
             draws.append(sample.double().numpy())
             return sample
@@ -46,7 +47,7 @@ def record(subject: Tiny, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     return recorded
 
 
-def build(name: str, label: str, **options: object) -> Tiny:
+def build(name: str, label: str, **options: Any) -> Tiny:
     return tiny(name, label="exact" if label == "exact" else "gumbel", temperature=TEMPERATURE, **options)
 
 

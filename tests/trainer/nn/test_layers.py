@@ -1,7 +1,8 @@
 """The notation, read and written; and each layer with a replica axis against the library's own, replica by replica."""
 
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import pytest
 import torch
@@ -216,8 +217,8 @@ def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch:
 
 @pytest.mark.parametrize("path", ["_normalise_each", "_normalise_together"])
 def test_frozen_statistics_normalise_by_the_batch_and_stay(path: str) -> None:
-    model = nn.Sequential(random_norm())
-    norm = model[0]
+    norm = random_norm()
+    model = nn.Sequential(norm)
     before = norm.mean.clone(), norm.variance.clone()
     x = normal(R, B, 5)
     with frozen_statistics(model):
@@ -257,8 +258,9 @@ def loop(network: MLP, chain: Chain, inputs: dict[str, Tensor], r: int) -> Tenso
     if isinstance(chain.source, str):
         x = inputs[chain.source]
     else:
-        x = torch.cat([loop(part, c, inputs, r) for part, c in zip(network.parts, chain.source, strict=True)], -1)
-    modules = iter(network.layers)
+        parts = zip(cast(Iterable[MLP], network.parts), chain.source, strict=True)
+        x = torch.cat([loop(part, c, inputs, r) for part, c in parts], -1)
+    modules: Iterator[Any] = iter(network.layers)
     for layer in chain.layers:
         module = next(modules)
         if isinstance(layer, Dropout):
@@ -360,5 +362,5 @@ def test_a_stack_of_three_networks_is_three_networks_of_one() -> None:
         for one, all_three in zip(single.parameters(), stack.parameters(), strict=True):
             torch.testing.assert_close(one[0], all_three[r], rtol=0, atol=0)
             torch.testing.assert_close(one.grad[0], all_three.grad[r], rtol=1e-3, atol=1e-4)
-        for one, all_three in zip(single.buffers(), stack.buffers(), strict=True):
-            torch.testing.assert_close(one[0], all_three[r], rtol=1e-4, atol=1e-5)
+        for one_buffer, all_buffers in zip(single.buffers(), stack.buffers(), strict=True):
+            torch.testing.assert_close(one_buffer[0], all_buffers[r], rtol=1e-4, atol=1e-5)

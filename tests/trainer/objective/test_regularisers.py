@@ -116,7 +116,7 @@ def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
     assert own[2] > own[0]
     with step.noise.separate_streams("smoothness"):  # the labelled ones first, then the others, from one stream
         parts = [smoothness(model.classify, step.noise, batch, 0.5) for batch in (x, x_u)]
-    assert own[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)  # type: ignore[union-attr]
+    assert own[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)
 
 
 def test_information_is_the_mutual_information_of_label_and_example() -> None:
@@ -191,7 +191,7 @@ def test_agreement_finds_the_classes_that_both_views_see_and_not_one_views_own()
 
 
 def test_every_penalty_is_taken_off_j_with_its_weight(tmp_path: Path) -> None:
-    weights = {
+    weights: dict[str, Any] = {
         "partial_alpha": 2,
         "consistency": 3,
         "smoothness": 0.5,

@@ -58,7 +58,7 @@ def test_a_runs_portraits_agree_with_its_scores(model: str, tmp_path: Path) -> N
     (run,) = run_stack(tmp_path, [make_settings(model, shard)], [shard])
     (subject,) = load_runs([run])
     found = predict(subject)
-    first = {}
+    first: dict[str, float] = {}
     for score in run.result().scores:
         first.setdefault(score.given, score.accuracy)
     assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in found.items()} == first

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,16 +42,19 @@ def test_curves_are_means_over_seeds_in_a_panel_for_each_subset(tmp_path: Path) 
     assert drawn["given w"]["SS-MVAE"] == pytest.approx([12.5, 22.5])
     bands = curves_figure(runs).axes[2].collections
     assert len(bands) == 1  # one run has no spread
-    heights = bands[0].get_paths()[0].vertices[:, 1]
+    heights = np.asarray(bands[0].get_paths()[0].vertices)[:, 1]
     assert (heights.min(), heights.max()) == (pytest.approx(40), pytest.approx(100))
 
 
 def test_what_the_lines_are_called_stays_within_the_picture(tmp_path: Path) -> None:
     """However many settings beyond the paper there are to name."""
-    many = dict.fromkeys(("mean_alpha", "partial_alpha", "consistency", "smoothness", "information"), 1.25)
+    many: dict[str, Any] = dict.fromkeys(
+        ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information"), 1.25
+    )
+    others: list[dict[str, Any]] = [{"beta": 0.1}, {"beta": 10.0}, {"agreement": 3.0, "onset": 0.25, "averaging": 0.9}]
     runs = [
         finished(tmp_path, "sshmvae-kl", accuracies=epochs(0.4, 0.8), schedule="cosine", **many, **more)
-        for more in ({"beta": 0.1}, {"beta": 10.0}, {"agreement": 3.0, "onset": 0.25, "averaging": 0.9})
+        for more in others
     ]
     for drawn in (curves_figure(runs), curves_figure(runs[:1])):
         canvas = FigureCanvasAgg(drawn)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.runtime.errors import DataError, UsageError
@@ -111,7 +112,7 @@ def test_a_value_that_is_missing(name: str) -> None:
         ("a-D8BR", "expected ,, got the end"),
         ("a-D8BR, D8BR", "it must end in a plain linear output"),
         ("a-D0, DK", "'D0' is not a layer"),
-        ("a-DK, DK", "DK can only be its output"),
+        ("a-DK, DK", "DK can only be the output"),
         ("(a, y-D8BR, DK", "expected ), got the end"),
         ("", "expected more, got the end"),
         ("a, DK, D3", "unexpected ',' after the output"),
@@ -290,7 +291,7 @@ def test_values_go_before_the_presets_and_networks_one_by_one(tmp_path: Path) ->
 
 def test_labels_that_the_shard_marks_are_taken_unless_others_are_asked_for(tmp_path: Path) -> None:
     train = clusters("train", turns(9), (X, W))
-    train.labelled = train.labels >= 0
+    train.labelled = np.asarray(train.labels) >= 0
     marked = make_shard(tmp_path / "marked.h5", train=train)
     assert plan("ssmvae", [marked], preset="mnist")[0].settings.labels == "shard"
     assert plan("ssmvae", [marked], preset="mnist", values={"labels": 6})[0].settings.labels == 6

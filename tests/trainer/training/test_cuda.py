@@ -59,7 +59,7 @@ def test_the_gpu_computes_what_the_cpu_does(model: str, replicas: int, tmp_path:
         step.batches.load(0)
         assert step.batches.index_l is not None
         with precision(stack[0], device):
-            log_q = step.model.classify(data.x(step.batches.index_l))  # type: ignore[operator]
+            log_q = step.model.classify(data.x(step.batches.index_l))
             (data.y(step.batches.index_l) * log_q).sum().backward()
         gradients.append({name: p.grad.cpu() for name, p in step.model.named_parameters() if p.grad is not None})
     own, theirs = gradients

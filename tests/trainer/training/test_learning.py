@@ -115,7 +115,7 @@ def test_its_objective_is_the_likelihood_of_the_labels(tmp_path: Path) -> None:
     assert step.batches.index_l is not None
     x, y = data.x(step.batches.index_l), data.y(step.batches.index_l)
     step.model.eval()  # running statistics: no batch to differ by
-    log_q = step.model.classify(x)  # type: ignore[operator]
+    log_q = step.model.classify(x)
     expected = torch.nn.functional.cross_entropy(log_q[0], y[0].argmax(-1)).detach()
     assert float(step.objective().loss.detach()) == pytest.approx(float(expected), rel=1e-5)
 

@@ -1,8 +1,10 @@
 """What stops a run: values that overflow, a learning rate that is too large."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.runtime.errors import Interrupted, TrainingError
 from tests.support.steps import take
@@ -27,7 +29,7 @@ def test_a_value_that_overflows_stops_the_run_and_is_named(tmp_path: Path) -> No
     settings = make_settings("ssmvae", clean, seed=3)
     stream = make_step([settings], clean).batches.unlabelled[0]
     late = int(stream.batch(3)[0])  # an unlabelled row that the fourth step meets first
-    train.features["v"][late, 1] = 1e30  # finite, but its square is not
+    cast(NDArray[Any], train.features["v"])[late, 1] = 1e30  # finite, but its square is not
     broken = make_shard(tmp_path / "broken.h5", (X, V), train=train)
     stack = [make_settings("ssmvae", broken, seed=3), make_settings("ssmvae", clean, seed=4)]
     given = [broken, clean]

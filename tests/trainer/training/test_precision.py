@@ -1,6 +1,7 @@
 """Reduced precision is for matrix products alone, and is put back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,9 +36,9 @@ def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
         for module in step.model.modules():
             if isinstance(module, ReplicaLinear):
                 module.register_forward_hook(watch)
-        densities = []
-        bound = step.model.bound
-        step.model.bound = lambda *given, bound=bound, kept=densities: kept.append(bound(*given)) or kept[-1]
+        densities: list[Any] = []
+        model: Any = step.model
+        model.bound = lambda *given, bound=model.bound, kept=densities: kept.append(bound(*given)) or kept[-1]
         take(step, 12)
         assert products == {torch.bfloat16 if chosen == "bf16" else torch.float32}
         assert len(densities) == 24

@@ -161,9 +161,9 @@ def test_a_process_that_is_told_to_stop_or_killed_goes_on_to_the_same_end(tmp_pa
         if which == signal.SIGTERM:
             assert "stopped by SIGTERM after " in complaint
             assert "Traceback" not in complaint
-            assert 2 <= Run.open(folder).read_checkpoint().values["step"] < 7  # type: ignore[union-attr]
+            assert 2 <= Run.open(folder).read_checkpoint().values["step"] < 7
         else:
-            assert Run.open(folder).read_checkpoint().values["step"] == 5  # type: ignore[union-attr]
+            assert Run.open(folder).read_checkpoint().values["step"] == 5
     (disturbed,) = run_stack(tmp_path / "disturbed", [settings], [shard])
     assert outcome(disturbed) == outcome(undisturbed)
 
