@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.interface import Data
 from trainer.evaluation.evaluate import evaluating, predictions, ways_to_classify
 from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
@@ -31,7 +32,8 @@ def answers(loaded: LoadedRun, rows: NDArray[np.int64]) -> Answers:
     """
     trained, settings = loaded.generative, loaded.run.settings
     (examples,) = loaded.data.examples
-    data = replace(loaded.data, examples=(replace(examples, test=examples.test[rows]),))
+    chosen = replace(examples, test=examples.test[rows])
+    data: Data = replace(cast(Any, loaded.data), examples=(chosen,))  # every `Data` is a dataclass
     modalities = [modality.name for modality in data.modalities]
     found: dict[str, dict[str, NDArray[np.float32]]] = {}
     with precision(settings, data.label.device), evaluating(trained.model, trained.noise):
