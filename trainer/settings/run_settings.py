@@ -83,7 +83,7 @@ class Settings(BaseModel):
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
         samples: the number of samples of the latent variables at evaluation; 0 uses their mean
             (docs/design/deviations.md, 9).
-        networks: the network of each distribution, in the paper's notation (see `trainer.nn.layers`).
+        networks: the network of each distribution, in the paper's notation (see `trainer.nn.notation`).
         cotraining: the settings of a round of co-training; None for models that are not co-trained.
 
     Beyond the paper (docs/log/2026-11.md); the defaults are the paper's objective and schedule:

@@ -29,7 +29,7 @@ def test_an_archive_placed_by_hand_is_taken_and_what_deviates_is_listed(
     members = {f"rgbd-dataset/{name}": content for name, content in contents(folder).items()}
     pack(tmp_path / "raw" / "rgbd-dataset_eval.zip", members)
     found = catalogue.fetch("washington-rgbd", tmp_path)
-    assert "only reported" in caplog.text  # the checksum is not the one on record
+    assert "advisory" in caplog.text  # the checksum is not the one on record
     assert "category apple is missing" in found
     assert "category hat is not one of the data set's" in found
     assert catalogue.verify("washington-rgbd", tmp_path) == found

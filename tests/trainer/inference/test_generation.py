@@ -118,7 +118,7 @@ def test_what_cannot_be_made_is_refused(halves: dict[str, Run], tmp_path: Path) 
             generate(subject, given, target)
     shard = make_shard(tmp_path / "shard.h5", HALVES)
     (alone,) = load_runs(run_stack(tmp_path, [make_settings("sdgm", shard, epochs=1)], [shard]))
-    with pytest.raises(UsageError, match="seen x alone"):
+    with pytest.raises(UsageError, match="trained on x alone"):
         generate(alone, ["x"], "w")
 
 

@@ -59,7 +59,7 @@ def test_a_value_that_overflows_stops_the_run_and_is_named(tmp_path: Path) -> No
             40,
             "training stopped: not finite: the weights '",
         ),  # one step, whose terms are finite, and no weight after it
-        (1e36, 1, 40, "the model's predictions from x are no numbers"),
+        (1e36, 1, 40, "the model's predictions from x are not numbers"),
     ],
 )
 def test_a_learning_rate_that_is_too_large(

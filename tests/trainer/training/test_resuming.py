@@ -50,7 +50,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(kind: str, tmp_path: Pa
         with pytest.raises(Interrupted) as caught:
             run_stack(tmp_path / "disturbed", [settings], [shard], progress)
         assert caught.value.exit_code == 75
-        assert caught.value.message == f"stopped by SIGTERM after {done} of 10 steps; all of it is saved"
+        assert caught.value.message == f"stopped by SIGTERM after {done} of 10 steps; progress is saved"
         assert progress.seen[-1] == done
         folder = tmp_path / "disturbed" / "0"
         assert (folder / "checkpoint.safetensors").exists()
@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_run_or_device(tmp_path: Path) -> None:
     path = second.folder / "checkpoint.safetensors"
     own = path.read_bytes()
     path.write_bytes((first.folder / "checkpoint.safetensors").read_bytes())
-    with pytest.raises(DataError, match="belongs to a run of other settings") as caught:
+    with pytest.raises(DataError, match="belongs to a run with other settings") as caught:
         run_stack(tmp_path, stack, [shard, shard])
     assert str(path) in caught.value.message
     path.write_bytes(own)
@@ -220,6 +220,6 @@ def test_a_checkpoint_of_another_run_or_device(tmp_path: Path) -> None:
         checkpoint = run.read_checkpoint()
         assert checkpoint is not None
         run.write_checkpoint(Checkpoint(checkpoint.tensors, checkpoint.values | {"device": "cuda"}))
-    with pytest.raises(UsageError, match="was begun on cuda") as refused:
+    with pytest.raises(UsageError, match="was started on cuda") as refused:
         run_stack(tmp_path, stack, [shard, shard])
     assert "--device cuda" in str(refused.value.hint)
