@@ -19,7 +19,7 @@ from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.processes import this_process
 from tests.support.paths import ROOT
 from tests.support.preprocessing import preprocess
-from tests.support.rgbd_frames import contents, python, write_frames
+from tests.support.rgbd_frames import contents, python, references_kept, write_frames
 
 Cluster = tuple[str, list["subprocess.Popen[str]"]]  # the scheduler's address, and its processes
 RUN = """
@@ -179,6 +179,12 @@ def test_a_lost_scheduler_is_one_sentence(tmp_path: Path, cluster: Cluster) -> N
 
     with pytest.raises(DataError, match=f"the Dask scheduler {re.escape(address)} was lost"):
         preprocess(tmp_path, ImageSettings(size=300), workers=None, scheduler=address, progress=kill)
+
+
+def test_objects_that_outlive_their_functions_change_no_byte(root: Path, undisturbed: Path) -> None:
+    with references_kept():
+        preprocess(root)
+    assert contents(root / "images") == contents(undisturbed / "images")
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
