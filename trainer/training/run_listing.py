@@ -123,6 +123,14 @@ def _listed(folder: Path) -> ListedRun:
     path = folder / RESULT
     result = read_json(path) if path.exists() else None
     complete = {"epochs", "cotraining"} <= settings.keys()
-    if not complete or (result is not None and not isinstance(result.get("scores"), list)):
+    if not complete or (result is not None and not _holds_scores(result)):
         raise DataError(f"{folder} does not hold the files of a run: {path.name if complete else SETTINGS} is damaged")
     return ListedRun(folder, settings, len(read_metrics(folder)), result)
+
+
+def _holds_scores(result: dict[str, Any]) -> bool:
+    """Whether a result has the scores that a listing shows."""
+    scores = result.get("scores")
+    return isinstance(scores, list) and all(
+        isinstance(score, dict) and {"given", "completion", "accuracy"} <= score.keys() for score in scores
+    )
