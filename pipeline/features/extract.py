@@ -1,8 +1,8 @@
-"""From the image store to feature shards: (split, modality) is the unit of work, and of going on after a stop.
+"""From the image store to feature shards: a pair (split, modality) is the unit of work, and of resuming after a stop.
 
-A unit is fine-tuned on its split's labelled images and then gives fc1 of every image, kept in
-`features/<name>/split-<k>-<modality>.h5`. When both of a split's units are there, its shard is written. Units run one
-after another in this process, or as Dask tasks on a cluster whose workers see the same workspace.
+A unit fine-tunes VGG16 on its split's labelled images and then computes fc1 of every image, which is stored in
+`features/<name>/split-<k>-<modality>.h5`. Once both units of a split exist, its shard is written. Units run one after
+another in this process, or as Dask tasks on a cluster whose workers see the same workspace.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ _ON_CLUSTER = "units on the cluster"
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """One split: which samples are tested, which keep their label, and the labels of all, in the store's order."""
+    """One split: all labels, which samples are for testing, and which keep their label; in the store's order."""
 
     split: int
     classes: tuple[str, ...]
@@ -66,7 +66,7 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is common to all units of a command."""
+    """What all units of a command have in common."""
 
     store: ImageStore
     settings: FeatureSettings
@@ -75,7 +75,7 @@ class Extraction:
     device: str
 
     def recipe(self, task: SplitPlan) -> dict[str, Any]:
-        """What makes two results of a split the same, whoever computed them."""
+        """Identifies the results of a split, whoever computed them."""
         return {
             "images": self.store.digest,
             "weights": self.weights.sha256 or self.weights.name,
@@ -86,6 +86,7 @@ class Extraction:
         }
 
     def unit(self, task: SplitPlan, modality: ImageModality) -> ExtractionTask:
+        """The unit of work for one modality of a split."""
         return ExtractionTask(
             store=self.store.folder.resolve(),
             path=self.folder / f"split-{task.split}-{modality}.h5",
@@ -101,16 +102,16 @@ class Extraction:
         )
 
     def _labelled(self, task: SplitPlan) -> list[str]:
-        return [sample for sample, mine in zip(self.store.ids, task.labelled, strict=True) if mine]
+        return [sample for sample, labelled in zip(self.store.ids, task.labelled, strict=True) if labelled]
 
 
 def shard_path(root: Path, name: str, split: int) -> Path:
-    """Where the shard of a split lies."""
+    """The path of a split's shard."""
     return root / "shards" / f"{name}-split-{split}.h5"
 
 
 def default_name(dataset: str, images: ImageSettings) -> str:
-    """What shards are called where the user does not say: `rgbd`, `rgbd-normals`, `rgbd-sample-64`, ..."""
+    """The name of shards if the user gives none: `rgbd`, `rgbd-normals`, `rgbd-sample-64`, ..."""
     return f"{dataset}{images.suffix}"
 
 
@@ -128,24 +129,24 @@ def extract(
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Makes the feature shards of some splits; what is there and verifies is left as it is.
+    """Makes the feature shards of some splits, keeping those that exist and pass verification.
 
     Args:
         root: the workspace; with a scheduler, a folder that its workers see under the same path.
-        modalities: those to compute; a shard is written when all of them are there, from now or before.
-        name: of the shards and of the folder of units; for several settings side by side.
-        progress: is told every step of a unit computed here, and every unit that a cluster has finished; without it
-            the log says how far the work is.
+        modalities: those to compute; a shard is written once all modalities exist, computed now or before.
+        name: of the shards and of the folder of units; allows several settings side by side.
+        progress: called at every step of a unit computed here, and for every unit that a cluster has finished; without
+            it the log reports progress.
 
     Returns:
-        The shards that are there now, in the order of the splits.
+        The shards that exist now, in the order of the splits.
 
     Raises:
         UsageError: no such split, modality or device, or a name that cannot be a file's.
-        DataError: no image store, weights that will not do, or results of other settings under this name.
-        LeasedError: another process is at work on one of them.
+        DataError: no image store, unusable weights, or results of other settings under this name.
+        LeasedError: another process is computing one of them.
         StorageError: the disk is full or refuses.
-        Interrupted: SIGTERM or Ctrl-C; the same command goes on.
+        Interrupted: SIGTERM or Ctrl-C; the same command resumes.
     """
     chosen = _modalities(modalities)
     store = ImageStore.open(store_folder(dataset, root, images))
@@ -154,7 +155,7 @@ def extract(
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     index = _index(store)
     if scheduler is None:
-        choose_device(device)  # one that is not there is told before the work begins
+        choose_device(device)  # a missing device is reported before the work begins
     folder = (root / "features" / name).resolve()
     work = Extraction(store, settings, Weights.named(weights), folder, device)
     tasks = {split: _task(store, index, split, settings) for split in splits}
@@ -171,9 +172,9 @@ def extract(
         with lease(path, wait=lambda: check(stop)):
             shards[task.split] = _write_shard(path, name, work, task, units)
 
-    for place in (folder, root / "shards"):
-        sweep(place)
-        remove_stale(place)
+    for output_folder in (folder, root / "shards"):
+        sweep(output_folder)
+        remove_stale(output_folder)
     with stop_requests() as stop, ExitStack() as stack:
         for task in tasks.values():
             check(stop)
@@ -183,9 +184,9 @@ def extract(
             missing = {}
             for unit in (work.unit(task, modality) for modality in chosen):
                 if is_there(unit, store.ids):
-                    remove(unit.checkpoint)  # of a run that was killed just before it did that itself
+                    remove(unit.checkpoint)  # left by a run that was killed just before it did this
                 else:
-                    remove(unit.path)  # what is damaged: from here on, what is there was made by someone else
+                    remove(unit.path)  # it is damaged; a file found there later was made by another process
                     missing[unit.name] = unit
             todo |= missing
             if not missing:
@@ -198,7 +199,7 @@ def extract(
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
         for key in _run(dict(todo), stop, scheduler, progress):
             unit = todo.pop(key)
-            for path in (unit.path, unit.checkpoint):  # of workers that died of it; a checkpoint is large
+            for path in (unit.path, unit.checkpoint):  # left by workers that died; checkpoints are large
                 sweep(folder, f".{path.name}.*.partial", others=True)
             split = unit.split
             if split not in {unit.split for unit in todo.values()}:
@@ -232,13 +233,13 @@ def _task(store: ImageStore, index: Index, number: int, settings: FeatureSetting
         np.array([sample in chosen for sample in store.ids]),
         dict(store.index.trials[number]),
     )
-    without = sorted(set(range(len(task.classes))) - set(task.labels[task.labelled].tolist()))
-    if without:
+    missing_classes = sorted(set(range(len(task.classes))) - set(task.labels[task.labelled].tolist()))
+    if missing_classes:
         _log.warning(
             "split %d: among its %d labelled images there is none of %s",
             number,
             len(chosen),
-            ", ".join(task.classes[k] for k in without),
+            ", ".join(task.classes[k] for k in missing_classes),
         )
     return task
 
@@ -246,7 +247,7 @@ def _task(store: ImageStore, index: Index, number: int, settings: FeatureSetting
 def _run(
     units: Mapping[str, ExtractionTask], stop: Stop, scheduler: str | None, progress: Progress | None
 ) -> Iterator[str]:
-    """Computes units; gives the name of each when its file is there."""
+    """Computes units; yields the name of each once its file exists."""
     for count, key in enumerate(_computed(units, stop, scheduler, progress), start=1):
         _log.info("%s: done, %d of %d", key, count, len(units))
         yield key
@@ -273,12 +274,12 @@ def _computed(
 
 def _compute_on_worker(unit: ExtractionTask, event: str) -> None:
     with on_worker(unit.store):
-        if not _is_made(unit):  # by a worker that was believed dead
+        if not _is_made(unit):  # made by a worker that was believed dead
             compute(unit, distant_stop(event))
 
 
 def _is_made(unit: ExtractionTask) -> bool:
-    """Whether someone has made it since we looked."""
+    """Whether another process has made the unit since we last looked."""
     try:
         return unit.path.exists() and read_recipe(unit.path) == unit.recipe
     except DataError:

@@ -1,4 +1,4 @@
-"""fc1 of every image: batches read ahead in a thread, results fetched one batch late."""
+"""Computes fc1 of every image: batches are read ahead in a thread, results are fetched one batch late."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -17,21 +17,21 @@ from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.schema import Features
 
-_AHEAD = 4  # batches read before they are needed
+_AHEAD = 4  # batches that are read before they are needed
 
 
 def fc1(network: VGG, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endless) -> Iterator[Features]:
-    """fc1 after ReLU of every image, in order: float32 `[n, 4096]`, `batch` rows at a time but for the last.
+    """Yields fc1 after ReLU of every image, in order: float32 `[n, 4096]`, `batch` rows at a time, or fewer at the end.
 
-    Images are read ahead in a thread, and a result is fetched only when the next batch is under way, so that the
-    device does not wait. Batches are cut from the stream, not from the blocks: how those are cut changes nothing.
+    Images are read ahead in a thread, and a result is fetched only when the next batch is running, so that the device
+    does not wait. Batches are cut from the stream, not from the blocks, so the size of the blocks changes nothing.
 
     Args:
         blocks: uint8 `[m, S, S, 3]`, any m.
 
     Raises:
         TrainingError: a feature is not finite.
-        DataError: what `blocks` raises.
+        DataError: raised by `blocks`.
     """
     device = next(network.parameters()).device
     head = network.classifier[:2]
@@ -50,30 +50,30 @@ def fc1(network: VGG, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endl
 
 
 def _fetch(values: Tensor) -> Features:
-    found: Features = values.cpu().numpy()
-    if not np.isfinite(found).all():
+    features: Features = values.cpu().numpy()
+    if not np.isfinite(features).all():
         raise TrainingError("a feature is not finite", "see whether the weights are sound; a smaller --lr often helps")
-    return found
+    return features
 
 
 def _batches(blocks: Iterable[Bytes], size: int) -> Iterator[Bytes]:
-    """The same images cut anew, `size` at a time."""
-    kept: list[Bytes] = []
-    have = 0
+    """Regroups the images, `size` at a time."""
+    parts: list[Bytes] = []
+    count = 0
     for block in blocks:
         while len(block):
-            part, block = block[: size - have], block[size - have :]
-            kept.append(part)
-            have += len(part)
-            if have == size:
-                yield np.concatenate(kept)
-                kept, have = [], 0
-    if kept:
-        yield np.concatenate(kept)
+            part, block = block[: size - count], block[size - count :]
+            parts.append(part)
+            count += len(part)
+            if count == size:
+                yield np.concatenate(parts)
+                parts, count = [], 0
+    if parts:
+        yield np.concatenate(parts)
 
 
 def _ahead(batches: Iterator[Bytes], device: torch.device) -> Generator[Tensor]:
-    """The batches as tensors, read in a thread, a few ahead."""
+    """Yields the batches as tensors, which a thread reads a few ahead."""
     queue: Queue[Tensor | BaseException | None] = Queue(_AHEAD)
     over = Event()
 
@@ -93,7 +93,7 @@ def _ahead(batches: Iterator[Bytes], device: torch.device) -> Generator[Tensor]:
                 if over.is_set():
                     return
             put(None)
-        except BaseException as error:  # it is raised where the batches are used
+        except BaseException as error:  # raised where the batches are consumed
             put(error)
 
     thread = Thread(target=read, name="read-ahead", daemon=True)

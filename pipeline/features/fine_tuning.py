@@ -1,6 +1,6 @@
-"""VGG16 as a feature extractor: fine-tuning on a few labelled images, and fc1 of all images.
+"""Fine-tuning VGG16, the feature extractor, on a few labelled images.
 
-A feature is the output of the first fully connected layer after its ReLU, `classifier[0:2]`: 4,096 values >= 0.
+Features are the output of the first fully connected layer after its ReLU, `classifier[0:2]`: 4,096 values >= 0.
 """
 
 import logging
@@ -23,12 +23,12 @@ from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 
 _log = logging.getLogger(__name__)
-_CHECKPOINT_SECONDS = 300.0  # between checkpoints, which are 1.6 GB
-_WORTH_SECONDS = 30.0  # of work that is worth keeping when fine-tuning ends and extraction begins
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_CHECKPOINT_SECONDS = 300.0  # between checkpoints, which take 1.6 GB each
+_WORTH_SECONDS = 30.0  # of work that is worth a checkpoint when fine-tuning ends and extraction begins
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam's state
 
 
-Stop = Callable[[], None]  # raises where the work is to stop
+Stop = Callable[[], None]  # raises if the work should stop
 Report = Callable[[int, int, str], None]  # steps done, steps in all, what they are
 
 
@@ -41,15 +41,15 @@ def _endless() -> None:
 
 
 class FeatureSettings(BaseModel):
-    """What determines the features, given the images, a split and the weights.
+    """The settings that determine the features, given the images, a split and the weights.
 
     Attributes:
-        labelled: share of the training images that keep their label (the paper: 5 %).
-        seed: of the choice of labelled images and of everything random in fine-tuning.
-        epochs: of fine-tuning (the paper: 200); 0 takes the weights as they are.
+        labelled: the share of training images that keep their label (the paper: 5 %).
+        seed: for the choice of labelled images and everything random in fine-tuning.
+        epochs: of fine-tuning (the paper: 200); 0 uses the weights as they are.
         learning_rate: Adam's (the paper: 1e-5).
-        batch_size: of fine-tuning; the paper does not say.
-        extract_batch: images a step when features are computed. Up to rounding it changes nothing.
+        batch_size: for fine-tuning; the paper does not give it.
+        extract_batch: images per step when features are computed; changes nothing but rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +63,7 @@ class FeatureSettings(BaseModel):
 
 
 def _low_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 on a GPU, full precision on a CPU."""
     return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
 
 
@@ -78,32 +79,32 @@ def fine_tune(
     stop: Stop = _endless,
     report: Report = _silent,
 ) -> None:
-    """Fine-tunes the whole network on labelled images, from the checkpoint if there is one.
+    """Fine-tunes the whole network on labelled images, starting from the checkpoint if there is one.
 
-    Adam on the cross-entropy, in an order that is drawn anew every epoch; no augmentation. A checkpoint is written
-    every few minutes and where the work is stopped; on a CPU the result is the same to the bit however often it was.
+    Adam minimises the cross-entropy, in an order drawn again every epoch, without augmentation. A checkpoint is written
+    every few minutes and when the work is stopped; on a CPU the result is bit for bit the same however often that was.
 
     Args:
         images: uint8 `[n, S, S, 3]`.
         labels: `[n]`, class indices.
-        purpose: split and modality; with the seed they decide every draw.
-        checkpoint: the file; the caller removes it when it is not needed any more.
-        recipe: what makes two fine-tunings the same; a checkpoint of another one is an error.
-        stop: called between steps; raises Interrupted where the work is to stop.
+        purpose: split and modality; together with the seed they determine every draw.
+        checkpoint: the file; the caller removes it when it is no longer needed.
+        recipe: identifies the fine-tuning; a checkpoint with another recipe is an error.
+        stop: called between steps; raises Interrupted if the work should stop.
 
     Raises:
-        DataError: the checkpoint is of other settings.
+        DataError: the checkpoint belongs to other settings.
         TrainingError: the loss is not finite.
         StorageError: the checkpoint cannot be written.
-        Interrupted: what `stop` raises; the checkpoint is written then.
+        Interrupted: raised by `stop`, once the checkpoint is written.
     """
     device = next(network.parameters()).device
     count, batch = len(images), settings.batch_size
-    steps = -(-count // batch)  # an epoch; the last batch may be smaller
+    steps = -(-count // batch)  # per epoch; the last batch may be smaller
     total = steps * settings.epochs
     adam = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
     done = saved = _restore(network, adam, checkpoint, recipe) if total else 0
-    at = time.monotonic()
+    saved_at = time.monotonic()
     pixels, target = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     noise = {module.generator for module in network.modules() if isinstance(module, SeededDropout)}
     network.train()
@@ -131,9 +132,9 @@ def fine_tune(
             losses += loss.detach()
             done += 1
             report(done, total, "fine-tuning")
-            if time.monotonic() - at > _CHECKPOINT_SECONDS:
+            if time.monotonic() - saved_at > _CHECKPOINT_SECONDS:
                 _save(network, adam, checkpoint, recipe, done)
-                saved, at = done, time.monotonic()
+                saved, saved_at = done, time.monotonic()
         mean = losses.item() / (steps - first)
         if not np.isfinite(mean):
             raise TrainingError(
@@ -141,13 +142,13 @@ def fine_tune(
                 "a smaller --lr often helps",
             )
         _log.debug("epoch %d/%d: loss %.4f", epoch + 1, settings.epochs, mean)
-    if done > saved and time.monotonic() - at > _WORTH_SECONDS:
+    if done > saved and time.monotonic() - saved_at > _WORTH_SECONDS:
         _save(network, None, checkpoint, recipe, done)
-    network.zero_grad(set_to_none=True)  # half a gigabyte that extraction does not need
+    network.zero_grad(set_to_none=True)  # frees half a gigabyte that extraction does not need
 
 
 def _save(network: VGG, adam: torch.optim.Adam | None, path: Path, recipe: Mapping[str, Any], done: int) -> None:
-    """Writes a checkpoint; without Adam's state when it will not be needed any more."""
+    """Writes a checkpoint, without Adam's state if `adam` is None because it will not be needed again."""
     tensors = {}
     for name, parameter in network.named_parameters():
         tensors[f"model.{name}"] = parameter
@@ -157,7 +158,7 @@ def _save(network: VGG, adam: torch.optim.Adam | None, path: Path, recipe: Mappi
 
 
 def _restore(network: VGG, adam: torch.optim.Adam, path: Path, recipe: Mapping[str, Any]) -> int:
-    """Puts a checkpoint back, if there is one; returns the steps done."""
+    """Restores a checkpoint if there is one; returns the number of steps done."""
     if not path.exists():
         return 0
     try:
@@ -175,7 +176,7 @@ def _restore(network: VGG, adam: torch.optim.Adam, path: Path, recipe: Mapping[s
             parameter.copy_(state.tensors[f"model.{name}"])
             moments = {m: state.tensors[f"{m}.{name}"] for m in _MOMENTS if f"{m}.{name}" in state.tensors}
             if moments:
-                # Adam keeps the step as a float32 tensor, on the parameter's device where fused.
+                # Adam keeps the step as a float32 tensor, on the parameter's device if fused.
                 adam.state[parameter] = {"step": torch.tensor(float(steps), device=parameter.device)} | {
                     moment: torch.empty_like(parameter).copy_(values) for moment, values in moments.items()
                 }

@@ -1,7 +1,7 @@
-"""One modality of one split: fine-tuned, extracted, and kept as an HDF5 file of its own.
+"""One modality of one split, the unit of work: fine-tuned, extracted, and stored in its own HDF5 file.
 
-The file holds `fc1`, float32 `[N, 4096]`, and `id [N]` in the image store's order; its root's attributes are `recipe`,
-what makes two results the same; `device`, what computed it; and `digest`, sha256 of the features.
+The file holds `fc1`, float32 `[N, 4096]`, and `id [N]`, in the image store's order. Its root's attributes are `recipe`,
+which identifies the result, `device`, which computed it, and `digest`, the sha256 of the features.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from pipeline.runtime.files import atomic_path, remove
 from pipeline.shards.schema import Features
 
 _log = logging.getLogger(__name__)
-_REPORT_SECONDS = 30.0
+_REPORT_SECONDS = 30.0  # between progress messages in the log
 
-Progress = Callable[[str, int, int], None]  # what is counted, how many are done, and how many there are
+Progress = Callable[[str, int, int], None]  # what is counted, how many are done, how many in total
 
 
 @dataclass(frozen=True)
 class ExtractionTask:
-    """All that computing one modality of one split needs; it travels to a worker."""
+    """Everything needed to compute one modality of one split; it is sent to a worker."""
 
     store: Path
     path: Path
@@ -63,16 +63,16 @@ def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress |
     """Fine-tunes, extracts and writes one unit's file.
 
     Args:
-        stop: called between steps; raises Interrupted where the work is to stop.
-        progress: is told every step; without it a line in the log every half minute says how far the unit is.
+        stop: called between steps; raises Interrupted if the work should stop.
+        progress: called at every step; without it, the log reports progress every half minute.
 
     Raises:
-        DataError, TrainingError, StorageError, Interrupted: as `fine_tune`, `fc1` and `ImageStore`.
+        DataError, TrainingError, StorageError, Interrupted: as in `fine_tune`, `fc1` and `ImageStore`.
     """
     store = ImageStore.open(unit.store)
     device = choose_device(unit.device)
     network = vgg.make_network(unit.weights, unit.classes, vgg.seed_of(unit.settings.seed, unit.split), device)
-    told = ProgressReporter(unit.name, progress)
+    reporter = ProgressReporter(unit.name, progress)
     if unit.settings.epochs:
         images = store.images(unit.modality, unit.labelled)
         _log.info("%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(images), unit.settings.epochs)
@@ -85,19 +85,19 @@ def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress |
             unit.checkpoint,
             unit.recipe,
             stop=stop,
-            report=told,
+            report=reporter,
         )
     _log.info("%s: features of %d images", unit.name, len(store.ids))
     rows = fc1(network, store.blocks(unit.modality), unit.settings.extract_batch, stop=stop)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     precision = "bfloat16" if device.type == "cuda" else "float32"
     width = int(network.classifier[0].out_features)
-    _write_unit(unit, store.ids, rows, width, f"{where}, {precision}", told)
+    _write_unit(unit, store.ids, rows, width, f"{device_name}, {precision}", reporter)
     remove(unit.checkpoint)
 
 
 class ProgressReporter:
-    """Tells how far a unit is: every step to `progress`, or every half minute to the log."""
+    """Reports the progress of a unit: every step to `progress`, or every half minute to the log."""
 
     def __init__(self, name: str, progress: Progress | None = None) -> None:
         self.name = name
@@ -121,7 +121,12 @@ class ProgressReporter:
 
 
 def _write_unit(
-    unit: ExtractionTask, ids: Sequence[str], rows: Iterable[Features], width: int, device: str, told: ProgressReporter
+    unit: ExtractionTask,
+    ids: Sequence[str],
+    rows: Iterable[Features],
+    width: int,
+    device: str,
+    report: ProgressReporter,
 ) -> None:
     digest = hashlib.sha256()
     with (
@@ -135,7 +140,7 @@ def _write_unit(
             digest.update(np.ascontiguousarray(block, "<f4").data)
             check_disk()
             start += len(block)
-            told(start, len(ids), "images")
+            report(start, len(ids), "images")
         if start != len(ids):
             raise DataError(f"{unit.store}: holds {start} images, and its index names {len(ids)}")
         hdf5.write_rows(file, "id", np.array(ids, np.str_))
@@ -144,13 +149,14 @@ def _write_unit(
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
+    """Reads what identifies the result in a unit's file."""
     with hdf5.reading(path) as file:
         recipe: dict[str, Any] = hdf5.parse_json(path, "recipe", hdf5.attribute(path, file, "recipe"), dict)
     return recipe
 
 
 def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
-    """The features of some rows, in order, some 8 MiB at a time."""
+    """Yields the features of the rows in a mask, in order, about 8 MiB at a time."""
     with hdf5.reading(path) as file:
         source = hdf5.dataset(path, file, "fc1")
         step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
@@ -161,10 +167,10 @@ def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
 
 
 def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
-    """Whether a unit's file is there and verifies; a damaged one is told.
+    """Whether a unit's file exists and passes verification; logs a warning if it is damaged.
 
     Raises:
-        DataError: it holds results of other settings.
+        DataError: it holds the results of other settings.
     """
     path = unit.path
     if not path.exists():
@@ -174,11 +180,11 @@ def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
         with hdf5.reading(path) as file:
             digest = hdf5.attribute(path, file, "digest")
             rows = hdf5.dataset(path, file, "fc1").shape[0]
-            named = hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist()
+            stored_ids = hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist()
         content = hashlib.sha256()
         for block in read_rows(path, np.ones(rows, np.bool_)):
             content.update(np.ascontiguousarray(block, "<f4").data)
-        if content.hexdigest() != digest or rows != len(ids) or named != list(ids):
+        if content.hexdigest() != digest or rows != len(ids) or stored_ids != list(ids):
             raise DataError(f"{path}: its content does not match its digest")
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
@@ -188,25 +194,27 @@ def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
 
 
 def refuse_others(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """
+    """Raises an error if a file holds the results of other settings.
+
     Raises:
-        DataError: `found` differs from `wanted`; the message says in what.
+        DataError: the recipes `found` and `wanted` differ; the message says how.
     """
-    ours, theirs = _flat(wanted), _flat(found)
-    others = [
-        f"{key} {theirs.get(key)}, not {ours.get(key)}"
-        for key in (*ours, *(key for key in theirs if key not in ours))
-        if theirs.get(key) != ours.get(key)
+    wanted_values, found_values = _flat(wanted), _flat(found)
+    differences = [
+        f"{key} {found_values.get(key)}, not {wanted_values.get(key)}"
+        for key in (*wanted_values, *(key for key in found_values if key not in wanted_values))
+        if found_values.get(key) != wanted_values.get(key)
     ]
-    if others:
+    if differences:
         raise DataError(
-            f"{path} holds results of other settings: {'; '.join(others)}",
+            f"{path} holds results of other settings: {'; '.join(differences)}",
             "choose another name for these (--name), or move the old ones away",
         )
 
 
 def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """A nested recipe as a flat dictionary; the names of nested values are joined by spaces."""
+    flat: dict[str, Any] = {}
     for key, value in recipe.items():
-        found |= _flat(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,7 +1,7 @@
-"""VGG16 as torchvision builds it: where its weights come from, and a new last layer for our classes.
+"""VGG16 as torchvision builds it: loading its weights, and a new last layer for our classes.
 
-Its adaptive pooling gives the first fully connected layer its 7 x 7 grid at any image side from 32 pixels on. Nothing
-here takes part in the global random state: every draw is a function of a seed and a purpose.
+Its adaptive pooling gives the first fully connected layer a 7 x 7 grid for any image side of at least 32 pixels.
+Nothing here touches the global random state: every draw is a function of a seed and a purpose.
 """
 
 import hashlib
@@ -25,16 +25,17 @@ from pipeline.runtime.files import sha256
 
 _log = logging.getLogger(__name__)
 MANIFEST = "vgg16"
-# What the ImageNet weights expect of RGB in [0, 1]; depth, encoded as colours, is treated alike.
+# The normalisation that the ImageNet weights expect of RGB in [0, 1]; depth, encoded as colours, is treated the same.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_LAST = "classifier.6"
+_LAST = "classifier.6"  # the layer that is replaced by one for our classes
+_REASON_CHARACTERS = 120  # of an error from torch, at most
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the network starts: the bytes' sha256 and the file, which is None for random weights.
+    """The weights a network starts from: the file and its sha256, both None for random weights.
 
-    The file of `imagenet` may not be at hand yet: `located` sees to it.
+    The file of `imagenet` may not exist yet: `located` fetches it.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Weights:
 
     @classmethod
     def named(cls, name: str) -> "Weights":
-        """The weights called `imagenet` or `random`, or lying in a file of that name.
+        """The weights called `imagenet` or `random`, or those in the file of that name.
 
         Raises:
             DataError: there is no such file.
@@ -60,14 +61,14 @@ class Weights:
         return cls(path.name, sha256(path), path.resolve())
 
     def located(self, raw: Path) -> "Weights":
-        """The same with their file at hand: found in `raw` or `MMSSL_DATA`, or downloaded, and verified.
+        """The same weights with their file available: found in `raw` or `MMSSL_DATA`, or downloaded, and verified.
 
         Raises:
-            DataError: the file has the wrong bytes, or cannot be had.
+            DataError: the file has the wrong bytes, or cannot be obtained.
             StorageError: the disk is full or refuses.
         """
         if self.name == "random":
-            _log.warning("random weights: the features will be POOR; they are for trying the pipeline out, no more")
+            _log.warning("random weights: the features will be POOR; use them only to try the pipeline out")
         if self.name != "imagenet":
             return self
         (path,) = fetch(MANIFEST, raw).values()
@@ -75,12 +76,12 @@ class Weights:
 
 
 def seed_of(*purpose: object) -> int:
-    """A seed for one purpose, such as ("order", 0, 3, "rgb", epoch): equal purposes give equal numbers."""
+    """A seed for one purpose, such as ("order", 0, 3, "rgb", epoch): equal purposes give equal seeds."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, purpose)).encode()).digest()[:8], "big") >> 1
 
 
 class SeededDropout(nn.Module):
-    """Dropout whose noise comes from a generator of its own."""
+    """Dropout that draws its noise from its own generator."""
 
     def __init__(self, rate: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -95,10 +96,10 @@ class SeededDropout(nn.Module):
 
 
 def make_network(weights: Weights, classes: int, seed: int, device: torch.device) -> VGG:
-    """VGG16 with these weights and a new last layer for so many classes.
+    """VGG16 with the given weights and a new last layer for `classes` classes.
 
     Raises:
-        DataError: the file holds no weights of a VGG16; one sentence says what is wrong.
+        DataError: the file does not hold the weights of a VGG16; the message says what is wrong.
     """
     network = _blank()
     generator = torch.Generator().manual_seed(seed_of("weights", seed))
@@ -107,7 +108,7 @@ def make_network(weights: Weights, classes: int, seed: int, device: torch.device
             _initialise(network, generator)
         else:
             _load(network, weights.path)
-        # Reset last, so that it does not depend on where the other weights come from.
+        # Drawn last, from its own seed, so that it does not depend on where the other weights come from.
         last = nn.Linear(network.classifier[6].in_features, classes, device="meta").to_empty(device="cpu")
         last.weight.normal_(0, 0.01, generator=generator.manual_seed(seed_of("last layer", seed)))
         last.bias.zero_()
@@ -126,7 +127,7 @@ def _blank() -> VGG:
 
 
 def _initialise(network: VGG, generator: torch.Generator) -> None:
-    """As torchvision does (He 2015 for convolutions), from our own generator."""
+    """Initialises as torchvision does (He 2015 for convolutions), but from our own generator."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
@@ -142,37 +143,38 @@ def _load(network: VGG, path: Path) -> None:
     hint = "use torchvision's vgg16 state dict (--weights imagenet), or weights of that shape"
     try:
         if path.suffix == ".safetensors":
-            given: Any = load_file(path)
+            state: Any = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that the file is of an odd kind: the error says it
-                given = torch.load(path, map_location="cpu", weights_only=True)
+                warnings.simplefilter("ignore")  # about unusual files, which the error describes
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0][:_REASON_CHARACTERS] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: holds no weights that can be read safely: {reason}", hint) from error
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(_LAST)}
-    fault = _weight_fault(given, wanted)
+    expected = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(_LAST)}
+    fault = _weight_fault(state, expected)
     if fault:
         raise DataError(f"{path}: {fault}", hint)
-    network.load_state_dict({name: given[name] for name in wanted}, strict=False)
+    network.load_state_dict({name: state[name] for name in expected}, strict=False)
 
 
-def _weight_fault(given: object, wanted: Mapping[str, Tensor]) -> str | None:
-    if not isinstance(given, Mapping) or not all(isinstance(value, Tensor) for value in given.values()):
+def _weight_fault(state: object, expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with a state dict, or None."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         return "holds no state dict of tensors"
-    for name, tensor in wanted.items():
-        if name not in given:
+    for name, tensor in expected.items():
+        if name not in state:
             return f"is not of a VGG16: {name} is missing"
-        if given[name].shape != tensor.shape:
-            return f"is not of a VGG16: {name} has the shape {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
-        if not given[name].isfinite().all():
+        if state[name].shape != tensor.shape:
+            return f"is not of a VGG16: {name} has the shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        if not state[name].isfinite().all():
             return f"{name} holds a value that is not finite"
-    extra = [name for name in given if name not in wanted and not name.startswith(_LAST)]
-    return f"is not of a VGG16: it has {extra[0]} too" if extra else None
+    extra = [name for name in state if name not in expected and not name.startswith(_LAST)]
+    return f"is not of a VGG16: it also has {extra[0]}" if extra else None
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 `[n, S, S, 3]` to float32 `[n, 3, S, S]`, channels last in memory, as the weights expect."""
+    """Converts uint8 `[n, S, S, 3]` to float32 `[n, 3, S, S]`, channels last in memory, as the weights expect."""
     mean = torch.tensor(MEAN, device=images.device).mul(255)
     scale = torch.tensor(DEVIATION, device=images.device).mul(255).reciprocal()
     return ((images.float() - mean) * scale).permute(0, 3, 1, 2)

@@ -107,7 +107,7 @@ def changed(name: str, value: Tensor | None) -> dict[str, Tensor]:
             changed("classifier.3.bias", torch.full((8,), torch.nan)),
             r"classifier\.3\.bias holds a value that is not fin",
         ),
-        (changed("layer4.0.conv1.weight", torch.zeros(3)), r"it has layer4\.0\.conv1\.weight too"),
+        (changed("layer4.0.conv1.weight", torch.zeros(3)), r"it also has layer4\.0\.conv1\.weight"),
         ([1, 2, 3], "holds no state dict of tensors"),
     ],
 )
