@@ -1,4 +1,4 @@
-# Two commands from nothing: `make demo` and `make test`. Each makes .venv first; `pip install -e .` is the plain way.
+# `make demo` and `make test` work from a fresh checkout: each creates .venv first. Or simply `pip install -e .`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml
-	@echo "setting up $(VENV): torch is large, a few minutes"
+	@echo "setting up $(VENV): torch is large, so this takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	@touch $@
@@ -28,7 +28,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Without a network pip-audit is not there, and the lock files alone are checked.
+# Without a network pip-audit cannot be installed, and only the lock files are checked.
 audit: $(VENV)/.dev
 	-$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(PIP) --editable '.[audit]'
 	$(BIN)/python docker/audit.py

@@ -1,10 +1,10 @@
-"""Holds the lock files against pyproject.toml, and against the advisory database where it can be reached.
+"""Checks the lock files against pyproject.toml, and against the advisory database if it can be reached.
 
     make audit
 
-Every package of a lock file has one version and sha256 hashes, and satisfies what pyproject.toml asks for: without a
-network too. pip-audit then asks for known vulnerabilities; where it is not installed, or its database does not answer,
-a line says so and the lock files' hashes are what was checked. Exit code 0: nothing found. 1: something was.
+Every package in a lock file must have one version and sha256 hashes, and satisfy pyproject.toml; this needs no network.
+pip-audit then looks up known vulnerabilities. If it is not installed, or its database does not answer, a line says so,
+and only the lock files were checked. Exit code 0: nothing was found. 1: something was.
 """
 
 import json
@@ -26,56 +26,58 @@ _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)"
 )
 PIP_AUDIT = (sys.executable, "-m", "pip_audit")
-_SECONDS = 120
-_PROBE = ("requests", "2.31.0")  # has advisories: a database without them knows nothing
+_SECONDS = 120  # for one query of the database
+_PROBE = ("requests", "2.31.0")  # has known advisories: a database that returns none is not working
 
 
 class Fault(Exception):
-    """What is wrong with a lock file, or with a package it names."""
+    """Something is wrong with a lock file, or with a package it names."""
 
 
 @dataclass(frozen=True)
 class Pin:
+    """A package's version in a lock file, and the hashes of its files."""
+
     version: Version
     hashes: frozenset[str]
 
 
 def read_lock(path: Path) -> dict[str, Pin]:
-    """Name -> version and hashes.
+    """Reads a lock file: name -> version and hashes.
 
     Raises:
-        Fault: a line is no `name==version --hash=sha256:...`, or a name comes twice.
+        Fault: a line is not `name==version --hash=sha256:...`, or a name occurs twice.
     """
     pins: dict[str, Pin] = {}
     for line in re.sub(r"\s*\\\n\s*", " ", path.read_text()).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line.strip())
-        if found is None:
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
             raise Fault(f"{path}: no pinned version with sha256 hashes: {line[:80]}")
-        name = canonicalize_name(found["name"])
+        name = canonicalize_name(match["name"])
         if name in pins:
-            raise Fault(f"{path}: {name} comes twice")
-        pins[name] = Pin(Version(found["version"]), frozenset(re.findall(r"sha256:(\w+)", found["hashes"])))
+            raise Fault(f"{path}: {name} occurs twice")
+        pins[name] = Pin(Version(match["version"]), frozenset(re.findall(r"sha256:(\w+)", match["hashes"])))
     return pins
 
 
 def unsatisfied(pins: Mapping[str, Pin], asked: Sequence[str]) -> list[str]:
-    """Those of the requirements that a lock does not satisfy."""
+    """The requirements that a lock file does not satisfy."""
     requirements = [Requirement(text) for text in asked]
     return [
-        str(one)
-        for one in requirements
-        if (one.marker is None or one.marker.evaluate())
+        str(requirement)
+        for requirement in requirements
+        if (requirement.marker is None or requirement.marker.evaluate())
         and (
-            (pin := pins.get(canonicalize_name(one.name))) is None
-            or not one.specifier.contains(pin.version, prereleases=True)
+            (pin := pins.get(canonicalize_name(requirement.name))) is None
+            or not requirement.specifier.contains(pin.version, prereleases=True)
         )
     ]
 
 
 def check_locks(folder: Path, project: Path) -> dict[str, dict[str, Pin]]:
-    """The lock files of both images and of the build.
+    """Reads and checks the lock files of both images and of the build.
 
     Raises:
         Fault: a file is damaged, does not satisfy pyproject.toml, or the images have different versions of a package.
@@ -86,18 +88,20 @@ def check_locks(folder: Path, project: Path) -> dict[str, dict[str, Pin]]:
     locks = {name: read_lock(folder / f"requirements-{name}.txt") for name in asked}
     for name, pins in locks.items():
         if missing := unsatisfied(pins, asked[name]):
-            raise Fault(f"requirements-{name}.txt does not satisfy {', '.join(missing)}: remake it with docker/lock.sh")
+            raise Fault(
+                f"requirements-{name}.txt does not satisfy {', '.join(missing)}: rebuild it with docker/lock.sh"
+            )
     cpu, cuda = (locks[name] for name in IMAGES)
-    # torch's CPU build is 2.8.0+cpu where the other is 2.8.0
+    # torch's CPU build is called 2.8.0+cpu if the other is 2.8.0
     both = sorted(cpu.keys() & cuda.keys())
-    others = [name for name in both if cpu[name].version.public != cuda[name].version.public]
-    if others:
-        raise Fault(f"the images have different versions of {', '.join(others)}: remake both with docker/lock.sh")
+    different = [name for name in both if cpu[name].version.public != cuda[name].version.public]
+    if different:
+        raise Fault(f"the images have different versions of {', '.join(different)}: rebuild both with docker/lock.sh")
     return locks
 
 
 def advisories(packages: Iterable[tuple[str, str]], command: Sequence[str]) -> list[str] | None:
-    """Known vulnerabilities of names and versions, one line each; None where nobody can be asked.
+    """Looks up the known vulnerabilities of packages, one line each; None if the database cannot be asked.
 
     Raises:
         Fault: the database does not know a package.
@@ -109,20 +113,21 @@ def advisories(packages: Iterable[tuple[str, str]], command: Sequence[str]) -> l
             [*command, "--requirement", "/dev/stdin", *options],
             input=asked, capture_output=True, text=True, timeout=_SECONDS, check=False,
         )  # fmt: skip
-        found = json.loads(run.stdout)["dependencies"]
+        results = json.loads(run.stdout)["dependencies"]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
         return None
-    if unknown := [one["name"] for one in found if "skip_reason" in one]:
+    if unknown := [result["name"] for result in results if "skip_reason" in result]:
         raise Fault(f"the advisory database does not know {', '.join(unknown)}")
     return [
-        f"{one['name']} {one['version']}: {bug['id']}, mended in {', '.join(bug['fix_versions']) or 'no version yet'}"
-        for one in found
-        for bug in one["vulns"]
+        f"{package['name']} {package['version']}: {bug['id']}, "
+        f"fixed in {', '.join(bug['fix_versions']) or 'no version yet'}"
+        for package in results
+        for bug in package["vulns"]
     ]
 
 
 def reachable(command: Sequence[str]) -> bool:
-    """Whether the advisory database answers, and knows a package that has advisories."""
+    """Whether the advisory database answers, and reports the advisories of a package that has some."""
     try:
         return bool(advisories([_PROBE], command))
     except Fault:
@@ -140,16 +145,16 @@ def main(command: Sequence[str] = PIP_AUDIT) -> int:
                 "audit: pip-audit is not installed, or its database does not answer: vulnerabilities were NOT looked up"
             )
             return 0
-        found = advisories(packages, command)
-        if found is None:
-            raise Fault("pip-audit failed where it answered before")
+        vulnerabilities = advisories(packages, command)
+        if vulnerabilities is None:
+            raise Fault("pip-audit failed, although it answered before")
     except (Fault, OSError) as fault:
         print(f"audit: {fault}", file=sys.stderr)
         return 1
-    for line in found:
+    for line in vulnerabilities:
         print(f"audit: {line}", file=sys.stderr)
-    print(f"audit: {len(found)} known vulnerabilities")
-    return 1 if found else 0
+    print(f"audit: {len(vulnerabilities)} known vulnerabilities")
+    return 1 if vulnerabilities else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Remakes the lock files with uv (pip install uv), from pyproject.toml and the package index that uv is set up with:
+# Rebuilds the lock files with uv (pip install uv), from pyproject.toml and the package index that uv is configured for:
 #
 #   docker/lock.sh                                     all three
 #   docker/lock.sh cpu|cuda|build [uv's options...]    one of them
 #
-# torch's small CPU build is not on PyPI. Where its index can be reached, name it, and build with the same argument:
+# torch's small CPU build is not on PyPI. If its index can be reached, name it here, and again when building the image:
 #
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu docker/lock.sh cpu
 #   docker build --file docker/Dockerfile --target cpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .
@@ -25,7 +25,7 @@ make_one() {
     shift
     case $which in
         cpu)
-            if [[ -n ${TORCH_INDEX:-} ]]; then # the first index that knows a package is the only one asked for it
+            if [[ -n ${TORCH_INDEX:-} ]]; then # uv uses only the first index that has a package
                 compile pyproject.toml cpu --index "$TORCH_INDEX" "$@"
             else
                 compile pyproject.toml cpu "$@"

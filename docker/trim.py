@@ -1,9 +1,9 @@
-"""Removes from an environment what no run of mmssl reads. To be run by the environment's own Python, as it is built.
+"""Removes from an environment what mmssl never reads. Run it with the environment's own Python at build time.
 
-`trim.py` takes away headers, static libraries and the packages' own tests. `trim.py cpu` also takes away what CUDA
-needs and a CPU does not. Where torch's CUDA build is the one installed, it cannot be imported without most of NVIDIA's
-libraries (its own are linked against them): those that a VGG16's forward and backward pass loads stay, and the others
-go. torch's CPU build has none of them.
+`trim.py` removes headers, static libraries and the packages' own tests. `trim.py cpu` also removes what only CUDA
+needs. torch's CUDA build, if that is the one installed, cannot be imported without most of NVIDIA's libraries (its own
+are linked against them): those loaded by a forward and backward pass of VGG16 stay, and the others are removed. torch's
+CPU build has none of them.
 """
 
 import shutil
@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 PACKAGES = Path(sysconfig.get_path("purelib"))
-# What the packages' users need to compile against them, and their own tests.
+# What is needed only to compile against the packages, and their own tests.
 FOLDERS = ("torch/include", "torch/share", "torch/test", "nvidia/**/include", "**/tests")
 FILES = ("**/*.a", "**/*.pxd", "**/*.pyx", "torch/bin/protoc*")
 CUDA_ALONE = ("triton", "cuda", "torch/lib/libtorch_cuda_linalg.so")
@@ -37,7 +37,7 @@ def remove(path: Path) -> None:
 
 
 def used() -> set[Path]:
-    """NVIDIA's libraries that a process without a GPU loads."""
+    """The NVIDIA libraries that a process without a GPU loads."""
     run = subprocess.run([sys.executable, "-c", USED], check=True, stdout=subprocess.PIPE, text=True)
     return {Path(line).resolve() for line in run.stdout.splitlines()}
 
@@ -56,7 +56,7 @@ def main() -> None:
         for path in list((PACKAGES / "nvidia").rglob("*")):
             if path.is_file() and path.resolve() not in needed:
                 remove(path)
-        used()  # it still runs
+        used()  # checks that it still runs
     print(f"trimmed {PACKAGES}: {before / 1e6:,.0f} MB -> {size(PACKAGES) / 1e6:,.0f} MB")
 
 

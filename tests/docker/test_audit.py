@@ -56,7 +56,7 @@ def test_a_cpu_build_of_torch_is_the_same_version(audit: ModuleType, folder: Pat
         ("cpu", f"torch==2.8.0 {HASH[:-2]}\n", "no pinned version"),
         ("cpu", f"torch @ https://example.org/torch.whl {HASH}\n", "no pinned version"),
         ("cpu", "--extra-index-url https://example.org\n", "no pinned version"),
-        ("cpu", f"torch==2.8.0 {HASH}\nTorch==2.8.0 {HASH}\n", "torch comes twice"),
+        ("cpu", f"torch==2.8.0 {HASH}\nTorch==2.8.0 {HASH}\n", "torch occurs twice"),
         ("cpu", f"torch==2.5.0 {HASH}\n", "does not satisfy torch>=2.6"),
         ("cuda", f"numpy==2.0 {HASH}\n", "does not satisfy torch>=2.6"),
         ("build", f"hatchling==1.2 {HASH}\n", "does not satisfy hatchling>=1.24"),
@@ -92,8 +92,8 @@ def test_a_vulnerable_package_fails(audit: ModuleType, tmp_path: Path, capsys: p
     command = pip_audit(tmp_path, {"requests": [BUG], "torch": [BUG | {"fix_versions": []}]})
     assert audit.main(command) == 1
     told = capsys.readouterr().err
-    assert "PYSEC-1, mended in 2.32" in told
-    assert "PYSEC-1, mended in no version yet" in told
+    assert "PYSEC-1, fixed in 2.32" in told
+    assert "PYSEC-1, fixed in no version yet" in told
 
 
 def test_a_package_that_the_database_does_not_know_is_no_good_package(
