@@ -8,8 +8,7 @@ from pathlib import Path
 from trainer.data.selection import choose_modalities, leaves_unlabelled
 from trainer.jobs.plan import Job
 from trainer.settings.run_settings import Settings
-from trainer.training.run_folder import CHECKPOINT, Run
-from trainer.training.run_listing import RESULT
+from trainer.training.run_folder import Run
 
 _INNER_WIDTH = 2000  # the networks' inner layers cost about as much as so many more input features
 
@@ -23,12 +22,19 @@ class PlannedRun:
     rank: int = 0
 
     @property
+    def run(self) -> Run:
+        """The run itself, as far as it is."""
+        return Run(self.folder, self.job.settings)
+
+    @property
     def done(self) -> bool:
-        return (self.folder / RESULT).exists()
+        """Whether the run has its result."""
+        return self.run.done
 
     @property
     def begun(self) -> bool:
-        return (self.folder / CHECKPOINT).exists()
+        """Whether the run has a checkpoint."""
+        return self.run.begun
 
 
 @dataclass(frozen=True)
@@ -95,5 +101,4 @@ def status(work: PlannedRun) -> str:
         return "done"
     if not work.begun:
         return "to do"
-    run = Run(work.folder, work.job.settings)
-    return f"begun, {len(run.metrics())} of {work.job.settings.epochs} epochs"
+    return f"begun, {len(work.run.metrics())} of {work.job.settings.epochs} epochs"

@@ -21,7 +21,6 @@ from trainer.reproduction import printed_numbers
 from trainer.reproduction.experiments import RGBD, SPLITS, Experiment, Grid, Number, Spec
 from trainer.reproduction.protocol import SEEDS, Plan
 from trainer.settings.presets import fitting_preset, paper_epochs
-from trainer.training.run_folder import Run
 
 
 def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ def draw(
     work = plan.of(experiment)
     if not experiment.name.startswith("figure") or not all(run.done for run in work):
         return result
-    name, runs = f"{experiment.name}.svg", [Run(run.folder, run.job.settings) for run in work]
+    name, runs = f"{experiment.name}.svg", [run.run for run in work]
     if experiment.name == "figure4":
         figure = plots.alpha_figure(runs)
     elif experiment.name == "figure5":
@@ -207,7 +206,7 @@ def _measured(plan: Plan, number: Number) -> tuple[Measured | None, str]:
         return None, "no run of it is done" + (f" ({status(work[0])})" if work[0].begun else "")
     values = []
     for run in done:
-        scores = Run(run.folder, run.job.settings).result().scores
+        scores = run.run.result().scores
         accuracy = {(score.given, score.completion): score.accuracy for score in scores}
         if (number.given, number.completion) not in accuracy:
             return None, f"the runs have no score given {number.given} by {number.completion}"
@@ -224,7 +223,7 @@ def _measured(plan: Plan, number: Number) -> tuple[Measured | None, str]:
 
 
 def _provenance(done: Sequence[PlannedRun], device: torch.device) -> dict[str, Any]:
-    provenances = [Run(run.folder, run.job.settings).provenance() for run in done]
+    provenances = [run.run.provenance() for run in done]
     return {
         **environment(device),
         "the paper": printed_numbers.load().source,
