@@ -56,11 +56,35 @@ def test_usage_errors(mmssl: Command, arguments: tuple[object, ...], words: tupl
     refused(mmssl(*arguments), 2, *words)
 
 
-def test_an_option_or_command_that_does_not_exist(mmssl: Command) -> None:
-    for arguments in (("train", "ssmvae", "--epoch", "3"), ("trane",), ("train", "ssmvae", "--epochs", "three")):
-        outcome = mmssl(*arguments)
-        assert outcome.code == 2
-        assert "Traceback" not in outcome.err
+@pytest.mark.parametrize(
+    ("arguments", "words", "hint"),
+    [
+        (("train", "ssmvae", "--epoch", "3"), "No such option: --epoch", "mmssl train --help"),
+        (("train", "ssmvae", "--precision", "fp32"), "No such option: --precision", "mmssl train --help"),
+        (("trane",), "No such command 'trane'", "mmssl --help"),
+        (("train", "ssmvae", "--epochs", "three"), "Invalid value for '--epochs'", "mmssl train --help"),
+        (("train", "sshmvea"), "Invalid value for 'model': 'sshmvea' is not one of", "did you mean sshmvae?"),
+        (("train", "ssmvae", "--device", "gpu"), "Invalid value for '--device': 'gpu' is not one of", "cpu"),
+        (("train", "ssmvae", "--label-estimator", "exakt"), "'exakt' is not one of", "did you mean exact?"),
+        (("train", "ssmvae", "--jobs", "0"), "Invalid value for '--jobs'", "mmssl train --help"),
+        (("train", "ssmvae", "--seeds"), "--seeds", "--help"),
+        (("train",), "Missing argument", "mmssl train --help"),
+        (("reproduce", "table1", "--data-only", "digits"), "'digits' is not one of", "mmssl reproduce --help"),
+        (("extract", "--depth-encoding", "hha"), "'hha' is not one of", "mmssl extract --help"),
+        (("shards", "inspekt"), "No such command 'inspekt'", "mmssl shards --help"),
+        (("generate", "here", "--from", "x"), "Missing option '--to'", "mmssl generate --help"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line_with_a_hint(
+    mmssl: Command, arguments: tuple[object, ...], words: str, hint: str
+) -> None:
+    result = mmssl(*arguments)
+    refused(result, 2, words)
+    error, below = result.err.splitlines()
+    assert error.startswith("error: ")
+    assert "  " not in error
+    assert below.startswith("hint: ")
+    assert hint in below
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -1,0 +1,55 @@
+"""`mmssl preprocess` and `mmssl extract`, as a user calls them."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.features import vgg
+from pipeline.shards.shard import Shard
+from tests.support.commands import Command, refused
+from tests.support.rgbd_frames import OBJECTS, write_frames
+from tests.support.tiny_vgg import WIDTH, TinyVgg
+
+EXTRACT = (
+    "extract", "--size", 32, "--split", "0", "--weights", "random", "--labelled", 0.9, "--epochs", 0, "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def images(mmssl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shards' folder of a workspace with an image store, where the tiny network is in VGG16's place."""
+    monkeypatch.setattr(vgg, "vgg16", TinyVgg)
+    write_frames(tmp_path / "workspace")
+    done = mmssl("preprocess", "rgbd", "--size", 32, "--workers", 1)
+    assert done.code == 0, done.err
+    assert done.out.strip().endswith(f"rgbd-32: {sum(OBJECTS.values())} frames")
+    return tmp_path / "workspace" / "shards"
+
+
+@pytest.mark.parametrize("given", ["both", "rgb,depth", "rgb,both", None])
+def test_both_cameras_make_a_shard(given: str | None, mmssl: Command, images: Path) -> None:
+    done = mmssl(*EXTRACT, *(() if given is None else ("--modality", given)))
+    assert done.code == 0, done.err
+    path = Path(done.out.strip())
+    assert path == images / "rgbd-32-split-0.h5"
+    shard = Shard.open(path)
+    assert [(m.name, m.width) for m in shard.modalities] == [("x", WIDTH), ("w", WIDTH)]
+    assert shard.preset == "rgbd"
+
+
+def test_one_camera_at_a_time_makes_the_same_shard(mmssl: Command, images: Path) -> None:
+    alone = mmssl(*EXTRACT, "--modality", "depth")
+    assert (alone.code, alone.out) == (0, "")
+    assert not list(images.glob("*.h5"))
+    assert "rgb is missing" in alone.err
+    done = mmssl(*EXTRACT, "--modality", "rgb")
+    content = Path(done.out.strip()).read_bytes()
+    assert mmssl(*EXTRACT, "--modality", "both", "--name", "other").code == 0
+    assert Shard.open(images / "other-split-0.h5").train.rows == Shard.open(Path(done.out.strip())).train.rows
+    assert mmssl(*EXTRACT, "--modality", "both").out == done.out
+    assert Path(done.out.strip()).read_bytes() == content
+
+
+def test_a_camera_that_there_is_not(mmssl: Command, images: Path) -> None:
+    refused(mmssl(*EXTRACT, "--modality", "lidar"), 2, "there is no modality 'lidar'", "rgb, depth, or both")
+    assert not images.exists()

@@ -1,0 +1,121 @@
+"""Stacks that fail: wherever they are trained, the others are done, and why comes back with its hint."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import LocalCluster
+
+from pipeline.runtime.errors import DataError, MmsslError, TrainingError, UsageError
+from tests.support.training import X, make_settings, make_shard
+from trainer.jobs.executors import (
+    DaskCluster,
+    Executor,
+    LocalProcesses,
+    ThisProcess,
+    choose_executor,
+    raise_if_failed,
+    train_stacks,
+)
+from trainer.jobs.plan import Job
+from trainer.jobs.stacks import PlannedRun, Stack, make_stacks
+from trainer.training.progress import Silent
+
+
+def work(folder: Path, *epochs: int) -> list[PlannedRun]:
+    """A small run for each number of epochs."""
+    shard = make_shard(folder / "shard.h5", (X,))
+    jobs = [Job(make_settings("m2", shard, epochs=own), shard) for own in epochs]
+    return [PlannedRun(job, folder / "runs" / job.settings.name()) for job in jobs]
+
+
+def spoil(run: PlannedRun) -> None:
+    """Puts another's file where the run would lie."""
+    run.folder.mkdir(parents=True)
+    (run.folder / "mine.txt").write_text("not a run")
+
+
+@contextmanager
+def cluster() -> Iterator[Executor]:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as made:
+        yield DaskCluster(made.scheduler_address)
+
+
+EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {
+    "this process": lambda: nullcontext(ThisProcess()),
+    "processes": lambda: nullcontext(LocalProcesses(2)),
+    "cluster": cluster,
+}
+
+
+@pytest.mark.parametrize("where", EXECUTORS)
+def test_a_stack_that_fails_stops_no_other(where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    first, bad, last = work(tmp_path, 1, 2, 3)
+    spoil(bad)
+    ended: list[tuple[int, str]] = []
+    todo = make_stacks([first, bad, last], 1)
+    with EXECUTORS[where]() as executor:
+        failures = train_stacks(todo, "cpu", Silent(), executor, lambda done, stack: ended.append((done, str(stack))))
+    (failure,) = failures
+    assert isinstance(failure, DataError)
+    assert f"{bad.folder} holds other files" in failure.message
+    assert "--out" in str(failure.hint)
+    assert [first.done, bad.done, last.done] == [True, False, True]
+    assert [done for done, _ in ended] == [1, 2, 3]
+    assert {name for _, name in ended} == {run.folder.name for run in (first, bad, last)}
+    assert f"{bad.folder.name} failed: {failure.message}" in caplog.text
+    assert train_stacks(make_stacks([first, last], 1), "cpu", Silent()) == []  # nothing is left of these
+
+
+def test_the_failures_become_one_error() -> None:
+    raise_if_failed([], 3)
+    only = DataError("no such file", "make it")
+    with pytest.raises(DataError) as caught:
+        raise_if_failed([only], 1)
+    assert caught.value is only
+    with pytest.raises(TrainingError, match=r"^2 of 3 stacks failed, .*: no such file$") as several:
+        raise_if_failed([only, MmsslError("another")], 3)
+    assert "the same command" in str(several.value.hint)
+
+
+def test_a_process_that_dies_is_an_error_of_its_own(tmp_path: Path) -> None:
+    (endless,) = work(tmp_path, 10**6)
+    stacks = make_stacks([endless], 1)
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not (endless.folder / "metrics.csv").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DataError, match=f"a process died while training {stacks[0]}") as caught:
+        train_stacks(stacks, "cpu", Silent(), LocalProcesses(2))
+    killer.join()
+    assert "memory" in str(caught.value.hint)
+
+
+def test_an_executor_is_chosen_by_the_options() -> None:
+    assert isinstance(choose_executor(), ThisProcess)
+    assert choose_executor(3) == LocalProcesses(3)
+    assert choose_executor(scheduler="tcp://a:1") == DaskCluster("tcp://a:1")
+    for jobs, scheduler in ((0, None), (2, "tcp://a:1")):
+        with pytest.raises(UsageError, match="--jobs must be at least 1"):
+            choose_executor(jobs, scheduler)
+
+
+def test_nothing_to_do_asks_nobody() -> None:
+    class Nobody:
+        def run(self, todo: object, device: str, progress: object) -> Iterator[tuple[Stack, None]]:
+            raise AssertionError((todo, device, progress))
+
+    assert train_stacks([], "cpu", Silent(), Nobody()) == []  # type: ignore[arg-type]
