@@ -57,7 +57,7 @@ class Digits:
 
 
 def shard_name(name: str, rotation: float = 45.0, noise: float = 0.5, seed: int = 0) -> str:
-    """Full name of a data set, and of its file, less `.h5`: `hm-mnist`, `nm-mnist-r45-n0.5`, `nm-mnist-r45-n0.5-s1`.
+    """The name of a data set, and of its file without `.h5`: `hm-mnist`, `nm-mnist-r45-n0.5`, `nm-mnist-r45-n0.5-s1`.
 
     Raises:
         UsageError: no such data set, an angle outside 0..180, or a negative noise or seed.

@@ -14,7 +14,7 @@ ARCHIVE = "washington-rgbd"  # the manifest of the real data's archive
 def raw_folder(dataset: str, root: Path) -> Path:
     """The folder that holds the category folders of a data set.
 
-    `rgbd` is searched in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
+    `rgbd` is looked for in `raw/rgbd-dataset` of the workspace, unpacked in `raw/washington-rgbd`, then in
     `$MMSSL_DATA/rgbd` and `$MMSSL_DATA/washington-rgbd`; `rgbd-sample` in `raw/rgbd-sample`.
 
     Raises:

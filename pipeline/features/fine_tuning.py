@@ -81,7 +81,7 @@ def fine_tune(
 ) -> None:
     """Fine-tunes the whole network on labelled images, starting from the checkpoint if there is one.
 
-    Adam minimises the cross-entropy, in an order drawn again every epoch, without augmentation. A checkpoint is written
+    Adam minimises the cross-entropy, in an order redrawn every epoch, without augmentation. A checkpoint is written
     every few minutes and when the work is stopped; on a CPU the result is bit for bit the same however often that was.
 
     Args:
