@@ -90,14 +90,17 @@ def test_mmssl_takes_the_entry_points_place_and_hears_sigterm_when_it_is_ready(f
     (folder / "mmssl").write_text(
         f"#!{sys.executable}\n"
         "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(ENTRYPOINT.parents[1])!r})\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"  # nobody would survive it but for the entry point
         "print(os.getpid(), flush=True)\n"
         "import cli\n"
         "sys.argv[1:] = ['--version']\n"
         "cli.main()\n"
     )
-    environment = {"PATH": f"{folder}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "4"}
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "JOB_COMPLETION_INDEX": "4",
+        "PYTHONPATH": str(ENTRYPOINT.parents[1]),
+    }
     with subprocess.Popen(
         [ENTRYPOINT, "array", "extract"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -167,7 +167,7 @@ def test_a_host_joins_late_and_one_is_lost(
 def test_a_host_is_lost_in_extract_and_another_in_reproduce(
     hosts: list[Host], stages: dict[str, Stage], tmp_path: Path, tally: Callable[..., None]
 ) -> None:
-    """In the midst of what they do: a worker that goes on with a lost one's run waits for its claim to run out."""
+    """In the midst of what they do: a worker that goes on with a lost one's run waits for its lease to run out."""
     one, two, three = hosts
     scheduler(one)
     for host in hosts:

@@ -31,9 +31,9 @@ import cli
 from commands import messages
 from commands.settings_from_options import settings_of
 from pipeline.datasets import archives, washington
-from pipeline.datasets import washington_splits as trials
 from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
+from pipeline.datasets.washington_splits import read_trials
 from pipeline.features.split_modality import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.runtime.errors import MmsslError
@@ -150,7 +150,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("depth frame", good("depth.png"), "depth.png", frame),
         ("corner", good("loc.txt"), "loc.txt", frame),
         ("trials", b"****** trial 1 ******\ncup_1\nbell_pepper_2\n****** trial 2 ******\ncup_3\n", "trials.txt",
-         trials.read_trials),
+         read_trials),
     ]  # fmt: skip
 
 

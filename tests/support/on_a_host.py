@@ -16,11 +16,10 @@ def prepare() -> None:
     MMSSL_TEST_STICKS says after how many frames no other one ends, MMSSL_TEST_SLOW how many seconds a step takes more.
     """
     from pipeline.datasets import washington
-    from pipeline.features import fine_tuning as features
-    from pipeline.features import vgg
+    from pipeline.features import fine_tuning, vgg
     from tests.support.tiny_vgg import TinyVgg
     from tests.support.zygote import slow_down
-    from trainer.training import loop as training
+    from trainer.training import loop
     from trainer.training.step import Step
 
     used = os.environ.get("MMSSL_TEST_USED")
@@ -43,13 +42,13 @@ def prepare() -> None:
 
     setattr(vgg, "vgg16", TinyVgg)  # noqa: B010
     washington.read_frame = marked(sticks)
-    setattr(features, "seed_of", marked(vgg.seed_of))  # noqa: B010
+    setattr(fine_tuning, "seed_of", marked(vgg.seed_of))  # noqa: B010
     Step.__call__ = marked(Step.__call__)  # type: ignore[method-assign]
     slow = float(os.environ.get("MMSSL_TEST_SLOW", "0"))
     if slow:
-        features._CHECKPOINT_SECONDS = 0.0
-        training.CHECKPOINT_SECONDS = 0
-        slow_down(features, "seed_of", slow)
+        fine_tuning._CHECKPOINT_SECONDS = 0.0
+        loop.CHECKPOINT_SECONDS = 0
+        slow_down(fine_tuning, "seed_of", slow)
         slow_down(Step, "__call__", slow)
 
 

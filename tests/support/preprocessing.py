@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.images import preprocess as stage
+from pipeline.images import preprocess as preprocessing
 from pipeline.images.store import ImageSettings, ImageStore
 
 SMALL = ImageSettings(size=40)
@@ -11,4 +11,4 @@ SMALL = ImageSettings(size=40)
 
 def preprocess(root: Path, settings: ImageSettings = SMALL, **options: Any) -> ImageStore:
     """`mmssl preprocess rgbd`."""
-    return stage.preprocess("rgbd", root, settings, **({"workers": 1} | options))
+    return preprocessing.preprocess("rgbd", root, settings, **({"workers": 1} | options))

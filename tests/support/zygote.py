@@ -69,19 +69,18 @@ def serve() -> None:
 
     import cli
     from pipeline.datasets import washington
-    from pipeline.features import extract, vgg
-    from pipeline.features import fine_tuning as features
+    from pipeline.features import extract, fine_tuning, vgg
     from pipeline.images import preprocess
     from tests.support.tiny_vgg import TinyVgg
-    from trainer.jobs import train as runner
-    from trainer.reporting import run_tables as report
-    from trainer.training import loop as training
+    from trainer.jobs import train
+    from trainer.reporting import run_tables
+    from trainer.training import loop
     from trainer.training.step import Step
 
     assert extract
     assert preprocess
-    assert report
-    assert runner
+    assert run_tables
+    assert train
     torch.set_num_threads(1)
     setattr(vgg, "vgg16", TinyVgg)  # noqa: B010
     answers = os.fdopen(os.dup(1), "w")
@@ -99,10 +98,10 @@ def serve() -> None:
                     os.dup2(log, descriptor)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 if what["slow"]:
-                    features._CHECKPOINT_SECONDS = 0.0
-                    training.CHECKPOINT_SECONDS = 0
+                    fine_tuning._CHECKPOINT_SECONDS = 0.0
+                    loop.CHECKPOINT_SECONDS = 0
                     slow_down(washington, "read_frame", what["slow"])
-                    slow_down(features, "seed_of", what["slow"])
+                    slow_down(fine_tuning, "seed_of", what["slow"])
                     slow_down(Step, "__call__", what["slow"])
                 if what["clock"]:
                     time.time = itertools.cycle((1e9, 4e9, 5.0)).__next__

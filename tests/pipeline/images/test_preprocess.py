@@ -14,7 +14,7 @@ from PIL import Image
 
 from commands.settings_from_options import settings_of
 from pipeline.datasets.washington import index_dataset, read_frame
-from pipeline.images import preprocess as stage
+from pipeline.images import preprocess as preprocessing
 from pipeline.images.depth import encode_depth
 from pipeline.images.resize import resize_rgb
 from pipeline.images.store import ImageSettings, ImageStore, verify_object
@@ -44,9 +44,9 @@ def test_the_store_holds_every_frames_images(undisturbed: Path) -> None:
 
 def test_an_object_whole_equals_its_frames_one_by_one(undisturbed: Path) -> None:
     frames = index_dataset(undisturbed / "raw" / "rgbd-dataset").objects["hat", 3]
-    whole = stage.process_object("hat_3", frames, SMALL, False)
+    whole = preprocessing.process_object("hat_3", frames, SMALL, False)
     for k, frame in enumerate(frames):
-        alone = stage.process_object("hat_3", [frame], SMALL, False)
+        alone = preprocessing.process_object("hat_3", [frame], SMALL, False)
         np.testing.assert_array_equal(alone.rgb[0], whole.rgb[k])
         np.testing.assert_array_equal(alone.depth[0], whole.depth[k])
 
@@ -193,10 +193,10 @@ def test_missing_data_and_impossible_options(tmp_path: Path, monkeypatch: pytest
         preprocess(tmp_path)
     assert "mmssl data fetch" in str(caught.value.hint)
     with pytest.raises(DataError) as caught:
-        stage.preprocess("rgbd-sample", tmp_path, SMALL)
+        preprocessing.preprocess("rgbd-sample", tmp_path, SMALL)
     assert "mmssl data sample" in str(caught.value.hint)
     with pytest.raises(UsageError, match="there is no RGB-D data set 'kitti'"):
-        stage.preprocess("kitti", tmp_path, SMALL)
+        preprocessing.preprocess("kitti", tmp_path, SMALL)
     monkeypatch.setenv("MMSSL_DATA", str(tmp_path / "elsewhere"))
     write_frames(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "raw").rename(tmp_path / "elsewhere" / "rgbd")
@@ -209,7 +209,7 @@ def test_missing_data_and_impossible_options(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_preview_shows_every_object(undisturbed: Path, tmp_path: Path) -> None:
-    stage.preview("rgbd", undisturbed, SMALL, tmp_path / "deep" / "sheet.png")
+    preprocessing.preview("rgbd", undisturbed, SMALL, tmp_path / "deep" / "sheet.png")
     with Image.open(tmp_path / "deep" / "sheet.png") as sheet:
         assert sheet.height > len(OBJECTS) * 148
         assert len(sheet.getcolors(2**20) or []) > 1000

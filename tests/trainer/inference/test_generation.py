@@ -90,32 +90,32 @@ def test_every_completion_of_every_model_makes_the_target_from_the_given_alone(h
         "jmvae": ["zeros", "iterative"], "jmvae-kl": ["encoders"], "m2": ["zeros"], "ssmvae": ["zeros"],
         "sshmvae": ["zeros", "iterative"], "sshmvae-kl": ["encoders"],
     }  # fmt: skip
-    for subject in load_runs(list(halves.values())):
-        made = generate(subject, ["x"], "w", examples=6)
-        assert list(made.made) == expected[subject.run.settings.model]
-        test = subject.shard.test
+    for loaded in load_runs(list(halves.values())):
+        made = generate(loaded, ["x"], "w", examples=6)
+        assert list(made.made) == expected[loaded.run.settings.model]
+        test = loaded.shard.test
         assert np.array_equal(made.true, test.features("w")[made.rows])
         assert np.array_equal(made.given["x"], test.features("x")[made.rows])
         for values in made.made.values():
             assert values.shape == (6, 8)
             assert ((values >= 0) & (values <= 1)).all()
-        again = generate(subject, ["x"], "w", examples=6)
+        again = generate(loaded, ["x"], "w", examples=6)
         assert all(np.array_equal(again.made[completion], values) for completion, values in made.made.items())
 
 
 def test_a_trained_models_encoders_make_the_right_half(halves: dict[str, Run]) -> None:
-    (subject,) = load_runs([halves["sshmvae-kl"]])
-    made = generate(subject, ["x"], "w", examples=12)
+    (loaded,) = load_runs([halves["sshmvae-kl"]])
+    made = generate(loaded, ["x"], "w", examples=12)
     nearest = np.abs(made.made["encoders"][:, None] - made.true[None]).mean(-1).argmin(1)
-    labels = subject.shard.test.labels[made.rows]
+    labels = loaded.shard.test.labels[made.rows]
     assert (labels[nearest] == labels).mean() >= 0.75  # chance is a third
 
 
 def test_what_cannot_be_made_is_refused(halves: dict[str, Run], tmp_path: Path) -> None:
-    (subject,) = load_runs([halves["ssmvae"]])
+    (loaded,) = load_runs([halves["ssmvae"]])
     for given, target, words in ((["x"], "x", "choose another"), (["x"], "v", "no modality 'v'"), ([], "x", "nothing")):
         with pytest.raises(UsageError, match=words):
-            generate(subject, given, target)
+            generate(loaded, given, target)
     shard = make_shard(tmp_path / "shard.h5", HALVES)
     (alone,) = load_runs(run_stack(tmp_path, [make_settings("sdgm", shard, epochs=1)], [shard]))
     with pytest.raises(UsageError, match="trained on x alone"):
@@ -137,7 +137,7 @@ def test_the_form_of_an_image(tmp_path: Path) -> None:
         image_shape(wrong, "x")
 
 
-def test_the_mosaic_shows_the_true_half_bright_and_the_given_one_faint(halves: dict[str, Run]) -> None:
+def test_the_picture_shows_the_true_half_bright_and_the_given_one_faint(halves: dict[str, Run]) -> None:
     (panel,) = panels([halves["sshmvae"]], given=["w"], target="x", examples=3)
     assert list(panel.made) == ["SS-HMVAE", "SS-HMVAE (iterative)"]
     axis = draw_panels([panel]).axes[0]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from tests.support.training import CPU, V, W, X, make_settings, make_shard, make_step, outcome, run_stack, scores
-from trainer.jobs import train as runner
 from trainer.jobs.plan import plan
+from trainer.jobs.train import evaluate_run
 from trainer.models.interface import Classifier
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
@@ -251,7 +251,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(tmp_path: Path) -> 
         assert torch.equal(tensor, own[name])
     # A finished run's weights give the scores that it has written.
     (run,) = run_stack(tmp_path / "runs", [make_settings("sshmvae", shard, averaging=0.5)], [shard])
-    assert scores(runner.evaluate_run(run, CPU)) == scores(run.result())
+    assert scores(evaluate_run(run, CPU)) == scores(run.result())
 
 
 def test_the_cosine_falls_from_the_rate_to_nothing(tmp_path: Path) -> None:

@@ -53,20 +53,20 @@ def test_the_projection_is_the_joint_posteriors_and_serves_all() -> None:
 
 
 @pytest.mark.parametrize("model", ["ssmvae", "sshmvae", "jmvae", "sdgm"])
-def test_a_runs_portraits_agree_with_its_scores(model: str, tmp_path: Path) -> None:
+def test_a_runs_diagnostics_agree_with_its_scores(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [make_settings(model, shard)], [shard])
-    (subject,) = load_runs([run])
-    found = predict(subject)
+    (loaded,) = load_runs([run])
+    found = predict(loaded)
     first: dict[str, float] = {}
     for score in run.result().scores:
         first.setdefault(score.given, score.accuracy)
     assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in found.items()} == first
-    points, label = latents(subject, points=7)
+    points, label = latents(loaded, points=7)
     assert {own.shape for own in points.values()} == {(7, 4)}
     assert label.tolist() == shard.test.labels[:7].tolist()
     panels = len(first)
-    assert len(latent_figure(subject).axes) == panels
+    assert len(latent_figure(loaded).axes) == panels
     assert len(confusion_figure(found, shard.classes).axes) == panels
     (axis,) = reliability_figure(found).axes
     assert len(axis.get_legend_handles_labels()[0]) == panels + 1

@@ -109,19 +109,19 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
 
     monkeypatch.setattr(Part, "pieces", counted)
     monkeypatch.setattr(Part, "features", None)  # nobody asks for all of a modality
-    (subject,) = load_runs([run])
-    assert isinstance(subject.data, Streamed)
-    assert len(subject.data.label) < shard.train.rows
-    given, expected = predict(subject), predict(whole)
+    (loaded,) = load_runs([run])
+    assert isinstance(loaded.data, Streamed)
+    assert len(loaded.data.label) < shard.train.rows
+    given, expected = predict(loaded), predict(whole)
     assert given.keys() == expected.keys() == {"x", "w", "x+w"}
     for name, (log_q, label) in given.items():
         assert np.allclose(log_q, expected[name][0], atol=1e-5)
         assert label.tolist() == shard.test.labels.tolist()
-    points, label = latents(subject, points=70)
+    points, label = latents(loaded, points=70)
     assert label.tolist() == shard.test.labels[:70].tolist()
     for name, own in latents(whole, points=70)[0].items():
         assert np.allclose(points[name], own, atol=1e-5)
-    made, same = (generate(one, ["x"], "w", examples=7) for one in (subject, whole))
+    made, same = (generate(one, ["x"], "w", examples=7) for one in (loaded, whole))
     assert made.rows.tolist() == same.rows.tolist()
     assert np.allclose(made.made["encoders"], same.made["encoders"], atol=1e-5)
     assert max(read) <= 25  # rows at a time: a quarter of a window

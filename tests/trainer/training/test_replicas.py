@@ -156,7 +156,7 @@ def alike(tmp_path: Path) -> list[Shard]:
 
 @pytest.mark.parametrize("model", ["sshmvae", "jmvae"])
 def test_runs_and_scores_are_the_same_in_any_stack(model: str, alike: list[Shard], tmp_path: Path) -> None:
-    """Through the runner: metrics, and test sets of different lengths with iterative sampling and samples of a."""
+    """As whole runs: metrics, and test sets of different lengths with iterative sampling and samples of a."""
     stack = [make(model, shard, seed=seed, samples=2, epochs=1)[0] for seed, shard in enumerate(alike)]
     together = run_stack(tmp_path / "together", stack, alike)
     apart = run_stack(tmp_path / "apart", stack, alike, most=1)

@@ -112,7 +112,6 @@ def test_what_is_done_is_left_alone(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from tests.support.training import make_settings, run_stack
@@ -141,11 +140,12 @@ def test_a_process_that_is_told_to_stop_or_killed_goes_on_to_the_same_end(tmp_pa
     shard = make_shard(tmp_path / "shard.h5")
     settings = make_settings("sshmvae", shard)
     (undisturbed,) = run_stack(tmp_path / "undisturbed", [settings], [shard])
-    code = CHILD.format(root=str(ROOT), shard=str(shard.path), folder=str(tmp_path / "disturbed"))
+    code = CHILD.format(shard=str(shard.path), folder=str(tmp_path / "disturbed"))
     folder = tmp_path / "disturbed" / "0"
     for which, after, expected in ((signal.SIGTERM, 2, 75), (signal.SIGKILL, 7, -signal.SIGKILL)):
         child = subprocess.Popen(
             [sys.executable, "-c", code],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
