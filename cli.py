@@ -28,7 +28,7 @@ def main() -> NoReturn:
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="mmssl")
         sys.exit(code if isinstance(code, int) else 0)
     except MmsslError as error:
         _fail(error)

@@ -17,9 +17,9 @@ Name = Annotated[str, typer.Argument(help="Name of the data set; `mmssl data lis
 @data_sets.command("list")
 def list_data(root: Root = WORKSPACE) -> None:
     """List the data sets and where they are."""
-    from pipeline.datasets.catalogue import known
+    from pipeline.datasets.catalogue import list_data_sets
 
-    tables.data_sets(known(root))
+    tables.data_sets(list_data_sets(root))
 
 
 @data_sets.command()

@@ -71,7 +71,7 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
     with progress.watching() as watch_training:
         runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
-    tables.failures(table(runs), len(shards[0].classes))
+    tables.missing_cameras(table(runs), len(shards[0].classes))
     page = root / "demo.html"
     write_if_changed(page, html(demo_page(runs, store, chosen)))
     messages.say(str(page.resolve()))

@@ -121,7 +121,9 @@ def finishing(todo: Sequence["Stack"]) -> Iterator[Callable[[int, "Stack"], None
     """Logs each finished stack, with the number of stacks done and the estimated time left."""
     began = time.monotonic()
     total, finished_cost = sum(stack.cost for stack in todo), 0.0
-    several = len(todo) != 1  # none is worth a line too: all is done
+    several = len(todo) > 1
+    if not todo:
+        _log.info("nothing is left to train")
     if several:
         _log.info("%d runs to train, in %d stacks", sum(len(stack.folders) for stack in todo), len(todo))
 

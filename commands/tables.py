@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from commands import messages
 
 if TYPE_CHECKING:
-    from pipeline.datasets.catalogue import Known
+    from pipeline.datasets.catalogue import DataSetEntry
     from pipeline.shards.summary import Description
     from trainer.evaluation.metrics import Evaluation
     from trainer.jobs.stacks import PlannedRun, Stack
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.training.run_listing import ListedRun
 
 
-def data_sets(known: Sequence["Known"]) -> None:
+def data_sets(known: Sequence["DataSetEntry"]) -> None:
     """Prints the data sets, their sizes and where they are."""
     table = Table("name", "contents", "MB", "licence", "location")
     for data_set in known:
@@ -119,7 +119,7 @@ def demo_step(number: int, what: str, real: str) -> None:
     )
 
 
-def failures(result_table: "ResultTable", classes: int) -> None:
+def missing_cameras(result_table: "ResultTable", classes: int) -> None:
     """Prints how accurate the models are with both cameras, and with each alone."""
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")

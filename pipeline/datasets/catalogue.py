@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Known:
+class DataSetEntry:
     """A data set: its size in bytes, and the path where it lies, or None if it is not available."""
 
     name: str
@@ -25,19 +25,21 @@ class Known:
     place: Path | None
 
 
-def known(root: Path) -> list[Known]:
+def list_data_sets(root: Path) -> list[DataSetEntry]:
     """Every data set with a manifest, every one built from those or bundled, and the rendered sample."""
     entries = []
     for name in manifests.names():
         manifest = manifests.load(name)
         entries.append(
-            Known(name, manifest.title, sum(f.size for f in manifest.files), manifest.licence, _place(manifest, root))
+            DataSetEntry(
+                name, manifest.title, sum(f.size for f in manifest.files), manifest.licence, _place(manifest, root)
+            )
         )
     for card in cards():
         shard = root / "shards" / f"{card.name}.h5"
-        entries.append(Known(card.name, card.title, 0, "-", shard if shard.exists() else None))
+        entries.append(DataSetEntry(card.name, card.title, 0, "-", shard if shard.exists() else None))
     entries.append(
-        Known(SAMPLE, "a rendered RGB-D data set in the same layout", 0, "this project's", _raw(SAMPLE, root))
+        DataSetEntry(SAMPLE, "a rendered RGB-D data set in the same layout", 0, "this project's", _raw(SAMPLE, root))
     )
     return entries
 

@@ -55,7 +55,7 @@ def read_trials(path: Path) -> Trials:
     return trials
 
 
-def write_trials(trials: Trials) -> str:
+def format_trials(trials: Trials) -> str:
     """The text that `read_trials` reads."""
     blocks = (
         "\n".join(

@@ -25,17 +25,17 @@ from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import (
     ExtractionTask,
     Progress,
+    check_recipe,
     compute,
-    is_there,
+    is_complete,
     read_recipe,
     read_rows,
-    refuse_others,
 )
 from pipeline.features.vgg import Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
 from pipeline.runtime import hdf5
-from pipeline.runtime.cluster import check, distant_stop, on_worker, run_tasks
+from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import remove, sweep
@@ -164,12 +164,12 @@ def extract(
 
     def finish(task: SplitPlan) -> None:
         units = {modality: work.unit(task, modality) for modality in MODALITIES}
-        missing = [modality for modality, unit in units.items() if not is_there(unit, store.ids)]
+        missing = [modality for modality, unit in units.items() if not is_complete(unit, store.ids)]
         if missing:
             _log.warning("split %d: no shard yet, for %s is missing", task.split, " and ".join(missing))
             return
         path = shard_path(root, name, task.split)
-        with lease(path, wait=lambda: check(stop)):
+        with lease(path, wait=lambda: check_stop(stop)):
             shards[task.split] = _write_shard(path, name, work, task, units)
 
     for output_folder in (folder, root / "shards"):
@@ -177,13 +177,13 @@ def extract(
         remove_stale(output_folder)
     with stop_requests() as stop, ExitStack() as stack:
         for task in tasks.values():
-            check(stop)
+            check_stop(stop)
             if _shard_is_there(shard_path(root, name, task.split), work.recipe(task)):
                 shards[task.split] = shard_path(root, name, task.split)
                 continue
             missing = {}
             for unit in (work.unit(task, modality) for modality in chosen):
-                if is_there(unit, store.ids):
+                if is_complete(unit, store.ids):
                     remove(unit.checkpoint)  # left by a run that was killed just before it did this
                 else:
                     remove(unit.path)  # it is damaged; a file found there later was made by another process
@@ -259,7 +259,7 @@ def _computed(
     if scheduler is None:
         for key, unit in units.items():
             if not _is_made(unit):
-                compute(unit, lambda: check(stop), progress)
+                compute(unit, lambda: check_stop(stop), progress)
             yield key
         return
     arguments = {key: (unit,) for key, unit in units.items()}
@@ -295,7 +295,7 @@ def _shard_is_there(path: Path, recipe: Mapping[str, Any]) -> bool:
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
         return False
-    refuse_others(path, shard.provenance.get("recipe", {}), recipe)
+    check_recipe(path, shard.provenance.get("recipe", {}), recipe)
     _log.info("%s is there already", path)
     return True
 

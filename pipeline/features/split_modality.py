@@ -166,7 +166,7 @@ def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
                 yield hdf5.read(path, source, part)[mask[part]]
 
 
-def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
+def is_complete(unit: ExtractionTask, ids: Sequence[str]) -> bool:
     """Whether a unit's file exists and passes verification; logs a warning if it is damaged.
 
     Raises:
@@ -189,11 +189,11 @@ def is_there(unit: ExtractionTask, ids: Sequence[str]) -> bool:
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
         return False
-    refuse_others(path, recipe, unit.recipe)
+    check_recipe(path, recipe, unit.recipe)
     return True
 
 
-def refuse_others(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_recipe(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises an error if a file holds the results of other settings.
 
     Raises:

@@ -34,7 +34,7 @@ from pipeline.images.store import (
     verify_object,
     write_object,
 )
-from pipeline.runtime.cluster import check, run_tasks
+from pipeline.runtime.cluster import check_stop, run_tasks
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.runtime.interrupts import Stop, stop_requests
@@ -200,7 +200,7 @@ def _existing(
         path = object_path(folder, name)
         if not path.exists():
             continue
-        check(stop)
+        check_stop(stop)
         try:
             header = verify_object(path)
         except DataError as error:

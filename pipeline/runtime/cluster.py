@@ -76,7 +76,7 @@ def run_tasks(
     count = min(workers or cores(), max(1, len(tasks)))
     if scheduler is None and count == 1:
         for name, arguments in tasks.items():
-            check(stop)
+            check_stop(stop)
             yield name, function(*arguments)
         return
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def run_tasks(
         yield from _run_through(client, function, tasks, stop, resource, scheduler, announce)
 
 
-def check(stop: Stop) -> None:
+def check_stop(stop: Stop) -> None:
     """Raises an error if a stop was requested.
 
     Raises:
@@ -114,7 +114,7 @@ def _client(count: int, scheduler: str | None, memory: str, stop: Stop) -> Itera
                         silence_logs=logging.CRITICAL,
                     )
             except RuntimeError as error:
-                check(stop)  # SIGTERM may also have reached the processes that were starting
+                check_stop(stop)  # SIGTERM may also have reached the processes that were starting
                 raise DataError(
                     f"worker processes could not be started: {error.__cause__ or error}",
                     "use --workers 1, which needs none",
@@ -220,7 +220,7 @@ def _run_through(
     if not client.nthreads():
         _log.warning("the scheduler at %s has no workers yet; waiting for one", scheduler)
     while not client.nthreads():
-        check(stop)
+        check_stop(stop)
         time.sleep(_POLL)
     workers = _workers(client).values()
     resources = {resource: 1} if resource and any(resource in worker["resources"] for worker in workers) else None
@@ -247,7 +247,7 @@ def _run_through(
     while in_flight:
         if stop.requested and announce:
             stop_event.set()
-        check(stop)
+        check_stop(stop)
         try:
             future = ready.get(timeout=_POLL)
         except Empty:

@@ -18,7 +18,7 @@ from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.runtime.processes import this_process
 
-MEND = "delete it and run the same command again: it starts from the beginning"
+DAMAGE_HINT = "delete it and run the same command again: it starts from the beginning"
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def read_tensor_file(path: Path) -> TensorFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged, or was not written by mmssl", MEND) from None
+        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT) from None
     if _digest(tensors, values) != digest:
-        raise DataError(f"{path} is damaged: its content does not match its digest", MEND)
+        raise DataError(f"{path} is damaged: its content does not match its digest", DAMAGE_HINT)
     return TensorFile(tensors, json.loads(values))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets.washington import EVERY, VIDEOS
-from pipeline.datasets.washington_splits import TRIALS_FILE, write_trials
+from pipeline.datasets.washington_splits import TRIALS_FILE, format_trials
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, storage_error, write_atomically
 from pipeline.runtime.leases import lease
@@ -292,7 +292,7 @@ def _render(settings: Settings, folder: Path, progress: Callable[[int, int], Non
             _render_object(settings, category, number + 1, unfinished)
             if progress is not None:
                 progress(done + 1, total)
-        write_atomically(unfinished / TRIALS_FILE, write_trials(_trials(settings)))
+        write_atomically(unfinished / TRIALS_FILE, format_trials(_trials(settings)))
         write_atomically(unfinished / SETTINGS_FILE, json.dumps(asdict(settings), indent=1) + "\n")
         unfinished.rename(folder)
         flush(folder.parent)

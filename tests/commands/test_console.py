@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from commands import messages, progress, tables
-from trainer.reporting.run_tables import ResultTable, Row
+from trainer.reporting.run_tables import ResultTable, ScoreRow
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def test_the_demos_table_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -
     written = io.StringIO()
     monkeypatch.setattr(messages, "out", Console(file=written, width=80))
     rows = [
-        Row(setting, given, completion, 78.25, 1.0, 0.5, 0.1, 2)
+        ScoreRow(setting, given, completion, 78.25, 1.0, 0.5, 0.1, 2)
         for setting in ("sshmvae", "sshmvae-kl, beta 1")
         for given, completion in (("x+w", "all given"), ("x", "iterative sampling"), ("w", "zeros"))
     ]
-    tables.failures(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
+    tables.missing_cameras(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
     lines = written.getvalue().splitlines()
     assert lines[0].endswith("10 categories (chance 10 %), mean over 2 splits")
     table = [line for line in lines if line.startswith(("│", "┃"))]

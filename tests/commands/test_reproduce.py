@@ -54,7 +54,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     )
     assert list(Path("out").glob(".*.lease"))
     again = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--json")
-    assert "0 runs to train" in again.err
+    assert "nothing is left to train" in again.err
     assert not list(Path("out").glob(".*.lease"))
     assert again.json[0]["blocks"] == found["blocks"]
 

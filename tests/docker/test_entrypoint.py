@@ -63,14 +63,14 @@ def test_the_exit_code_is_mmssls(run: Run, code: int) -> None:
     [
         (["extract"], {}, "no array index"),
         (["extract"], {"SLURM_ARRAY_TASK_ID": ""}, "no array index"),
-        (["extract"], {"SLURM_ARRAY_TASK_ID": "two"}, "SLURM_ARRAY_TASK_ID is 'two', which is no number"),
-        (["extract"], {"AWS_BATCH_JOB_ARRAY_INDEX": "-1"}, "no number"),
-        (["extract"], {"JOB_COMPLETION_INDEX": "1 2"}, "no number"),
-        (["extract"], {"JOB_COMPLETION_INDEX": "$(touch x)"}, "no number"),
+        (["extract"], {"SLURM_ARRAY_TASK_ID": "two"}, "SLURM_ARRAY_TASK_ID is 'two', which is not a number"),
+        (["extract"], {"AWS_BATCH_JOB_ARRAY_INDEX": "-1"}, "not a number"),
+        (["extract"], {"JOB_COMPLETION_INDEX": "1 2"}, "not a number"),
+        (["extract"], {"JOB_COMPLETION_INDEX": "$(touch x)"}, "not a number"),
         (["extract"], {"JOB_COMPLETION_INDEX": "1", "SLURM_ARRAY_TASK_ID": "2"}, "two array indices"),
         ([], {"JOB_COMPLETION_INDEX": "1"}, "no command"),
-        (["extract", "--split", "3"], {"JOB_COMPLETION_INDEX": "1"}, "--split beside an array index"),
-        (["extract", "--split=3"], {"JOB_COMPLETION_INDEX": "1"}, "--split=3 beside an array index"),
+        (["extract", "--split", "3"], {"JOB_COMPLETION_INDEX": "1"}, "--split together with an array index"),
+        (["extract", "--split=3"], {"JOB_COMPLETION_INDEX": "1"}, "--split=3 together with an array index"),
     ],
 )
 def test_no_usable_index_is_one_clear_error(

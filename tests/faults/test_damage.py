@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.features.fine_tuning import FeatureSettings
-from pipeline.features.split_modality import ExtractionTask, is_there, read_recipe, read_rows
+from pipeline.features.split_modality import ExtractionTask, is_complete, read_recipe, read_rows
 from pipeline.features.vgg import Weights
 from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
@@ -63,7 +63,7 @@ def unit_open(path: Path) -> Any:
 def unit_verify(path: Path) -> Any:
     """What `mmssl extract` holds a feature file against before it takes it."""
     unit, ids = UNIT
-    if not is_there(replace(unit, path=path), ids):
+    if not is_complete(replace(unit, path=path), ids):
         raise DataError(f"{path}: is made again")
     return unit_open(path)
 

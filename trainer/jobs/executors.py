@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline.runtime.cluster import check, distant_stop, on_worker, run_tasks
+from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
@@ -178,7 +178,7 @@ class _Stoppable:
 
     def step(self, done: int, total: int) -> None:
         self.progress.step(done, total)
-        check(self.stop)
+        check_stop(self.stop)
 
     def epoch(self, epoch: int, epochs: int, summary: str) -> None:
         self.progress.epoch(epoch, epochs, summary)
@@ -194,7 +194,7 @@ class ThisProcess:
     def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:
         with stop_requests() as stop:
             for stack in todo:
-                check(stop)
+                check_stop(stop)
                 yield stack, _attempt(stack, device, _Stoppable(progress, stop))
 
 
@@ -222,7 +222,7 @@ class LocalProcesses:
                 ready, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
                 if stop.requested:
                     _stop(pool, waiting)
-                    check(stop)
+                    check_stop(stop)
                 for future in ready:
                     stack = waiting.pop(future)
                     try:

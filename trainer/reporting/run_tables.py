@@ -13,7 +13,7 @@ REPLICA_SETTINGS = {"seed", "split", "digest"}  # the settings in which replicas
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """A row of a result table: the scores of one setting, given some of the modalities, over its replicas.
 
     Attributes:
@@ -41,7 +41,7 @@ class ResultTable:
     """Rows, and what all their settings have in common, in words."""
 
     common: str
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
@@ -69,7 +69,7 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
         for scores in zip(*(result.scores for result in results), strict=True):
             accuracies = [100 * score.accuracy for score in scores]
             rows.append(
-                Row(
+                ScoreRow(
                     setting=label,
                     given=scores[0].given,
                     completion=COMPLETION_TITLES[scores[0].completion],

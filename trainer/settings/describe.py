@@ -59,10 +59,9 @@ def names(settings: Sequence[Settings], titled: bool = False) -> tuple[str, list
         alike = [k for k, other in enumerate(labels) if other == label]
         for k, difference in zip(alike, _differing_values([settings[k] for k in alike]), strict=True):
             labels[k] = ", ".join(filter(None, (label, difference)))
-    for k, label in enumerate(labels):
-        if labels.count(label) > 1:
-            labels[k] = f"{label} #{k + 1}".strip()
-    return ", ".join(common), labels
+    alike_still = {label for label in labels if labels.count(label) > 1}
+    numbered = [f"{label} #{k}".strip() if label in alike_still else label for k, label in enumerate(labels, 1)]
+    return ", ".join(common), numbered
 
 
 def _differing_values(settings: Sequence[Settings]) -> list[str]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, remove, storage_error, write_atomically
 from pipeline.runtime.leases import Lease
-from pipeline.runtime.tensor_files import MEND, TensorFile, read_tensor_file, write_tensor_file
+from pipeline.runtime.tensor_files import DAMAGE_HINT, TensorFile, read_tensor_file, write_tensor_file
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 from trainer.training.run_listing import (
@@ -177,7 +177,7 @@ class Run:
             return None
         checkpoint = read_tensor_file(path)
         if checkpoint.values.get("settings") != self.settings.fingerprint():
-            raise DataError(f"{path} belongs to a run with other settings", MEND)
+            raise DataError(f"{path} belongs to a run with other settings", DAMAGE_HINT)
         return checkpoint
 
     def _check_lease(self) -> None:

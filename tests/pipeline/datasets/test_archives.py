@@ -34,7 +34,7 @@ def test_an_archive_placed_by_hand_is_taken_and_what_deviates_is_listed(
     assert "category hat is not one of the data set's" in found
     assert catalogue.verify("washington-rgbd", tmp_path) == found
     assert len(preprocess(tmp_path).ids) == sum(OBJECTS.values())
-    (place,) = [one.place for one in catalogue.known(tmp_path) if one.name == "washington-rgbd"]
+    (place,) = [one.place for one in catalogue.list_data_sets(tmp_path) if one.name == "washington-rgbd"]
     assert place == tmp_path / "raw" / "washington-rgbd" / "unpacked" / "rgbd-dataset"
 
 

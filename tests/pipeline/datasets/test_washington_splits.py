@@ -13,11 +13,11 @@ from pipeline.datasets.washington import (
 )
 from pipeline.datasets.washington_splits import (
     find_trials,
+    format_trials,
     labelled_ids,
     read_trials,
     split_frames,
     trials_of,
-    write_trials,
 )
 from pipeline.runtime.errors import DataError, UsageError
 from tests.support.washington import names_of, write_frame
@@ -25,7 +25,7 @@ from tests.support.washington import names_of, write_frame
 
 def test_trials_are_written_as_they_are_read(tmp_path: Path, facts: Facts) -> None:
     path = tmp_path / "testinstance_ids.txt"
-    path.write_text(write_trials(facts.trials))
+    path.write_text(format_trials(facts.trials))
     assert read_trials(path) == facts.trials
 
 
@@ -56,9 +56,9 @@ def test_the_data_sets_own_trials_come_before_the_official_ones(tmp_path: Path, 
     write_frame(tmp_path)
     assert find_trials(tmp_path) is None
     assert trials_of(tmp_path) == facts.trials
-    (tmp_path / "testinstance_ids.txt").write_text(write_trials([{"apple": 1}]))
+    (tmp_path / "testinstance_ids.txt").write_text(format_trials([{"apple": 1}]))
     assert trials_of(tmp_path) == [{"apple": 1}]
-    (tmp_path / "rgbd-dataset" / "testinstance_ids.txt").write_text(write_trials([{"apple": 2}]))
+    (tmp_path / "rgbd-dataset" / "testinstance_ids.txt").write_text(format_trials([{"apple": 2}]))
     assert trials_of(tmp_path) == [{"apple": 2}]
 
 
