@@ -1,1 +1,1 @@
-"""Every speed lease, runnable by anyone: python -m benchmarks.NAME."""
+"""A benchmark for every claim about speed: python -m benchmarks.NAME."""

@@ -1,9 +1,9 @@
-"""Preprocessing on a Dask cluster of one, two and three workers, against one process: what this machine's cores give.
+"""Preprocessing on a Dask cluster of one, two and three workers, compared with one process on the same machine.
 
     python -m benchmarks.cluster [--data FOLDER] [--frames 1400] [--rounds 3] [--workers 1,2,3] [--out F]
 
-The frames are rendered, or those of --data. The workers are processes of this machine with one thread each, up before
-the clock starts; the workspace is a folder that all see. In every round each number of workers has its turn.
+The frames are rendered, or taken from --data. The workers are processes on this machine with one thread each, started
+before the clock; they share the workspace folder. Every round measures each number of workers once.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from pipeline.runtime.cluster import cores
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder in the official layout")
-    parser.add_argument("--frames", type=int, default=1400)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", default="1,2,3")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path, help="data set in the official layout (default: rendered frames)")
+    parser.add_argument("--frames", type=int, default=1400, help="number of frames")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements")
+    parser.add_argument("--workers", default="1,2,3", help="cluster sizes to measure")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
-    logging.disable(logging.WARNING)  # that the frames are few is no news here
+    logging.disable(logging.WARNING)  # no warnings about how few frames there are
     rows = Rows("cluster", torch.device("cpu"))
     numbers = [int(number) for number in options.workers.split(",")]
     with tempfile.TemporaryDirectory(prefix="mmssl-") as name, ExitStack() as stack:
@@ -48,27 +48,29 @@ def main() -> None:
             with Client(clusters[number]) as client:  # type: ignore[no-untyped-call]
                 client.run(warm, few)  # imports, on every worker
         alone: list[float] = []
-        taken: dict[int, list[float]] = {number: [] for number in numbers}
+        on_cluster: dict[int, list[float]] = {number: [] for number in numbers}
         for _ in range(options.rounds):
             alone.append(timed(root, None))
             for number in numbers:
-                taken[number].append(timed(root, clusters[number].scheduler_address))
+                on_cluster[number].append(timed(root, clusters[number].scheduler_address))
         load = round(os.getloadavg()[0], 1)
         rows.add("one process, seconds", middle(alone), "", rounds=[round(value, 2) for value in alone], load=load)
-        for number, seconds in taken.items():
-            gain = middle([own / value for own, value in zip(alone, seconds, strict=True)])
+        for number, seconds in on_cluster.items():
+            gain = middle([one / many for one, many in zip(alone, seconds, strict=True)])
             rows.add(f"a cluster of {number}, seconds", middle(seconds), "", load=load,
                      rounds=[round(value, 2) for value in seconds], times_one_process=round(gain, 2))  # fmt: skip
     rows.write(options.out)
 
 
 def cluster(number: int) -> Any:
+    """A Dask cluster of this many single-threaded worker processes."""
     return LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=number, threads_per_worker=1, memory_limit=0, dashboard_address=":0", silence_logs=logging.CRITICAL
     )
 
 
 def warm(root: Path) -> None:
+    """Processes the frames once, without writing, so that everything is imported."""
     from pipeline.datasets.washington import index_dataset
     from pipeline.images.preprocess import process_object
 
@@ -77,11 +79,11 @@ def warm(root: Path) -> None:
 
 
 def timed(root: Path, scheduler: str | None) -> float:
-    """Seconds that the store takes from nothing."""
+    """The seconds it takes to build the image store from scratch."""
     shutil.rmtree(root / "images", ignore_errors=True)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     preprocess("rgbd", root, ImageSettings(), workers=None if scheduler else 1, scheduler=scheduler)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

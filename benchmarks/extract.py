@@ -1,10 +1,10 @@
-"""Speed of extraction: one unit, from the image store to its file, over the bare forward passes it cannot do without.
+"""Speed of extraction: the time of one task, from image store to feature file, over that of its bare forward passes.
 
     python -m benchmarks.extract [--device cpu|cuda] [--threads 2] [--images 256] [--size 64] [--rounds 3] [--out ...]
 
-The bare pass: the same network on one batch that lies on the device already, as often as the unit has batches, to fc1.
-What the unit does besides is read, check, copy, normalise, fetch and write. The two take turns.
-On CUDA also: images a second of fine-tuning and of features, and the share of the card's measured matrix rate.
+A bare pass is the same network, up to fc1, on a batch that is already on the device, once for each batch of the task.
+The task also reads, checks, copies, normalises, fetches and writes. The two are measured in turn.
+On CUDA also: images per second of fine-tuning and of extraction, and their share of the card's measured matrix rate.
 """
 
 import argparse
@@ -28,32 +28,34 @@ from pipeline.features.vgg import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
 from pipeline.runtime.devices import choose_device
 
-CLASSES, PER_OBJECT = 51, 140
-PRODUCT = 8192  # side of the matrices
+CLASSES = 51
+PER_OBJECT = 140  # images
+PRODUCT = 8192  # rows and columns of the matrices
+PRODUCTS = 20  # products that are timed
 
 
 class Clock(NamedTuple):
-    """Wall and processor time, in seconds; the latter is of all threads, and a busy machine hardly changes it."""
+    """Wall and processor time in seconds; the latter is of all threads and hardly depends on the machine's load."""
 
     wall: float
-    own: float
+    processor: float
 
     @classmethod
     def now(cls) -> "Clock":
         return cls(time.perf_counter(), time.process_time())
 
     def __sub__(self, other: "Clock") -> "Clock":
-        return Clock(self.wall - other.wall, self.own - other.own)
+        return Clock(self.wall - other.wall, self.processor - other.processor)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
+    parser.add_argument("--images", type=int, default=256, help="number of images")
+    parser.add_argument("--size", type=int, default=64, help="width and height of the images, in pixels")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
@@ -69,7 +71,7 @@ def main() -> None:
 
 
 def random_store(folder: Path, count: int, size: int) -> ImageStore:
-    """A store of random images: arithmetic does not depend on them."""
+    """A store of random images; the time of the arithmetic does not depend on their content."""
     settings, rng, entries = ImageSettings(size=size), np.random.default_rng(0), {}
     for first in range(0, count, PER_OBJECT):
         name, rows = f"cup_{first // PER_OBJECT + 1}", min(PER_OBJECT, count - first)
@@ -83,11 +85,12 @@ def random_store(folder: Path, count: int, size: int) -> ImageStore:
 
 
 def against_bare_passes(rows: Rows, scratch: Path, store: ImageStore, device: torch.device, rounds: int) -> None:
+    """Measures a task against its bare forward passes."""
     settings = FeatureSettings(epochs=0)
     count, batch = len(store.ids), settings.extract_batch
-    unit = ExtractionTask(store.folder, scratch / "unit.h5", 0, "rgb", CLASSES, (), np.zeros(0, np.int64), settings,
-                Weights("random"), device.type, {})  # fmt: skip
-    network = vgg.make_network(unit.weights, CLASSES, 0, device).eval()
+    task = ExtractionTask(store.folder, scratch / "unit.h5", 0, "rgb", CLASSES, (), np.zeros(0, np.int64), settings,
+                          Weights("random"), device.type, {})  # fmt: skip
+    network = vgg.make_network(task.weights, CLASSES, 0, device).eval()
     first = next(store.blocks("rgb"))
     pixels = torch.from_numpy(np.concatenate([first] * -(-batch // len(first)))[:batch]).to(device)
     pixels = vgg.normalise(pixels)
@@ -95,8 +98,8 @@ def against_bare_passes(rows: Rows, scratch: Path, store: ImageStore, device: to
     def forward(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             grid = network.avgpool(network.features(images))
-            found: torch.Tensor = network.classifier[:2](torch.flatten(grid, 1)).float()
-            return found
+            fc1: torch.Tensor = network.classifier[:2](torch.flatten(grid, 1)).float()
+            return fc1
 
     def bare() -> None:
         with torch.inference_mode():
@@ -104,39 +107,39 @@ def against_bare_passes(rows: Rows, scratch: Path, store: ImageStore, device: to
                 forward(pixels[: min(batch, count - start)])
         wait(device)
 
-    began: list[Clock] = []
+    batch_starts: list[Clock] = []
 
-    def whole() -> None:
-        unit.path.unlink(missing_ok=True)
-        began.clear()
-        compute(unit, lambda: began.append(Clock.now()))  # called before every batch: the network is up by the first
+    def run_task() -> None:
+        task.path.unlink(missing_ok=True)
+        batch_starts.clear()
+        compute(task, lambda: batch_starts.append(Clock.now()))  # called before each batch, once the network is built
 
     bare()
-    networks, bares, units = [], [], []
+    build_times, bare_times, task_times = [], [], []
     for _ in range(rounds):
         start = Clock.now()
         bare()
-        bares.append(Clock.now() - start)
+        bare_times.append(Clock.now() - start)
         start = Clock.now()
-        whole()
-        units.append(Clock.now() - began[0])
-        networks.append((began[0] - start).wall)
+        run_task()
+        task_times.append(Clock.now() - batch_starts[0])
+        build_times.append((batch_starts[0] - start).wall)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         forward(pixels[:1])
-    ratios = [a.wall / b.wall for a, b in zip(units, bares, strict=True)]
-    own = [a.own / b.own for a, b in zip(units, bares, strict=True)]
-    seconds = middle([one.wall for one in units])
+    ratios = [a.wall / b.wall for a, b in zip(task_times, bare_times, strict=True)]
+    processor_ratios = [a.processor / b.processor for a, b in zip(task_times, bare_times, strict=True)]
+    seconds = middle([clock.wall for clock in task_times])
     rows.add("extraction / the bare forward passes", middle(ratios), "<= 1.1",
-             rounds=[round(ratio, 3) for ratio in ratios], processor_time=round(middle(own), 3),
+             rounds=[round(ratio, 3) for ratio in ratios], processor_time=round(middle(processor_ratios), 3),
              images=count, size=store.index.settings.size, batch=batch, images_per_second=round(count / seconds, 1),
-             seconds_to_build_the_network=round(middle(networks), 2), load=round(os.getloadavg()[0], 1))  # fmt: skip
+             seconds_to_build_the_network=round(middle(build_times), 2), load=round(os.getloadavg()[0], 1))  # fmt: skip
     if device.type == "cuda":
         rate = counter.get_total_flops() * count / seconds
         rows.add("features: share of the card's matrix rate", rate / matrix_rate(device))
 
 
 def fine_tuning(rows: Rows, scratch: Path, store: ImageStore, device: torch.device) -> None:
-    """An epoch after another, until the clock is steady."""
+    """Measures epochs of fine-tuning one after the other, so that the median leaves out the slow first ones."""
     settings = FeatureSettings(epochs=6)
     network = vgg.make_network(Weights("random"), CLASSES, 0, device)
     images = store.images("rgb", store.ids)
@@ -158,12 +161,12 @@ def fine_tuning(rows: Rows, scratch: Path, store: ImageStore, device: torch.devi
 
 
 def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a large bfloat16 product."""
+    """Operations per second of a large bfloat16 matrix product."""
     with torch.autocast("cuda", torch.bfloat16):
         size = PRODUCT
         a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
         seconds = []
-        for _ in range(20):
+        for _ in range(PRODUCTS):
             wait(device)
             start = time.perf_counter()
             torch.mm(a, b)

@@ -1,8 +1,9 @@
-"""SS-HMVAE-kl for two modalities as one would write it without a replica axis: nn.Linear, BatchNorm1d, one generator.
+"""SS-HMVAE-kl for two modalities written without a replica axis: nn.Linear, BatchNorm1d, one generator.
 
-The yardstick for what the replica axis costs at R = 1; it takes the same step on the same batches. `JoinedStep` does
-the same arithmetic in one pass over all rows, which gives up the passes' own batch statistics (deviations.md, 4):
-no step for training, but the rate that this machine allows a step of this size.
+It takes the same step on the same batches, and so shows what the replica axis costs at R = 1. `JoinedStep` does the
+same arithmetic in one pass over all rows. That gives up the separate batch statistics of the two passes
+(docs/design/deviations.md, 4), so it is not a step to train with, but it shows the rate that this machine reaches for
+a step of this size.
 """
 
 import itertools
@@ -13,8 +14,13 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
+VARIANCE_FLOOR = 1e-6
+TEMPERATURE = 0.1  # of the relaxed label
+LABELLED = 100  # the number of labelled examples
+
 
 def mlp(*widths: int) -> nn.Sequential:
+    """D...BR layers of these widths."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)]
@@ -22,31 +28,35 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class Gaussian(nn.Module):
+    """A diagonal normal distribution on top of a hidden network."""
+
     def __init__(self, hidden: nn.Module, width: int, outputs: int) -> None:
         super().__init__()
         self.hidden, self.mean, self.variance = hidden, nn.Linear(width, outputs), nn.Linear(width, outputs)
 
     def forward(self, *given: Tensor) -> Normal:
         h = self.hidden(torch.cat(given, -1) if len(given) > 1 else given[0])
-        variance = F.softplus(self.variance(h)) + 1e-6
+        variance = F.softplus(self.variance(h)) + VARIANCE_FLOOR
         return Normal(self.mean(h), variance.sqrt(), validate_args=False)
 
 
 class Joint(nn.Module):
-    """(x-D512BR-D512BR, w-D512BR-D512BR)-D512BR"""
+    """The network (x-D512BR-D512BR, w-D512BR-D512BR)-D512BR, given x and w side by side."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.width = width
         self.x, self.w, self.both = mlp(width, hidden, hidden), mlp(width, hidden, hidden), mlp(2 * hidden, hidden)
 
-    def forward(self, both: Tensor) -> Tensor:
-        x, w = both.split(self.width, -1)
+    def forward(self, x_and_w: Tensor) -> Tensor:
+        x, w = x_and_w.split(self.width, -1)
         joined: Tensor = self.both(torch.cat([self.x(x), self.w(w)], -1))
         return joined
 
 
 class PlainSSHMVAEkl(nn.Module):
+    """The networks of sshmvae-kl in the MNIST preset, and its bound."""
+
     def __init__(self, width: int, classes: int, hidden: int = 512, a: int = 128, z: int = 64) -> None:
         super().__init__()
         self.classes = classes
@@ -65,7 +75,7 @@ class PlainSSHMVAEkl(nn.Module):
         label = y
         if label is None:
             gumbel = -torch.empty_like(log_q).exponential_().log()
-            label = torch.softmax((log_q + gumbel) / 0.1, -1)
+            label = torch.softmax((log_q + gumbel) / TEMPERATURE, -1)
         q_z = self.q_z(a, label)
         z = q_z.rsample()
         bound = -F.binary_cross_entropy_with_logits(self.p_x(a), x, reduction="none").sum(-1)
@@ -79,7 +89,7 @@ class PlainSSHMVAEkl(nn.Module):
 
 
 class PlainStep:
-    """The same step as `trainer.training.loop.Step` takes at R = 1, written plainly."""
+    """The same step as `trainer.training.step.Step` takes at R = 1, written plainly."""
 
     def __init__(self, x: Tensor, w: Tensor, label: Tensor, classes: int, learning_rate: float) -> None:
         self.x, self.w, self.label = x, w, label
@@ -96,7 +106,7 @@ class PlainStep:
         for norm in self.norms:
             norm.track_running_stats = True
         bound_u, _, divergence_u = self.model.terms(self.x[unlabelled], self.w[unlabelled], None)
-        share = 100 / len(self.x)
+        share = LABELLED / len(self.x)
         divergence = share * divergence_l + (1 - share) * divergence_u
         loss = -(bound_l + alpha * log_q_y + bound_u - beta * divergence)
         loss.backward()
@@ -104,7 +114,7 @@ class PlainStep:
 
 
 class JoinedStep(PlainStep):
-    """All rows, labelled and not, in one pass: half as many matrix products, on more rows each."""
+    """One pass over all rows, labelled or not: half as many matrix products, each on more rows."""
 
     def __call__(self, labelled: Tensor, unlabelled: Tensor, alpha: float, beta: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)

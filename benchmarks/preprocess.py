@@ -1,11 +1,13 @@
-"""Speed of preprocessing, as ratios taken in one run; the frames are rendered, or those of --data.
+"""Speed of preprocessing, as ratios measured in one run; the frames are rendered, or taken from --data.
 
     python -m benchmarks.preprocess [--data FOLDER] [--frames 1400] [--rounds 3] [--sizes 500,5000] [--out F]
 
-1. Time per frame of `preprocess` in one process over merely decoding the frame's two PNG files with the same library
-   (Pillow), in turns. Processor time of the one thread at work, which a busy machine hardly changes; wall time apart.
-2. One process's wall time over that of two worker processes, once these are up; what it takes to bring them up, apart.
-3. Time and memory per frame at growing sizes (500 and 20,000 frames, say): each in a process of its own.
+1. The time per frame of `preprocess` in one process over the time of merely decoding the frame's two PNG files with the
+   same library (Pillow), measured in turn; in processor time, which hardly depends on the machine's load. Wall time is
+   reported separately.
+2. The wall time of one process over that of two worker processes, without the time to start these, which is reported
+   separately.
+3. Time and memory per frame at growing numbers of frames (500 and 20,000, say), each in a process of its own.
 """
 
 import argparse
@@ -29,17 +31,19 @@ from pipeline.datasets.washington import Frame
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings
 
+SIZED_FRAMES = 200  # frames from which the mean size of a crop is estimated
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder in the official layout")
-    parser.add_argument("--frames", type=int, default=1400)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", default="500,5000", help="for 3, in frames")
-    parser.add_argument("--parts", default="1,2,3", help="which of the three")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path, help="data set in the official layout (default: rendered frames)")
+    parser.add_argument("--frames", type=int, default=1400, help="number of frames for 1 and 2")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements for 1 and 2")
+    parser.add_argument("--sizes", default="500,5000", help="numbers of frames for 3")
+    parser.add_argument("--parts", default="1,2,3", help="which of the three to measure")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
-    logging.disable(logging.WARNING)  # that the frames are few is no news here
+    logging.disable(logging.WARNING)  # no warnings about how few frames there are
     rows = Rows("preprocess", torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="mmssl-") as name:
         scratch = Path(name)
@@ -56,6 +60,7 @@ def main() -> None:
 
 
 def decode(frames: Sequence[Frame]) -> None:
+    """Decodes both PNG files of every frame."""
     for frame in frames:
         for path in (frame.rgb, frame.depth):
             with Image.open(path) as image:
@@ -63,46 +68,49 @@ def decode(frames: Sequence[Frame]) -> None:
 
 
 def mean_size(frames: Sequence[Frame]) -> int:
+    """The mean number of pixels of a crop."""
     sizes = []
-    for frame in frames[:200]:
+    for frame in frames[:SIZED_FRAMES]:
         with Image.open(frame.rgb) as image:
             sizes.append(image.width * image.height)
     return round(sum(sizes) / len(sizes))
 
 
 def make(root: Path, workers: int) -> None:
-    """The store from nothing."""
+    """Builds the image store from scratch."""
     shutil.rmtree(root / "images", ignore_errors=True)
     preprocess("rgbd", root, ImageSettings(), workers=workers)
 
 
 def timed(call: Callable[[], None]) -> tuple[float, float]:
-    """(wall, processor) seconds; those of this process alone."""
-    wall, own = time.perf_counter(), time.process_time()
+    """The (wall, processor) seconds of a call; processor time is of this process alone."""
+    wall, processor = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - wall, time.process_time() - own
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def against_decoding(rows: Rows, root: Path, frames: Sequence[Frame], rounds: int) -> None:
+    """Measures preprocessing in one process against decoding."""
     decode(frames)
-    decoding, whole = [], []
+    decoding, preprocessing = [], []
     for _ in range(rounds):
         decoding.append(timed(lambda: decode(frames)))
-        whole.append(timed(lambda: make(root, 1)))
-    own = [w[1] / d[1] for w, d in zip(whole, decoding, strict=True)]
-    wall = [w[0] / d[0] for w, d in zip(whole, decoding, strict=True)]
-    rows.add("preprocess / decoding the two PNG files, one process", middle(own), "<= 2.5",
-             rounds=[round(value, 2) for value in own], wall=round(middle(wall), 2), count=len(frames),
-             ms_per_frame=round(1e3 * middle([w[1] for w in whole]) / len(frames), 2),
+        preprocessing.append(timed(lambda: make(root, 1)))
+    processor = [p[1] / d[1] for p, d in zip(preprocessing, decoding, strict=True)]
+    wall = [p[0] / d[0] for p, d in zip(preprocessing, decoding, strict=True)]
+    rows.add("preprocess / decoding the two PNG files, one process", middle(processor), "<= 2.5",
+             rounds=[round(value, 2) for value in processor], wall=round(middle(wall), 2), count=len(frames),
+             ms_per_frame=round(1e3 * middle([p[1] for p in preprocessing]) / len(frames), 2),
              decoding_ms=round(1e3 * middle([d[1] for d in decoding]) / len(frames), 2))  # fmt: skip
 
 
 def two_workers(rows: Rows, root: Path, source: Path, rounds: int) -> None:
+    """Measures one process against two workers; two small objects show how long the workers take to start."""
     few = root.with_name("few")
-    link(source, few, 2)  # of one object; and one of another, so that there is work for two processes
-    place = few / "raw" / "rgbd-dataset" / "cup"
-    shutil.copytree(place / "cup_1", place / "cup_2", symlinks=True)
-    for path in (place / "cup_2").iterdir():
+    link(source, few, 2)  # frames of one object, which is copied, so that there is work for two processes
+    objects = few / "raw" / "rgbd-dataset" / "cup"
+    shutil.copytree(objects / "cup_1", objects / "cup_2", symlinks=True)
+    for path in (objects / "cup_2").iterdir():
         path.rename(path.with_name(path.name.replace("cup_1", "cup_2", 1)))
     starts, one, two = [], [], []
     for _ in range(rounds):
@@ -116,30 +124,31 @@ def two_workers(rows: Rows, root: Path, source: Path, rounds: int) -> None:
              with_startup=round(middle(one) / middle(two), 2), load=round(os.getloadavg()[0], 1))  # fmt: skip
 
 
-# Nothing is imported that preprocessing itself does not need: the memory is that of the command.
+# Imports nothing that preprocessing itself does not need, so that the memory is that of the command.
 ALONE = """
 import json, sys, time
 from pathlib import Path
 from pipeline.images.store import ImageSettings
 from pipeline.images.preprocess import preprocess
-wall, own = time.perf_counter(), time.process_time()
+wall, processor = time.perf_counter(), time.process_time()
 preprocess("rgbd", Path(sys.argv[1]), ImageSettings(), workers=1)
-wall, own = time.perf_counter() - wall, time.process_time() - own
-with open("/proc/self/status") as status:  # getrusage's peak would count what the parent held when it started us
+wall, processor = time.perf_counter() - wall, time.process_time() - processor
+with open("/proc/self/status") as status:  # getrusage would include what the parent held when it forked
     peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-print(json.dumps([wall, own, peak]))
+print(json.dumps([wall, processor, peak]))
 """
 
 
 def growing(rows: Rows, scratch: Path, source: Path, sizes: Sequence[int]) -> None:
+    """Measures time and memory per frame for each number of frames."""
     for size in sizes:
         root = scratch / f"size-{size}"
         count = len(link(source, root, size))
         command = [sys.executable, "-c", ALONE, str(root)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-        wall, own, peak = json.loads(done.stdout)
+        wall, processor, peak = json.loads(done.stdout)
         shutil.rmtree(root)
-        rows.add(f"preprocess, ms per frame of {count:,}", 1e3 * own / count, "constant",
+        rows.add(f"preprocess, ms per frame of {count:,}", 1e3 * processor / count, "constant",
                  wall_ms=round(1e3 * wall / count, 2), peak_mb=round(peak))  # fmt: skip
 
 

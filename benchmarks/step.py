@@ -1,14 +1,14 @@
-"""Speed of a training step, as ratios taken in one run.
+"""Speed of a training step, as ratios measured in one run.
 
     python -m benchmarks.step [--device cpu|cuda] [--threads 2] [--rounds 20] [--out results/benchmarks/step.jsonl]
 
-1. The step's arithmetic rate (operations counted by torch's FlopCounterMode / time) over the machine's own rate for a
+1. The arithmetic rate of a step (operations counted by torch's FlopCounterMode, divided by time) over the rate of a
    large float32 matrix product: how much of the machine the MNIST preset of sshmvae-kl uses.
-2. The same for a plain step that joins the labelled and the unlabelled pass: what the machine allows a step this size.
-3. A step at R = 1 over the same step written without a replica axis (`benchmarks.plain`).
-4. Time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10, 20, plain and captured).
+2. The same for a plain step that joins the labelled and the unlabelled pass: what the machine allows for this size.
+3. The time of a step at R = 1 over that of the same step written without a replica axis (`benchmarks.plain`).
+4. The time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10 and 20, eager and captured).
 
-Data are random values in the shape of hmMNIST: arithmetic does not depend on them.
+The data are random values in the shape of hmMNIST; the time of the arithmetic does not depend on them.
 """
 
 import argparse
@@ -29,7 +29,9 @@ from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
 from trainer.training.step import Step, precision
 
-ROWS, WIDTH, CLASSES, SIZE = 60_000, 392, 10, 2048
+ROWS, WIDTH, CLASSES = 60_000, 392, 10
+LABELLED, TEST = 100, 1000  # rows
+SIZE, CUDA_SIZE = 2048, 8192  # rows and columns of the matrices in the large product
 
 
 def digits(replicas: int, device: torch.device) -> Resident:
@@ -38,12 +40,13 @@ def digits(replicas: int, device: torch.device) -> Resident:
     x, w = (torch.rand(ROWS, WIDTH, generator=generator).to(device) for _ in range(2))
     label = torch.randint(0, CLASSES, (ROWS,), generator=generator).to(device)
     rows = np.arange(ROWS)
-    one = Examples(labelled=rows[:100], unlabelled=rows[100:], test=rows[:1000], labelled_ids=())
+    examples = Examples(labelled=rows[:LABELLED], unlabelled=rows[LABELLED:], test=rows[:TEST], labelled_ids=())
     modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
-    return Resident({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (one,) * replicas)
+    return Resident({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (examples,) * replicas)
 
 
 def stack(replicas: int, precision_: str) -> list[Settings]:
+    """The settings of a stack of sshmvae-kl in the MNIST preset."""
     base = {
         **preset_values("mnist", "sshmvae-kl"),
         "model": "sshmvae-kl",
@@ -55,7 +58,7 @@ def stack(replicas: int, precision_: str) -> list[Settings]:
 
 
 class Stepper:
-    """Takes one step after the other."""
+    """Takes training steps, one per call."""
 
     def __init__(self, replicas: int, device: torch.device, eager: bool, precision_: str) -> None:
         self.data = digits(replicas, device)
@@ -69,11 +72,11 @@ class Stepper:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
+    parser.add_argument("--rounds", type=int, default=20, help="number of turns per candidate")
+    parser.add_argument("--precision", default="fp32", help="fp32, tf32 or bf16")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -88,6 +91,7 @@ def main() -> None:
 
 
 def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
+    """Measures 1 to 4 on a CPU."""
     one, four = (Stepper(replicas, device, True, precision_) for replicas in (1, 4))
     plain, joined = plain_stepper(one, device), plain_stepper(one, device, JoinedStep)
     with FlopCounterMode(display=False) as counter:
@@ -107,22 +111,23 @@ def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> No
         "matrix product": matrix_product(device, SIZE),
     }
     seconds = in_turn(candidates, device, rounds)
-    own = {name: middle(values) for name, values in seconds.items()}
+    medians = {name: middle(values) for name, values in seconds.items()}
     spreads = {name: f"{100 * spread(values):.1f} %" for name, values in seconds.items()}
-    rate, best = operations / own["R = 1"], 2 * SIZE**3 / own["matrix product"]
+    rate, best = operations / medians["R = 1"], 2 * SIZE**3 / medians["matrix product"]
     rows.add("rate of a step / rate of a large matrix product", rate / best, ">= 0.75",
              gflops=round(rate / 1e9, 1), best_gflops=round(best / 1e9, 1), operations=operations)  # fmt: skip
-    rows.add("rate of a plain step in one joined pass / the same", operations / own["joined"] / best,
-             seconds=round(own["joined"], 4))  # fmt: skip
-    rows.add("step at R = 1 / the same step without a replica axis", own["R = 1"] / own["plain"], "<= 1.05",
-             seconds=round(own["R = 1"], 4), plain_seconds=round(own["plain"], 4), spreads=spreads)  # fmt: skip
-    rows.add("time per replica at R = 4 / at R = 1", own["R = 4"] / 4 / own["R = 1"], "<= 1.1",
-             seconds=round(own["R = 4"], 4))  # fmt: skip
+    rows.add("rate of a plain step in one joined pass / the same", operations / medians["joined"] / best,
+             seconds=round(medians["joined"], 4))  # fmt: skip
+    rows.add("step at R = 1 / the same step without a replica axis", medians["R = 1"] / medians["plain"], "<= 1.05",
+             seconds=round(medians["R = 1"], 4), plain_seconds=round(medians["plain"], 4), spreads=spreads)  # fmt: skip
+    rows.add("time per replica at R = 4 / at R = 1", medians["R = 4"] / 4 / medians["R = 1"], "<= 1.1",
+             seconds=round(medians["R = 4"], 4))  # fmt: skip
 
 
 def on_cuda(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
-    product = in_turn({"product": matrix_product(device, 8192)}, device, rounds)["product"]
-    best = 2 * 8192**3 / middle(product)
+    """Measures eager and captured steps on a GPU."""
+    product = in_turn({"product": matrix_product(device, CUDA_SIZE)}, device, rounds)["product"]
+    best = 2 * CUDA_SIZE**3 / middle(product)
     rows.add("large matrix product, TFLOP/s", best / 1e12, precision=precision_)
     for eager in (True, False):
         for replicas in (1, 5, 10, 20):
@@ -141,11 +146,12 @@ def on_cuda(rows: Rows, device: torch.device, rounds: int, precision_: str) -> N
 
 
 def plain_stepper(like: Stepper, device: torch.device, kind: type[PlainStep] = PlainStep) -> "PlainStepper":
+    """A plain stepper over the batches of a stepper."""
     return PlainStepper(like.step, like.data, device, kind)
 
 
 class PlainStepper:
-    """The plain step over the same streams of batches."""
+    """Takes plain steps over the same streams of batches, one per call."""
 
     def __init__(self, step: Step, data: Resident, device: torch.device, kind: type[PlainStep]) -> None:
         self.streams = step.batches.labelled[0], step.batches.unlabelled[0]
@@ -156,7 +162,7 @@ class PlainStepper:
         self.number = 0
 
     def __call__(self) -> None:
-        labelled, unlabelled = (torch.from_numpy(own.batch(self.number)).to(self.device) for own in self.streams)
+        labelled, unlabelled = (torch.from_numpy(stream.batch(self.number)).to(self.device) for stream in self.streams)
         self.step(labelled, unlabelled, self.settings.alpha, self.settings.beta)
         self.number += 1
 

@@ -1,14 +1,15 @@
-"""What training from disk costs, as ratios taken in one run, and the memory it takes.
+"""What it costs to train from disk, as ratios measured in one run, and how much memory it takes.
 
     python -m benchmarks.stream [--limit 128MB] [--threads 1] [--rounds 5] [--out results/benchmarks/stream.jsonl]
 
-1. The time of sshmvae-kl steps (preset rgbd) whose rows stream from a shard on disk, over the same steps with all rows
-   in memory; by the clock, and in processor time of all threads, which a busy machine disturbs less. A turn takes as
-   many steps as use up one window, so that each turn of the streamed steps also reads one. The cache is warm.
-2. A whole epoch's rows read through the windows, without any training between.
-3. Peak resident memory of a process that streams an epoch, less that of one with a shard of a few rows in memory.
+1. The time of sshmvae-kl steps (preset rgbd) whose rows are streamed from a shard on disk, over that of the same steps
+   with all rows in memory; in wall time, and in processor time of all threads, which depends less on the machine's
+   load. A turn takes as many steps as use up one window, so that each turn of the streamed steps also reads a window.
+   The file cache is warm.
+2. The time to read all rows of an epoch through the windows, without any training.
+3. The peak resident memory of a process that streams an epoch, minus that of one with a small shard in memory.
 
-The shard has random nonnegative features in the shape of RGB-D: 35,000 training rows of two modalities of 4,096.
+The shard has random non-negative features in the shape of RGB-D: 35,000 training rows, two modalities of width 4,096.
 """
 
 import argparse
@@ -38,6 +39,9 @@ from trainer.jobs.plan import plan
 from trainer.training.step import Step, precision
 
 ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51
+BLOCK = 512  # rows that are generated at a time
+LABELLED_EVERY = 20  # one row in so many is labelled
+ROW_BYTES = 8 * WIDTH  # two modalities of float32
 
 
 def random_shard(path: Path, rows: int) -> Shard:
@@ -46,14 +50,14 @@ def random_shard(path: Path, rows: int) -> Shard:
     def part(name: str, rows: int) -> PartData:
         def blocks(seed: int) -> Iterator[NDArray[np.float32]]:
             rng = np.random.default_rng(seed)
-            for start in range(0, rows, 512):
-                yield rng.random((min(512, rows - start), WIDTH), dtype=np.float32)
+            for start in range(0, rows, BLOCK):
+                yield rng.random((min(BLOCK, rows - start), WIDTH), dtype=np.float32)
 
         return PartData(
             {"x": blocks(0), "w": blocks(1)},
             np.arange(rows) * CLASSES // rows,
             [f"{name}-{row}" for row in range(rows)],
-            np.arange(rows) % 20 == 0 if name == "train" else None,
+            np.arange(rows) % LABELLED_EVERY == 0 if name == "train" else None,
         )
 
     modalities = [Modality(name, WIDTH, "nonnegative") for name in "xw"]
@@ -63,7 +67,7 @@ def random_shard(path: Path, rows: int) -> Shard:
 
 
 class Stepper:
-    """Takes one step after the other."""
+    """Takes training steps, one after the other."""
 
     def __init__(self, shard: Shard, limit: str | None, device: torch.device) -> None:
         values = {} if limit is None else {"memory_limit": limit}
@@ -81,11 +85,11 @@ class Stepper:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--limit", default="128MB")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--limit", default="128MB", help="memory limit of the streamed steps")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
     parser.add_argument("--in-memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -105,6 +109,7 @@ def main() -> None:
 
 
 def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: int) -> None:
+    """Measures 1 and 2."""
     steppers = {"memory": Stepper(shard, None, device), "disk": Stepper(shard, limit, device)}
     data = steppers["disk"].data
     assert isinstance(data, Streamed), "the shard is larger than the limit"
@@ -122,10 +127,10 @@ def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: in
                 if turn:
                     clock[name].append(time.perf_counter() - start[0])
                     processor[name].append(time.process_time() - start[1])
-    begun = time.perf_counter()
+    start_of_reading = time.perf_counter()
     for number in range(per_epoch):
         steppers["disk"].step.batches.load(per_epoch + number)
-    reading = time.perf_counter() - begun
+    reading = time.perf_counter() - start_of_reading
     data.close()
     middle = {name: statistics.median(values) for name, values in clock.items()}
     busy = {name: statistics.median(values) for name, values in processor.items()}
@@ -137,13 +142,13 @@ def speed(rows: Rows, shard: Shard, limit: str, device: torch.device, rounds: in
     rows.add("a step from disk / a step in memory, in processor time", busy["disk"] / busy["memory"], "<= 1.15",
              seconds={name: round(value / steps, 3) for name, value in busy.items()},
              spreads={name: f"{100 * spread(values):.1f} %" for name, values in processor.items()})  # fmt: skip
-    size = 8 * WIDTH * ROWS
+    size = ROW_BYTES * ROWS
     rows.add("seconds to read an epoch's rows, nothing learned", reading, gigabytes=round(size / 1e9, 2),
              share_of_an_epoch_in_memory=round(reading / (middle["memory"] / steps * per_epoch), 4))  # fmt: skip
 
 
 def peak(shard: Shard, limit: str | None, device: torch.device) -> dict[str, int]:
-    """Peak resident memory of three steps, and of an epoch's rows where they are streamed; and the features kept."""
+    """Bytes of peak memory after three steps (and an epoch's rows, if streamed), and of the features in memory."""
     stepper = Stepper(shard, limit, device)
     stepper(3)
     if isinstance(stepper.step.batches.unlabelled[0], WindowedStream):
@@ -157,16 +162,18 @@ def peak(shard: Shard, limit: str | None, device: torch.device) -> dict[str, int
 
 
 def memory(rows: Rows, shard: Shard, few: Shard, limit: str) -> None:
+    """Measures 3, each in a process of its own."""
+
     def child(path: Path, *more: str) -> dict[str, int]:
         command = [sys.executable, "-m", "benchmarks.stream", "--peak-of", str(path), "--limit", limit, *more]
-        found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return found
+        sizes: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return sizes
 
     streamed, small = child(shard.path), child(few.path, "--in-memory")
-    own = small["peak"] - small["kept"]
-    rows.add("memory beside the model's own / the limit", (streamed["peak"] - own) / parse_size(limit), "<= 1",
-             megabytes={"peak": streamed["peak"] // 10**6, "model": own // 10**6,
-                        "shard": 8 * WIDTH * (ROWS + TEST) // 10**6})  # fmt: skip
+    model = small["peak"] - small["kept"]
+    rows.add("memory beside the model's own / the limit", (streamed["peak"] - model) / parse_size(limit), "<= 1",
+             megabytes={"peak": streamed["peak"] // 10**6, "model": model // 10**6,
+                        "shard": ROW_BYTES * (ROWS + TEST) // 10**6})  # fmt: skip
 
 
 if __name__ == "__main__":
