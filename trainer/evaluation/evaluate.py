@@ -37,18 +37,18 @@ def evaluate(
         for given, completion in ways_to_classify(subject, names, bound and not fast):
             if fast and not subject.has_classifier:
                 continue
-            found = predictions(model, noise, data, given, completion, iterations=iterations, samples=samples)
-            for replica, (log_q, label) in enumerate(found):
+            by_replica = predictions(model, noise, data, given, completion, iterations=iterations, samples=samples)
+            for replica, (log_q, label) in enumerate(by_replica):
                 scores[replica].append(score("+".join(given), completion, log_q, label))
         elbos = _elbo(subject, noise, data) if bound else [None] * noise.replicas
     return [Evaluation(tuple(of_replica), elbo) for of_replica, elbo in zip(scores, elbos, strict=True)]
 
 
 def ways_to_classify(model: Model, modalities: Sequence[str], iterative: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every subset of modalities with each of the model's completions for the others; `none` where none is missing.
+    """Each subset of the modalities with each completion of the model for the others, or `none` if none is missing.
 
     Args:
-        iterative: whether iterative sampling is one of them, for a model that has it.
+        iterative: whether to include iterative sampling, if the model has it.
     """
     for given in subsets(modalities):
         for completion in ("none",) if len(given) == len(modalities) else model.completions:
