@@ -1,8 +1,8 @@
 """The picture of the rooms, drawn from the imports: python -m scripts.rooms [--check]
 
 Left, the floor plan: three columns of rooms, each resting on those it may import from. Right, who imports from whom, as
-a matrix: a number says how many files of the row's room import from the column's room. The order of the rooms is
-computed, so a circle of imports is an error here.
+a matrix: a number says how many files of the row's room import from the column's room. The order of the rooms is the
+one that `tests/test_architecture.py` enforces.
 """
 
 import ast
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scripts.committed import ROOT, write_or_check
 from scripts.svg import box, line, picture, text
+from tests.test_architecture import ROOMS
 
 PICTURE = "docs/design/rooms.svg"
 COLUMNS = {"commands": "violet", "trainer": "blue", "pipeline": "green"}
@@ -58,29 +59,15 @@ def _room(module: str, names: dict[str, int]) -> str | None:
     return next((name for name in (".".join(parts[:2]), parts[0]) if name in names), None)
 
 
-def bottom_up(found: Imports) -> dict[str, list[str]]:
-    """The rooms of each column, from the one that needs no other to the one that may use all.
-
-    Raises:
-        ValueError: rooms import from each other in a circle.
-    """
-    order: dict[str, list[str]] = {}
-    for column in COLUMNS:
-        left = sorted(name for name in found if name.split(".")[0] == column)
-        order[column] = []
-        while left:
-            free = [name for name in left if not any(other in left for other in found[name])]
-            if not free:
-                raise ValueError(f"rooms import from each other in a circle: {', '.join(left)}")
-            order[column].append(free[0])
-            left.remove(free[0])
-    return order
+def bottom_up() -> dict[str, list[str]]:
+    """The rooms of each column, from the one that needs no other to the one that may use all."""
+    return {column: [f"{column}.{room}" for room in ROOMS.get(column, ())] or [column] for column in COLUMNS}
 
 
 def draw() -> str:
     """The picture's SVG."""
     found, sizes = imports(), rooms()
-    order = bottom_up(found)
+    order = bottom_up()
     parts = [*_plan(order, sizes, found), *_matrix(order, found)]
     return picture(
         900,
