@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from tests.golden import compare, digests, record
 
-PLACES = {"/home/me/workspace": "<workspace>"}
+PLACES = {"/data/of/mine/workspace": "<workspace>"}
 
 
 def test_renamed_keys_are_called_by_their_new_names_in_both_checkouts() -> None:
@@ -36,7 +36,7 @@ def test_json_is_kept_without_what_changes_from_time_to_time() -> None:
     value = {
         "host": "somewhere",
         "versions": {"torch": "2.6"},
-        "shard": "/home/me/workspace/shards/a.h5",
+        "shard": "/data/of/mine/workspace/shards/a.h5",
         "runs": ["a-m2-seed-0-0123abcd"],
         "mean": 0.5,
         "split": None,
