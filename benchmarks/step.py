@@ -1,6 +1,6 @@
 """Speed of a training step, as ratios measured in one run.
 
-    python -m benchmarks.step [--device cpu|cuda] [--threads 2] [--rounds 20] [--out results/benchmarks/step.jsonl]
+    python -m benchmarks.step [--device cpu|cuda] [--threads 2] [--rounds 20] [--out workspace/step.jsonl]
 
 1. The arithmetic rate of a step (operations counted by torch's FlopCounterMode, divided by time) over the rate of a
    large float32 matrix product: how much of the machine the MNIST preset of sshmvae-kl uses.

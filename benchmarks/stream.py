@@ -1,6 +1,6 @@
 """What it costs to train from disk, as ratios measured in one run, and how much memory it takes.
 
-    python -m benchmarks.stream [--limit 128MB] [--threads 1] [--rounds 5] [--out results/benchmarks/stream.jsonl]
+    python -m benchmarks.stream [--limit 128MB] [--threads 1] [--rounds 5] [--out workspace/stream.jsonl]
 
 1. The time of sshmvae-kl steps (preset rgbd) whose rows are streamed from a shard on disk, over that of the same steps
    with all rows in memory; in wall time, and in processor time of all threads, which depends less on the machine's

@@ -86,7 +86,7 @@ class Settings(BaseModel):
         networks: the network of each distribution, in the paper's notation (see `trainer.nn.notation`).
         cotraining: the settings of a round of co-training; None for models that are not co-trained.
 
-    Beyond the paper (docs/log/2026-11.md); the defaults are the paper's objective and schedule:
+    Beyond the paper (docs/guide/training.md); the defaults are the paper's objective and schedule:
         mean_alpha: the weight of log q(y|X) of the labelled examples, with the latent variables at their means.
         partial_alpha: the weight of log q(y|x_m) of the labelled examples, summed over the single modalities m.
         consistency: the weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, summed over the single modalities
