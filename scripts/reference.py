@@ -156,7 +156,7 @@ def settings_page() -> str:
         "The defaults are the paper's. What each term is: [training](../guide/training.md#beyond-the-paper).",
         _fields(Settings, said, beyond),
         "## `[cotraining]`",
-        "For `ct-svm` and `cotraining` alone ([co-training](../models/cotraining.md)); `--set cotraining.k_best=5`.",
+        "For `ct-svm` and `cotraining` alone ([co-training](../models/cotraining.md)); set in a `--config` file.",
         _fields(CoTraining, attributes(CoTraining), list(CoTraining.model_fields)),
         *_presets(),
     ]
