@@ -21,16 +21,16 @@ _ABSENT = object()
 
 def differences(before: Mapping[str, Table], after: Mapping[str, Table]) -> dict[str, list[str]]:
     """For each output that differs, one line for each of its values that does."""
-    found = {}
+    lines_by_output = {}
     for name in sorted(before.keys() | after.keys()):
         if name not in after:
-            found[name] = ["only before"]
+            lines_by_output[name] = ["only before"]
         elif name not in before:
             if PurePosixPath(name).name not in ADDED:
-                found[name] = ["only after"]
+                lines_by_output[name] = ["only after"]
         elif lines := list(_of_tables(before[name], after[name])):
-            found[name] = lines
-    return found
+            lines_by_output[name] = lines
+    return lines_by_output
 
 
 def _of_tables(before: Table, after: Table) -> Iterator[str]:
@@ -38,7 +38,7 @@ def _of_tables(before: Table, after: Table) -> Iterator[str]:
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if old is _ABSENT and not ADDED.isdisjoint(re.split(r"[.@\[\]]+", key)):
             continue
-        old, new = ("absent" if one is _ABSENT else json.dumps(one, ensure_ascii=False) for one in (old, new))
+        old, new = ("absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False) for value in (old, new))
         if old != new:  # as texts: 1, 1.0 and true are not the same
             yield f"{key}: {old} -> {new}"
 
@@ -57,16 +57,16 @@ def main() -> None:
     for key in ("cpu", "torch"):
         if before["about"][key] != after["about"][key]:
             print(f"not comparable: {key} {before['about'][key]}, then {after['about'][key]}")
-    found = differences(before["outputs"], after["outputs"])
-    for name, lines in found.items():
+    differing = differences(before["outputs"], after["outputs"])
+    for name, lines in differing.items():
         print(name)
         for line in lines[:SHOWN]:
             print(f"    {line}")
         if len(lines) > SHOWN:
             print(f"    and {len(lines) - SHOWN} more")
     total = len(before["outputs"].keys() | after["outputs"].keys())
-    print(f"{len(found)} of {total} outputs differ")
-    sys.exit(1 if found else 0)
+    print(f"{len(differing)} of {total} outputs differ")
+    sys.exit(1 if differing else 0)
 
 
 def _read(path: Path) -> dict[str, Any]:

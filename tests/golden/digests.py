@@ -54,9 +54,9 @@ def of_file(path: Path, places: Places) -> Table:
 
 def of_json(value: Any, places: Places) -> Table:
     """The table of a JSON value: `scores[0].accuracy` -> 0.5."""
-    found: Table = {}
-    _flatten(value, "", (), places, found)
-    return found
+    table: Table = {}
+    _flatten(value, "", (), places, table)
+    return table
 
 
 def without_places(text: str, places: Places) -> str:
@@ -75,38 +75,38 @@ def renamed(keys: tuple[str, ...]) -> str:
     return keys[-1]
 
 
-def _flatten(value: Any, name: str, keys: tuple[str, ...], places: Places, found: Table) -> None:
+def _flatten(value: Any, name: str, keys: tuple[str, ...], places: Places, table: Table) -> None:
     if isinstance(value, dict) and value:
         for key in value.keys() - VOLATILE:
             new = renamed((*keys, key))
             if new != key and new in value:
                 raise ValueError(f"{name or 'the outermost object'} has both {key} and {new}")
-            _flatten(value[key], f"{name}.{new}" if name else new, (*keys, key), places, found)
+            _flatten(value[key], f"{name}.{new}" if name else new, (*keys, key), places, table)
     elif isinstance(value, list) and value and (len(value) <= _LONGEST_LIST or isinstance(value[0], dict | list)):
-        for index, one in enumerate(value):
-            _flatten(one, f"{name}[{index}]", keys, places, found)
+        for index, item in enumerate(value):
+            _flatten(item, f"{name}[{index}]", keys, places, table)
     elif isinstance(value, list) and value:
-        found[name] = f"{len(value)} values {_sha256(without_places(json.dumps(value), places).encode())}"
+        table[name] = f"{len(value)} values {_sha256(without_places(json.dumps(value), places).encode())}"
     else:
-        found[name] = _short(without_places(value, places)) if isinstance(value, str) else value
+        table[name] = _short(without_places(value, places)) if isinstance(value, str) else value
 
 
 def _of_hdf5(path: Path, places: Places) -> Table:
     """Data sets by name, and attributes as `group@attribute`; those that are JSON texts are taken apart."""
-    found: Table = {}
+    table: Table = {}
 
     def add(name: str, node: h5py.Group | h5py.Dataset) -> None:
         if isinstance(node, h5py.Dataset):
             text = h5py.check_string_dtype(node.dtype) is not None
-            found[name] = _of_array(node.asstr()[...].astype(np.str_) if text else node[...])
+            table[name] = _of_array(node.asstr()[...].astype(np.str_) if text else node[...])
         if node.attrs:
             attributes = of_json({key: _parsed(value) for key, value in node.attrs.items()}, places)
-            found.update({f"{name}@{key}": value for key, value in attributes.items()})
+            table.update({f"{name}@{key}": value for key, value in attributes.items()})
 
     with h5py.File(path, "r") as file:
         add("", file)
         file.visititems(add)
-    return found
+    return table
 
 
 def _parsed(value: Any) -> Any:

@@ -103,11 +103,11 @@ class Checkout:
 
     def run(self, arguments: Sequence[str], workspace: Path) -> str:
         """Runs a command in a workspace; returns its standard output. A command that fails ends this script."""
-        own = {key: value for key, value in os.environ.items() if not key.startswith("MMSSL_")}
-        own |= {"PYTHONPATH": str(self.folder), "MMSSL_ROOT": str(workspace)}
-        own |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        env = {key: value for key, value in os.environ.items() if not key.startswith("MMSSL_")}
+        env |= {"PYTHONPATH": str(self.folder), "MMSSL_ROOT": str(workspace)}
+        env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
-            [sys.executable, "-m", self.module, *arguments], cwd=workspace, env=own, capture_output=True, text=True
+            [sys.executable, "-m", self.module, *arguments], cwd=workspace, env=env, capture_output=True, text=True
         )
         if done.returncode:
             sys.exit(f"mmssl {shlex.join(arguments)} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
@@ -128,12 +128,12 @@ class Checkout:
 
 def known_as(name: str, settings: Mapping[str, Any]) -> str:
     """The name of a setting in a checkout with these settings, given its old one."""
-    for own in (name, RENAMED.get(name, name)):
-        found: Any = settings
-        for key in own.split("."):
-            found = found.get(key, ...) if isinstance(found, Mapping) else ...
-        if found is not ...:
-            return own
+    for setting in (name, RENAMED.get(name, name)):
+        value: Any = settings
+        for key in setting.split("."):
+            value = value.get(key, ...) if isinstance(value, Mapping) else ...
+        if value is not ...:
+            return setting
     raise KeyError(f"the checkout has no setting {name}, by its old or its new name")
 
 
