@@ -91,9 +91,9 @@ BUG: dict[str, object] = {"id": "PYSEC-1", "fix_versions": ["2.32"]}
 def test_a_vulnerable_package_fails(audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = pip_audit(tmp_path, {"requests": [BUG], "torch": [BUG | {"fix_versions": []}]})
     assert audit.main(command) == 1
-    told = capsys.readouterr().err
-    assert "PYSEC-1, fixed in 2.32" in told
-    assert "PYSEC-1, fixed in no version yet" in told
+    messages = capsys.readouterr().err
+    assert "PYSEC-1, fixed in 2.32" in messages
+    assert "PYSEC-1, fixed in no version yet" in messages
 
 
 def test_a_package_that_the_database_does_not_know_is_no_good_package(
@@ -113,6 +113,6 @@ def test_without_a_database_the_hashes_are_checked_and_that_is_said(
         "is not there": ("/no/such/pip-audit",),
     }[kind]
     assert audit.main(command) == 0
-    told = capsys.readouterr().out
-    assert "all pinned" in told
-    assert "NOT looked up" in told
+    output = capsys.readouterr().out
+    assert "all pinned" in output
+    assert "NOT looked up" in output

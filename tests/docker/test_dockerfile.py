@@ -17,7 +17,7 @@ Stage = dict[str, Any]
 def stages() -> dict[str, Stage]:
     """Name -> base and instructions, each a word in capitals and the rest, continuation lines joined."""
     text = "\n".join(line for line in (DOCKER / "Dockerfile").read_text().splitlines() if not line.startswith("#"))
-    found: dict[str, Stage] = {"": {"base": None, "steps": []}}  # "": what stands before the first stage
+    by_name: dict[str, Stage] = {"": {"base": None, "steps": []}}  # "": what stands before the first stage
     name = ""
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if not line.strip():
@@ -25,31 +25,31 @@ def stages() -> dict[str, Stage]:
         word, rest = line.split(maxsplit=1)
         if word == "FROM":
             base, name = re.fullmatch(r"(\S+) AS (\S+)", rest).groups()
-            found[name] = {"base": base, "steps": []}
+            by_name[name] = {"base": base, "steps": []}
         else:
-            found[name]["steps"].append((word, rest))
-    return found
+            by_name[name]["steps"].append((word, rest))
+    return by_name
 
 
 def inherited(name: str, instruction: str) -> list[str]:
     """What a stage has of an instruction, its bases' first."""
-    every = stages()
-    own = [rest for word, rest in every[name]["steps"] if word == instruction]
-    base = every[name]["base"]
-    return (inherited(base, instruction) if base in every else []) + own
+    by_name = stages()
+    arguments = [rest for word, rest in by_name[name]["steps"] if word == instruction]
+    base = by_name[name]["base"]
+    return (inherited(base, instruction) if base in by_name else []) + arguments
 
 
 IMAGES = ("cpu", "cuda")
 
 
 def test_both_images_are_there_on_a_base_that_is_an_argument() -> None:
-    every = stages()
-    assert set(IMAGES) < set(every)
-    ((word, default),) = every[""]["steps"]
+    by_name = stages()
+    assert set(IMAGES) < set(by_name)
+    ((word, default),) = by_name[""]["steps"]
     assert (word, default.split("=")[0]) == ("ARG", "BASE")
     assert re.search(r":\d[\w.-]+$", default), "the default base has a version"
-    bases = {stage["base"] for name, stage in every.items() if name}
-    assert bases <= {"${BASE}", *every}
+    bases = {stage["base"] for name, stage in by_name.items() if name}
+    assert bases <= {"${BASE}", *by_name}
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -140,11 +140,11 @@ def test_every_service_is_as_closed_as_it_can_be() -> None:
 
 
 def test_a_service_has_no_network_or_one_without_a_way_out() -> None:
-    found = compose()
-    assert all(network["internal"] for network in found["networks"].values())
-    for name, service in found["services"].items():
-        assert service.get("network_mode") == "none" or set(service["networks"]) <= set(found["networks"]), name
-    assert found["services"]["offline"]["network_mode"] == "none"
+    settings = compose()
+    assert all(network["internal"] for network in settings["networks"].values())
+    for name, service in settings["services"].items():
+        assert service.get("network_mode") == "none" or set(service["networks"]) <= set(settings["networks"]), name
+    assert settings["services"]["offline"]["network_mode"] == "none"
 
 
 def test_the_services_commands_are_dasks() -> None:

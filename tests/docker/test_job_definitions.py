@@ -73,14 +73,14 @@ def test_aws_batch_trains_a_split_when_its_features_are_there() -> None:
     extract, train = read("aws-batch.extract.json"), read("aws-batch.train.json")
     assert extract["jobDefinition"] == train["jobDefinition"] == read("aws-batch.definition.json")["jobDefinitionName"]
     assert extract["arrayProperties"] == train["arrayProperties"] == {"size": 10}
-    assert [one["type"] for one in train["dependsOn"]] == ["N_TO_N"]
+    assert [dependency["type"] for dependency in train["dependsOn"]] == ["N_TO_N"]
 
 
 def commands() -> list[list[str]]:
     job, _ = yaml.safe_load_all((JOBS / "kubernetes.yaml").read_text())
-    found = [job["spec"]["template"]["spec"]["containers"][0]["args"]]
-    found.append(read("aws-batch.definition.json")["containerProperties"]["command"])
-    return found + [read(f"aws-batch.{stage}.json")["containerOverrides"]["command"] for stage in ("extract", "train")]
+    lines = [job["spec"]["template"]["spec"]["containers"][0]["args"]]
+    lines.append(read("aws-batch.definition.json")["containerProperties"]["command"])
+    return lines + [read(f"aws-batch.{stage}.json")["containerOverrides"]["command"] for stage in ("extract", "train")]
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
