@@ -33,10 +33,10 @@ _REAL_DATA = os.environ.get("MMSSL_DATA")
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real data (`mnist/`, `rgbd/`): MMSSL_DATA, or ../shared/data beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(_REAL_DATA) if _REAL_DATA else beside
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(_REAL_DATA) if _REAL_DATA else default
     if not folder.is_dir():
-        pytest.skip(f"real data are not at hand: MMSSL_DATA is not set, and there is no {beside}")
+        pytest.skip(f"real data are not at hand: MMSSL_DATA is not set, and there is no {default}")
     return folder
 
 

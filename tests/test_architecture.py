@@ -36,15 +36,15 @@ def name_of(path: Path) -> str:
 
 def imports_of(path: Path) -> set[str]:
     """The modules that a file imports, at its top or in a function, whether ours or not."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = inner & MODULES.keys()
-            found |= modules | ({node.module} if modules != inner else set())
-    return found
+            imported |= modules | ({node.module} if modules != inner else set())
+    return imported
 
 
 MODULES = {
@@ -150,9 +150,9 @@ def imported_by(code: str, *arguments: str) -> tuple[str, set[str]]:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said, _, found = done.stderr.rpartition("imported:")
-    assert "Traceback" not in said
-    return done.stdout, set(filter(None, found.split(",")))
+    messages, _, heavy = done.stderr.rpartition("imported:")
+    assert "Traceback" not in messages
+    return done.stdout, set(filter(None, heavy.split(",")))
 
 
 COMMAND = "import cli\nsys.argv = ['mmssl', *sys.argv[1:]]\ntry: cli.main()\nexcept SystemExit: pass"
@@ -160,18 +160,18 @@ COMMAND = "import cli\nsys.argv = ['mmssl', *sys.argv[1:]]\ntry: cli.main()\nexc
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["shards", "verify", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    said, heavy = imported_by(COMMAND, *arguments)
-    assert "Usage" in said
+    output, heavy = imported_by(COMMAND, *arguments)
+    assert "Usage" in output
     assert not heavy
 
 
 def test_listing_runs_does_not_import_torch(tmp_path: Path) -> None:
-    said, heavy = imported_by(COMMAND, "runs", str(tmp_path))
-    assert "no runs yet" in said
+    output, heavy = imported_by(COMMAND, "runs", str(tmp_path))
+    assert "no runs yet" in output
     assert "torch" not in heavy
 
 
 def test_import_mmssl_imports_nothing_heavy_and_lists_its_public_names() -> None:
-    said, heavy = imported_by("import mmssl\nprint(*dir(mmssl))")
-    assert {"Run", "Shard", "evaluate", "train", "write_shard"} <= set(said.split())
+    output, heavy = imported_by("import mmssl\nprint(*dir(mmssl))")
+    assert {"Run", "Shard", "evaluate", "train", "write_shard"} <= set(output.split())
     assert not heavy

@@ -33,8 +33,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_page_has_one_file_and_one_line_for_each() -> None:
-    assert [found["path"] for found in FILE.finditer(PAGE)] == ["trainer/models/poe.py", "pipeline/datasets/wine.py"]
-    assert [found["path"] for found in LINE.finditer(PAGE)] == [
+    assert [match["path"] for match in FILE.finditer(PAGE)] == ["trainer/models/poe.py", "pipeline/datasets/wine.py"]
+    assert [match["path"] for match in LINE.finditer(PAGE)] == [
         "trainer/models/registry.py",
         "pipeline/datasets/registry.py",
     ]
@@ -68,8 +68,8 @@ def test_what_the_page_says_works(checkout: Path, tmp_path: Path) -> None:
     assert accuracies["x+w"] > 70  # chance: 40
     assert "ELBO per test example" in mmssl("evaluate", folder, "--device", "cpu")
     mmssl("generate", folder, "--from", "x", "--to", "w", "--out", "made.npz", "--device", "cpu")
-    with np.load(tmp_path / "made.npz") as made:
-        assert made["made"].shape == (1, 10, 6)
+    with np.load(tmp_path / "made.npz") as arrays:
+        assert arrays["made"].shape == (1, 10, 6)
     mmssl("report", "--html", "report.html", "--device", "cpu")
     assert "PoE" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "wine" in mmssl("data", "list")
