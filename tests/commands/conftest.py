@@ -30,10 +30,10 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         finally:
             for which, handler in handlers.items():
                 signal.signal(which, handler)
-            for name, own in loggers.items():  # the command's handlers write to a stream that ends with the test
-                logging.getLogger(name).handlers = own
-        said = capsys.readouterr()
-        return CommandResult(int(exit_.value.code or 0), said.out, said.err)
+            for name, kept in loggers.items():  # the command's handlers write to a stream that ends with the test
+                logging.getLogger(name).handlers = kept
+        captured = capsys.readouterr()
+        return CommandResult(int(exit_.value.code or 0), captured.out, captured.err)
 
     return run
 

@@ -70,13 +70,13 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         for camera, completion in (("both", "-"), ("RGB", "encoders"), ("depth", "encoders"))
     }
     root = tmp_path / "workspace"
-    made = stamps(root)
+    before = stamps(root)
     assert len(list((root / "shards").glob("demo-split-*.h5"))) == 2
-    assert len([path for path in made if path.endswith("result.json")]) == 6
+    assert len([path for path in before if path.endswith("result.json")]) == 6
 
     second = mmssl("demo", "--device", "cpu")
     assert second.code == 0, second.err
     assert second.out == first.out
     again = stamps(root)
-    assert again.keys() == made.keys()
-    assert not {path for path in made if again[path] != made[path]}
+    assert again.keys() == before.keys()
+    assert not {path for path in before if again[path] != before[path]}

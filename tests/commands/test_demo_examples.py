@@ -10,7 +10,7 @@ CAMERAS = {"depth": "x", "RGB": "w"}
 def judged(ids: list[str], **right: list[str]) -> JudgedSplit:
     """A string of + and - a model, a sign an image; `xw` for both cameras."""
     marks = {
-        "+".join(given): np.array([[mark == "+" for mark in own] for own in by_model])
+        "+".join(given): np.array([[mark == "+" for mark in signs] for signs in by_model])
         for given, by_model in right.items()
     }
     return JudgedSplit(ids, np.zeros(len(ids), np.int64), marks)
@@ -19,8 +19,8 @@ def judged(ids: list[str], **right: list[str]) -> JudgedSplit:
 def chosen(*splits: JudgedSplit, shown: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """Sample and reason; the object of sample `cup_1_7` is `cup_1`."""
     objects = {sample: sample.rpartition("_")[0] for split in splits for sample in split.ids}
-    found = where_covering_matters(splits, "x+w", CAMERAS, objects, set(shown))
-    return [(splits[one.split].ids[one.row], one.reason) for one in found]
+    examples = where_covering_matters(splits, "x+w", CAMERAS, objects, set(shown))
+    return [(splits[example.split].ids[example.row], example.reason) for example in examples]
 
 
 def test_the_first_image_of_each_class_in_the_order_of_classes() -> None:

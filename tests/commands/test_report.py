@@ -50,7 +50,7 @@ class Seen:
 
 def look(page: Path, width: int, *, dark: bool = False) -> Seen:
     """Opens the page in a frame of this width: a browser's own window cannot be as narrow as a phone."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no chromium here, so nobody looks at the report: apt-get install chromium")
     folder = page.parent

@@ -30,16 +30,16 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     both = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--stack", 2)
     assert both.code == 0, both.err
     assert "6 runs to train" in both.err  # those of seed 0 are there
-    found = json.loads(Path("out/table2.json").read_text())
-    cell = found["blocks"][0]["rows"][1]["cells"][2]
+    outcome = json.loads(Path("out/table2.json").read_text())
+    cell = outcome["blocks"][0]["rows"][1]["cells"][2]
     assert cell["printed"]["mean"] == 86.36
     assert len(cell["measured"]["values"]) == 2
     results = [
         json.loads((Path("workspace/runs") / run / "result.json").read_text()) for run in cell["measured"]["runs"]
     ]
-    accuracies = [next(s["accuracy"] for s in own["scores"] if s["given"] == "x+w") for own in results]
+    accuracies = [next(s["accuracy"] for s in result["scores"] if s["given"] == "x+w") for result in results]
     assert cell["measured"]["values"] == [100 * accuracy for accuracy in accuracies]
-    assert any("1 epoch instead of 500" in line for line in found["reduced"])
+    assert any("1 epoch instead of 500" in line for line in outcome["reduced"])
     assert "REDUCED" in Path("out/table2.md").read_text()
 
     # A process that was killed when all was done, but for its lease.
@@ -56,7 +56,7 @@ def test_a_table_from_nothing_and_again_from_its_runs(mmssl: Command) -> None:
     again = mmssl(*TRY, "--seeds", "0..1", "--out", "out", "--json")
     assert "nothing is left to train" in again.err
     assert not list(Path("out").glob(".*.lease"))
-    assert again.json[0]["blocks"] == found["blocks"]
+    assert again.json[0]["blocks"] == outcome["blocks"]
 
 
 def test_a_reduced_outcome_lies_in_a_folder_that_says_so(mmssl: Command) -> None:

@@ -163,15 +163,15 @@ def test_a_signal_stops_training_and_the_same_command_ends_as_if_undisturbed(
         seen = process.stderr.readline()
         assert seen, "the run ended before it could be stopped"
     process.send_signal(signal_)
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert f"stopped by {signal_.name}" in said
-    assert "Traceback" not in said
+    assert f"stopped by {signal_.name}" in messages
+    assert "Traceback" not in messages
     assert finish(begin("disturbed")) == 0
     for folder in (tmp_path / "undisturbed").iterdir():
         for name in ("weights.safetensors", "metrics.csv", "result.json", "labelled.txt", "settings.json"):
-            ours = (tmp_path / "disturbed" / folder.name / name).read_bytes()
-            assert ours == (folder / name).read_bytes(), name
+            disturbed = (tmp_path / "disturbed" / folder.name / name).read_bytes()
+            assert disturbed == (folder / name).read_bytes(), name
 
 
 def test_the_nll_of_the_table_is_the_results(mmssl: Command, small: Path) -> None:
@@ -187,6 +187,6 @@ def test_a_cluster_trains_what_the_command_asks_for(mmssl: Command, small: Path)
         assert "2 runs to train, in 2 stacks" in there.err
     assert len(there.json) == 2
     here = mmssl(*given, "--stack", 1, "--out", "here")
-    for ours, theirs in zip(there.json, here.json, strict=True):
-        assert ours["result"] == theirs["result"]
+    for on_cluster, on_host in zip(there.json, here.json, strict=True):
+        assert on_cluster["result"] == on_host["result"]
     assert "cannot reach a Dask scheduler" in mmssl(*given, "--out", "nowhere", "--scheduler", "nonsense").sentence
