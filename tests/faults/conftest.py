@@ -37,9 +37,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
-    made = Zygote()
-    yield made
-    made.close()
+    process = Zygote()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +49,16 @@ def stages(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     write_frames(root)
     (root / "small.toml").write_text(SMALL_SETTINGS)
     log = root / "log"
-    found = {}
+    by_name = {}
     for name, (command, result, slow) in COMMANDS.items():
         start = tmp_path_factory.mktemp(name) / "start"
         shutil.copytree(root, start)
         begun = time.monotonic()
         code = zygote.run(*(part.replace("{root}", str(root)) for part in command), log=log, slow=slow)
         assert code == 0, log.read_text()
-        found[name] = Stage(name, command, result, start, result_of(root, result), time.monotonic() - begun, slow)
-        assert found[name].end
-    return found
+        by_name[name] = Stage(name, command, result, start, result_of(root, result), time.monotonic() - begun, slow)
+        assert by_name[name].end
+    return by_name
 
 
 @pytest.fixture

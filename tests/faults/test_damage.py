@@ -91,26 +91,26 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def files(stages: dict[str, Stage]) -> dict[str, bytes]:
-    made = {name: stage.end for name, stage in stages.items()}
-    weights = next(content for name, content in made["train"].items() if name.endswith("weights.safetensors"))
+    ends = {name: stage.end for name, stage in stages.items()}
+    weights = next(content for name, content in ends["train"].items() if name.endswith("weights.safetensors"))
     return {
-        "shard": made["extract"]["shards/rgbd-64-split-0.h5"],
-        "feature file": made["extract"]["features/rgbd-64/split-0-rgb.h5"],
-        "image-store file": made["preprocess"]["images/rgbd-64/cup_4.h5"],
-        "image-store index": made["preprocess"]["images/rgbd-64/index.json"],
+        "shard": ends["extract"]["shards/rgbd-64-split-0.h5"],
+        "feature file": ends["extract"]["features/rgbd-64/split-0-rgb.h5"],
+        "image-store file": ends["preprocess"]["images/rgbd-64/cup_4.h5"],
+        "image-store index": ends["preprocess"]["images/rgbd-64/index.json"],
         "weights": weights,
     }
 
 
 def regions(kind: str, content: bytes, path: Path) -> dict[str, list[int]]:
     """Every byte of a file by the region it lies in."""
-    found: dict[str, list[int]] = {"tail": list(range(len(content) - 32, len(content)))}
+    by_region: dict[str, list[int]] = {"tail": list(range(len(content) - 32, len(content)))}
     if kind == "image-store index":
-        return found | {"content": list(range(len(content)))}
+        return by_region | {"content": list(range(len(content)))}
     if kind in ("checkpoint", "weights"):
         head = 8 + int.from_bytes(content[:8], "little")
         places = {"header's length": (0, 8), "header": (8, head), "tensors": (head, len(content))}
-        return found | {region: list(range(*ends)) for region, ends in places.items()}
+        return by_region | {region: list(range(*ends)) for region, ends in places.items()}
     chunks, sums = set(), set()
     path.write_bytes(content)
     with h5py.File(path, locking=False) as file:
@@ -119,7 +119,7 @@ def regions(kind: str, content: bytes, path: Path) -> dict[str, list[int]]:
                 info = dataset.id.get_chunk_info(k)
                 chunks |= set(range(info.byte_offset, info.byte_offset + info.size - 4))
                 sums |= set(range(info.byte_offset + info.size - 4, info.byte_offset + info.size))
-    return found | {
+    return by_region | {
         "header": list(range(48)), "chunks": sorted(chunks), "checksums": sorted(sums),
         "metadata": [place for place in range(48, len(content)) if place not in chunks and place not in sums],
     }  # fmt: skip
@@ -181,15 +181,15 @@ def test_damage_anywhere_is_found_and_named(
             if bad == content:
                 continue
             path.write_bytes(bad)
-            who = found_by(kind, path, good)
-            if who == "unused":
+            detector = found_by(kind, path, good)
+            if detector == "unused":
                 unused[region] = unused.get(region, 0) + 1
                 assert unused[region] < 4 * wanted, region
                 tally(f"corruptions of a {name}'s bytes that nothing uses: read as it was written")
                 continue
-            assert who in ("open", "verify"), who
+            assert detector in ("open", "verify"), detector
             seen += 1
-            tally(f"corruptions of a {name} found by {who}, and named")
+            tally(f"corruptions of a {name} found by {detector}, and named")
     assert set(unused) <= {"metadata", "tail"}
 
 
@@ -199,11 +199,11 @@ def unit(stages: dict[str, Stage], tmp_path: Path) -> Any:
     path = tmp_path / "unit.h5"
     path.write_bytes(stages["extract"].end["features/rgbd-64/split-0-rgb.h5"])
     recipe, settings = read_recipe(path), FeatureSettings()
-    made = ExtractionTask(
+    task = ExtractionTask(
         tmp_path, path, 0, "rgb", 3, (), np.zeros(0, np.int64), settings, Weights("random"), "cpu", recipe
     )
     with h5py.File(path) as file:
-        return made, file["id"].asstr()[...].tolist()
+        return task, file["id"].asstr()[...].tolist()
 
 
 @pytest.fixture(scope="module")

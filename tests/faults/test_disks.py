@@ -20,11 +20,11 @@ def workspace(small_disk: Path) -> Path:
 
 def refused(zygote: Zygote, stage: Stage, root: Path, log: Path, words: str) -> None:
     code = zygote.run(*stage.arguments(root), log=log)
-    said = log.read_text()
-    assert code == 1, said
-    assert said.count("error: ") == 1
-    assert words in said
-    assert "Traceback" not in said
+    messages = log.read_text()
+    assert code == 1, messages
+    assert messages.count("error: ") == 1
+    assert words in messages
+    assert "Traceback" not in messages
     log.unlink()
 
 
@@ -45,9 +45,9 @@ def test_a_full_disk(
     after = contents(root)
     assert before == {name: after[name] for name in before}
     assert not [name for name in after if name.endswith((".partial", ".lease"))]
-    for made in after.keys() - before.keys():  # what was finished before is whole
-        if made in stage.end:
-            assert after[made] == stage.end[made] or "metrics" in made
+    for file in after.keys() - before.keys():  # what was finished before is whole
+        if file in stage.end:
+            assert after[file] == stage.end[file] or "metrics" in file
     ballast.unlink()
     assert zygote.run(*stage.arguments(root), log=log) == 0, log.read_text()
     assert stage.made(root) == stage.end

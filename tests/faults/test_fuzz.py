@@ -22,10 +22,10 @@ def test_bad_files_and_commands_are_refused_in_a_sentence(tmp_path: Path, tally:
         timeout=1500 if FULL else 120,
     )
     assert done.returncode == 0, f"{(tmp_path / 'last').read_text()}: {done.stderr[-2000:]}"
-    found = json.loads(done.stdout)
-    assert not found["faults"], "\n".join(found["faults"][:3])
-    assert sum(found["counts"].values()) == total
-    assert found["grown"] < 64 * 2**20
-    for what, number in found["counts"].items():
+    report = json.loads(done.stdout)
+    assert not report["faults"], "\n".join(report["faults"][:3])
+    assert sum(report["counts"].values()) == total
+    assert report["grown"] < 64 * 2**20
+    for what, number in report["counts"].items():
         tally(f"fuzzed {what}", number)
-    tally("seconds that the slowest of them took (rounded up)", int(found["slowest"]) + 1)
+    tally("seconds that the slowest of them took (rounded up)", int(report["slowest"]) + 1)

@@ -97,14 +97,14 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
         sh("ip", "link", "add", TAG, "type", "bridge")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
-    made: list[Host] = []
+    started: list[Host] = []
     try:
         sh("ip", "link", "set", TAG, "up")
         for number in (1, 2, 3):
-            made.append(Host(number, tmp_path))
-        yield made
+            started.append(Host(number, tmp_path))
+        yield started
     finally:
-        for host in made:
+        for host in started:
             host.remove()
         subprocess.run(["ip", "link", "del", TAG], capture_output=True)
 
@@ -128,39 +128,39 @@ def scheduler(host: Host) -> None:
     host.dask("scheduler", "--host", host.address, "--port", "8786", "--dashboard-address", ":8787")
 
 
-def without_places(made: dict[str, bytes]) -> dict[str, bytes]:
+def without_places(outputs: dict[str, bytes]) -> dict[str, bytes]:
     """Tables say by which command and on which host they were made: as if without a cluster, and here."""
     here = f'"host": "{platform.node()}"'.encode()
     return {
         name: content.replace(f" --scheduler {SCHEDULER}".encode(), b"").replace(b'"host": "host1"', here)
-        for name, content in made.items()
+        for name, content in outputs.items()
     }
 
 
 def test_a_host_joins_late_and_one_is_lost(
     hosts: list[Host], stages: dict[str, Stage], tmp_path: Path, tally: Callable[..., None]
 ) -> None:
-    one, two, three = hosts
+    first, second, third = hosts
     root = stages["preprocess"].workspace(tmp_path / "root")
-    scheduler(one)
-    two.worker(sticks=5)  # in its second object
-    registered(two)
+    scheduler(first)
+    second.worker(sticks=5)  # in its second object
+    registered(second)
     log = tmp_path / "command.log"
-    preprocess = command(one, stages["preprocess"], root)
+    preprocess = command(first, stages["preprocess"], root)
     until(lambda: list(root.glob("images/*/*.h5")), "no object", tmp_path)
-    three.worker()  # joins while the work is under way
-    until(three.used.exists, "the late worker was not used", tmp_path)
-    two.lose()
+    third.worker()  # joins while the work is under way
+    until(third.used.exists, "the late worker was not used", tmp_path)
+    second.lose()
     assert preprocess.wait(timeout=120) == 0, log.read_text()
     assert stages["preprocess"].made(root) == stages["preprocess"].end
-    said = log.read_text()
-    assert "Traceback" not in said
-    assert f"http://{one.address}:8787/status" in said
+    messages = log.read_text()
+    assert "Traceback" not in messages
+    assert f"http://{first.address}:8787/status" in messages
     tally("preprocess on three hosts, one late and one lost: byte for byte as one process's")
-    extract = command(one, stages["extract"], root)
+    extract = command(first, stages["extract"], root)
     assert extract.wait(timeout=180) == 0, log.read_text()
-    made = {name: content for name, content in contents(root).items() if name.startswith(("features/", "shards/"))}
-    assert made == stages["extract"].end
+    outputs = {name: content for name, content in contents(root).items() if name.startswith(("features/", "shards/"))}
+    assert outputs == stages["extract"].end
     assert "Traceback" not in log.read_text()
 
 
@@ -168,18 +168,18 @@ def test_a_host_is_lost_in_extract_and_another_in_reproduce(
     hosts: list[Host], stages: dict[str, Stage], tmp_path: Path, tally: Callable[..., None]
 ) -> None:
     """In the midst of what they do: a worker that goes on with a lost one's run waits for its lease to run out."""
-    one, two, three = hosts
-    scheduler(one)
+    first, second, third = hosts
+    scheduler(first)
     for host in hosts:
         host.worker(slow=0.3)
     for host in hosts:
         registered(host)
     log = tmp_path / "command.log"
-    for name, lost in (("extract", two), ("reproduce", three)):
+    for name, lost in (("extract", second), ("reproduce", third)):
         stage = stages[name]
         root = stage.workspace(tmp_path / name)
         lost.used.unlink(missing_ok=True)
-        process = command(one, stage, root)
+        process = command(first, stage, root)
         until(lost.used.exists, f"host {lost.number} was not used", tmp_path)
         time.sleep(0.5)
         lost.lose()

@@ -59,12 +59,12 @@ def test_asked_to_stop_at_random_moments(
         root = stage.workspace(tmp_path / "root")
         after = (number + chance.random()) / total * stage.seconds  # one in every part of it
         code = disturbed(zygote, stage, root, after, (signal.SIGTERM, signal.SIGINT)[number % 2])
-        said = (root / "log").read_text()
-        assert code in (0, 75, -signal.SIGTERM), said
-        assert "Traceback" not in said
+        messages = (root / "log").read_text()
+        assert code in (0, 75, -signal.SIGTERM), messages
+        assert "Traceback" not in messages
         if code == 75:
-            assert "error: stopped by" in said
-            assert "the same command" in said
+            assert "error: stopped by" in messages
+            assert "the same command" in messages
         assert not list(root.rglob(".*.partial")) or code < 0
         stopped += code == 75
         ends_right(zygote, stage, root)

@@ -49,7 +49,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
     for path in [ROOT / "cli.py", *(ROOT / "pipeline").rglob("*.py"), *(ROOT / "trainer").rglob("*.py")]:
         for name, node in calls_and_imports(path):
             assert name not in FORBIDDEN, f"{path}: {name}"
-            assert not any(name.startswith(f"{one}.") for one in FORBIDDEN), f"{path}: {name}"
+            assert not any(name.startswith(f"{forbidden}.") for forbidden in FORBIDDEN), f"{path}: {name}"
             if name == "torch.load" and isinstance(node, ast.Call):
                 assert [k.arg for k in node.keywords if ast.unparse(k.value) == "True"] == ["weights_only"], path
                 loads.append(path.name)

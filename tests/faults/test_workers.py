@@ -25,14 +25,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(name: str, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
         with (tmp_path / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=tmp_path,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | own | environment,
+                env=os.environ | variables | environment,
             )
         started.append(process)
         return process
@@ -48,9 +48,9 @@ def test_a_worker_is_killed_in_the_midst_of_a_unit(
 ) -> None:
     stage, chance = stages["extract"], random.Random("worker")
     start("scheduler", "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0")
-    said = tmp_path / "scheduler.log"
-    until(lambda: "Scheduler at:" in said.read_text(), "no scheduler", tmp_path)
-    address = next(word for word in said.read_text().split() if word.startswith("tcp://127.0.0.1:"))
+    log = tmp_path / "scheduler.log"
+    until(lambda: "Scheduler at:" in log.read_text(), "no scheduler", tmp_path)
+    address = next(word for word in log.read_text().split() if word.startswith("tcp://127.0.0.1:"))
 
     def worker(name: str) -> "subprocess.Popen[bytes]":
         return start(
@@ -65,10 +65,10 @@ def test_a_worker_is_killed_in_the_midst_of_a_unit(
         root = stage.workspace(tmp_path / "root")
         command = start(f"command-{number}", "-m", ON_A_HOST, *stage.arguments(root), "--scheduler", address)
         until((tmp_path / f"used-lost-{number}").exists, "the worker was not used", tmp_path)
-        made = set(root.glob("features/*/*.h5"))
+        before = set(root.glob("features/*/*.h5"))
         time.sleep(chance.uniform(0, 1))  # a unit takes several
         lost.kill()
-        assert len(set(root.glob("features/*/*.h5")) - made) <= 1, "but for one by the worker that stays"
+        assert len(set(root.glob("features/*/*.h5")) - before) <= 1, "but for one by the worker that stays"
         assert command.wait(timeout=180) == 0, (tmp_path / f"command-{number}.log").read_text()
         assert stage.made(root) == stage.end
         assert not list(root.rglob(".*.partial"))
