@@ -64,19 +64,19 @@ def _best(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def draw() -> str:
     """The picture's SVG."""
-    found = bars()
+    by_given = bars()
     words = "; ".join(
-        f"given {title}: " + ", ".join(_words(k, bar) for k, bar in enumerate(found[given]))
+        f"given {title}: " + ", ".join(_words(k, bar) for k, bar in enumerate(by_given[given]))
         for given, title in GROUPS.items()
     )
-    return picture(760, 356, "Accuracy when a modality is missing", f"hm-mnist, 100 labels; {words}", _chart(found))
+    return picture(760, 356, "Accuracy when a modality is missing", f"hm-mnist, 100 labels; {words}", _chart(by_given))
 
 
 def _words(k: int, bar: Bar) -> str:
     return f"{SYSTEMS[k][1]} {bar.ours:.1f} %"
 
 
-def _chart(found: dict[str, list[Bar]]) -> Iterator[str]:
+def _chart(by_given: dict[str, list[Bar]]) -> Iterator[str]:
     left, right, floor, top = 56, 736, 296, 118
     width, gap = 42, 8
     scale = (floor - top) / 100
@@ -97,7 +97,7 @@ def _chart(found: dict[str, list[Bar]]) -> Iterator[str]:
     stride = (right - left) / len(GROUPS)
     for g, (given, title) in enumerate(GROUPS.items()):
         start = left + g * stride + (stride - len(SYSTEMS) * (width + gap) + gap) / 2
-        for k, (bar, (_, _, colour)) in enumerate(zip(found[given], SYSTEMS, strict=True)):
+        for k, (bar, (_, _, colour)) in enumerate(zip(by_given[given], SYSTEMS, strict=True)):
             x, y = start + k * (width + gap), floor - bar.ours * scale
             yield box(x, y, width, bar.ours * scale, colour, radius=2)
             yield text(x + width / 2, floor - 8, f"{bar.ours:.1f}", 12, "card", "middle", font_weight="600")

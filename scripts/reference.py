@@ -81,9 +81,9 @@ def _parameters(parameters: Mapping[str, inspect.Parameter]) -> Iterator[str]:
             flag, panel = _flags(name, kind, info), info.rich_help_panel or "Output"
         default = "required" if required else _default(info, parameter.default)
         rows.setdefault(str(panel), []).append((flag, _words_of(kind, info), default, _help(info)))
-    for panel, found in rows.items():
-        if found:
-            yield f"**{panel}**\n\n" + _table(("", "value", "default", ""), found)
+    for panel, panel_rows in rows.items():
+        if panel_rows:
+            yield f"**{panel}**\n\n" + _table(("", "value", "default", ""), panel_rows)
 
 
 def _split(annotation: Any) -> tuple[Any, Any]:
@@ -139,7 +139,7 @@ def settings_page() -> str:
     """Every setting with its type, default and bounds, and what the presets say."""
     from trainer.settings.run_settings import BEYOND, CoTraining, Settings
 
-    said = attributes(Settings)
+    descriptions = attributes(Settings)
     paper = [name for name in Settings.model_fields if name not in BEYOND]
     beyond = [name for name in Settings.model_fields if name in BEYOND]
     parts = [
@@ -151,10 +151,10 @@ def settings_page() -> str:
         "`--config FILE.toml`, `--set NAME=VALUE`, and the options of their own that some settings have "
         "([cli.md](cli.md)). An unknown name is an error. How to use them: [training](../guide/training.md).",
         "## The run and the paper's objective",
-        _fields(Settings, said, paper),
+        _fields(Settings, descriptions, paper),
         "## Beyond the paper",
         "The defaults are the paper's. What each term is: [training](../guide/training.md#beyond-the-paper).",
-        _fields(Settings, said, beyond),
+        _fields(Settings, descriptions, beyond),
         "## `[cotraining]`",
         "For `ct-svm` and `cotraining` alone ([co-training](../models/cotraining.md)); set in a `--config` file.",
         _fields(CoTraining, attributes(CoTraining), list(CoTraining.model_fields)),
@@ -165,27 +165,27 @@ def settings_page() -> str:
 
 def attributes(model: type[BaseModel]) -> dict[str, str]:
     """What a docstring says of each attribute, as one line."""
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     name = ""
     for line in inspect.cleandoc(model.__doc__ or "").splitlines():
         new = re.match(r"    (\w+): (.*)", line)
         if new:
-            name, found[new[1]] = new[1], new[2]
+            name, descriptions[new[1]] = new[1], new[2]
         elif line.startswith("        ") and name:
-            found[name] += f" {line.strip()}"
+            descriptions[name] += f" {line.strip()}"
         elif line.strip():
             name = ""
-    return found
+    return descriptions
 
 
-def _fields(model: type[BaseModel], said: Mapping[str, str], names: Sequence[str]) -> str:
+def _fields(model: type[BaseModel], descriptions: Mapping[str, str], names: Sequence[str]) -> str:
     hints = get_type_hints(model, include_extras=True)
     rows = []
     for name in names:
         field = model.model_fields[name]
         given = "the preset's" if name in _PRESET_GIVES else "required"
         default = given if field.is_required() else _value(field.default)
-        rows.append((f"`{name}`", type_in_words(hints[name]), default, said[name]))
+        rows.append((f"`{name}`", type_in_words(hints[name]), default, descriptions[name]))
     return _table(("setting", "value", "default", ""), rows)
 
 
@@ -228,11 +228,13 @@ def _presets() -> Iterator[str]:
 
     def values(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """By preset, what it sets for all of these models alike, apart from networks."""
-        found: dict[str, dict[str, Any]] = {}
+        by_preset: dict[str, dict[str, Any]] = {}
         for preset in PRESETS:
             each = [_flat(preset_values(preset, name)) for name in names]
-            found[preset] = {key: value for key, value in each[0].items() if all(one.get(key) == value for one in each)}
-        return found
+            by_preset[preset] = {
+                key: value for key, value in each[0].items() if all(other.get(key) == value for other in each)
+            }
+        return by_preset
 
     trained = values([card.name for card in cards() if card.is_generative])
     svm: dict[str, dict[str, Any]] = {preset: _flat(preset_values(preset, "ct-svm")) for preset in PRESETS}
@@ -244,7 +246,7 @@ def _presets() -> Iterator[str]:
         "`digits` and `sample`, for the bundled digits and the rendered sample, are ours. Each also sets the networks "
         "of the model ([models](../models/README.md))."
     )
-    yield _columns(trained, [key for key in defaults if any(key in found for found in trained.values())], defaults)
+    yield _columns(trained, [key for key in defaults if any(key in preset for preset in trained.values())], defaults)
     yield "The co-trained systems take these instead (`cotraining.cost`: `ct-svm` alone):"
     keys = [
         "epochs",
@@ -252,22 +254,22 @@ def _presets() -> Iterator[str]:
     ]
     yield _columns(svm, keys, defaults)
     yield "`--preset best` is the fitting preset and, for a model with a classifier:"
-    both, one = recommended("sshmvae-kl", 2), recommended("sshmvae-kl", 1)
-    names = list(dict.fromkeys((*both, *one)))
+    both, single = recommended("sshmvae-kl", 2), recommended("sshmvae-kl", 1)
+    names = list(dict.fromkeys((*both, *single)))
     yield _table(
         ("", "several modalities", "one modality"),
-        [(f"`{name}`", *(_value(of[name]) if name in of else "" for of in (both, one))) for name in names],
+        [(f"`{name}`", *(_value(of[name]) if name in of else "" for of in (both, single))) for name in names],
     )
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in values.items() if key not in ("networks", "cotraining")}
-    return found | {f"cotraining.{key}": value for key, value in (values.get("cotraining") or {}).items()}
+    flat = {key: value for key, value in values.items() if key not in ("networks", "cotraining")}
+    return flat | {f"cotraining.{key}": value for key, value in (values.get("cotraining") or {}).items()}
 
 
-def _columns(found: Mapping[str, Mapping[str, Any]], keys: Sequence[str], defaults: Mapping[str, Any]) -> str:
-    rows = [(f"`{key}`", *(_value(of.get(key, defaults[key])) for of in found.values())) for key in keys]
-    return _table(("", *(f"`{preset}`" for preset in found)), rows)
+def _columns(by_preset: Mapping[str, Mapping[str, Any]], keys: Sequence[str], defaults: Mapping[str, Any]) -> str:
+    rows = [(f"`{key}`", *(_value(of.get(key, defaults[key])) for of in by_preset.values())) for key in keys]
+    return _table(("", *(f"`{preset}`" for preset in by_preset)), rows)
 
 
 # --- both
@@ -275,7 +277,7 @@ def _columns(found: Mapping[str, Mapping[str, Any]], keys: Sequence[str], defaul
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (one for one in get_args(kind) if one is not type(None))
+        (kind,) = (member for member in get_args(kind) if member is not type(None))
     return kind
 
 

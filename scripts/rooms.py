@@ -26,24 +26,24 @@ def main() -> int:
 
 def rooms() -> dict[str, int]:
     """Every room's name, such as `trainer.nn` or `commands`, and how many files it has."""
-    found = {}
+    sizes = {}
     for column in COLUMNS:
         inner = sorted(path.parent for path in (ROOT / column).glob("*/__init__.py"))
         for folder in inner or [ROOT / column]:
             files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-            found[".".join(folder.relative_to(ROOT).parts)] = len(files)
-    return found
+            sizes[".".join(folder.relative_to(ROOT).parts)] = len(files)
+    return sizes
 
 
 def imports() -> Imports:
     """Between rooms, at the top of a file or in a function."""
     names = rooms()
-    found: Imports = {name: Counter() for name in names}
+    imported: Imports = {name: Counter() for name in names}
     for name in names:
         for path in sorted((ROOT / name.replace(".", "/")).glob("*.py")):
             others = {room for module in _modules(path) if (room := _room(module, names)) is not None}
-            found[name].update(others - {name})
-    return found
+            imported[name].update(others - {name})
+    return imported
 
 
 def _modules(path: Path) -> Iterator[str]:
@@ -66,20 +66,22 @@ def bottom_up() -> dict[str, list[str]]:
 
 def draw() -> str:
     """The picture's SVG."""
-    found, sizes = imports(), rooms()
+    imported, sizes = imports(), rooms()
     order = bottom_up()
-    parts = [*_plan(order, sizes, found), *_matrix(order, found)]
+    parts = [*_plan(order, sizes, imported), *_matrix(order, imported)]
     return picture(
         900,
         560,
         "The rooms and their imports",
         "Three columns of rooms: commands, trainer, pipeline. Each room imports only from rooms below it; "
-        + "; ".join(f"{name} from {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(found.items())),
+        + "; ".join(
+            f"{name} from {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(imported.items())
+        ),
         parts,
     )
 
 
-def _plan(order: dict[str, list[str]], sizes: dict[str, int], found: Imports) -> Iterator[str]:
+def _plan(order: dict[str, list[str]], sizes: dict[str, int], imported: Imports) -> Iterator[str]:
     """The columns of rooms, on one floor."""
     width, height, gap, floor, left = 112, 25, 6, 490, 22
     highest = max(map(len, order.values()))
@@ -103,12 +105,12 @@ def _plan(order: dict[str, list[str]], sizes: dict[str, int], found: Imports) ->
             yield line(x + width / 2, top + 23, x + width / 2, top + 34, colour)
         yield text(x + width / 2, floor + 18, column, 12, colour, "middle", font_weight="600")
     yield line(left, floor, left + 3 * width + 20, floor, "soft", 2)
-    taken = {other for name in order["trainer"] for other in found[name] if other.startswith("pipeline.")}
+    taken = {other for name in order["trainer"] for other in imported[name] if other.startswith("pipeline.")}
     words = " and ".join(name.split(".")[1] for name in order["pipeline"] if name in taken)
     yield text(left, floor + 43, f"Of the pipeline, trainer takes {words} alone.", 11, "soft")
 
 
-def _matrix(order: dict[str, list[str]], found: Imports) -> Iterator[str]:
+def _matrix(order: dict[str, list[str]], imported: Imports) -> Iterator[str]:
     """Who imports from whom: rows from the top of the house to its floor, columns the same."""
     names = [name for column in order.values() for name in reversed(column)]
     left, top, cell = 492, 128, 20
@@ -129,7 +131,7 @@ def _matrix(order: dict[str, list[str]], found: Imports) -> Iterator[str]:
         yield line(left + k * cell, top, left + k * cell, top + size, "grid")
     for row, name in enumerate(names):
         for column, other in enumerate(names):
-            count = found[name].get(other, 0)
+            count = imported[name].get(other, 0)
             if count:
                 colour = COLUMNS[other.split(".")[0]]
                 x, y = left + column * cell, top + row * cell
