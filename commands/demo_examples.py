@@ -67,5 +67,5 @@ def _changed(splits: Sequence[JudgedSplit], both: str, given: str, lost: bool) -
     """Splits and rows where one model loses the right answer while another keeps it, or, not `lost`, one finds it."""
     for split, judged in enumerate(splits):
         before, after = judged.right[both], judged.right[given]
-        found = (before & ~after).any(0) & (before & after).any(0) if lost else (~before & after).any(0)
-        yield from ((split, int(row)) for row in np.flatnonzero(found))
+        changed = (before & ~after).any(0) & (before & after).any(0) if lost else (~before & after).any(0)
+        yield from ((split, int(row)) for row in np.flatnonzero(changed))

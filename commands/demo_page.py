@@ -42,12 +42,12 @@ def demo_page(runs: Sequence[Run], store: ImageStore, device: torch.device) -> C
     Raises:
         DataError: a run, its shard or an image cannot be read.
     """
-    loaded = {one.run.folder: one for one in load_runs(runs, device)}
+    loaded = {model.run.folder: model for model in load_runs(runs, device)}
     models = [[loaded[run.folder] for run in group] for group in grouped(runs)]  # by setting, then by split
     splits = [_judged(of_split) for of_split in zip(*models, strict=True)]
     objects = {sample: name for name, entry in store.index.objects.items() for sample in entry.ids}
     first = first_of_each_class(splits[0].labels)
-    shown = {objects[splits[0].ids[one.row]] for one in first}
+    shown = {objects[splits[0].ids[choice.row]] for choice in first}
     turned = list(where_covering_matters(splits, _BOTH, {"depth": _RGB, "RGB": _DEPTH}, objects, shown))
     classes = [name.replace("_", " ") for name in models[0][0].shard.classes]
     examples = _examples((*first, *turned), models, splits, classes, store)
@@ -86,17 +86,17 @@ def demo_page(runs: Sequence[Run], store: ImageStore, device: torch.device) -> C
 
 def _judged(models: Sequence[LoadedRun]) -> JudgedSplit:
     """What several models on one split are right about."""
-    found = [predict(model) for model in models]
-    test, (_, labels) = models[0].shard.test, found[0][_BOTH]
-    right = {given: np.stack([own[given][0].argmax(-1) == labels for own in found]) for given in _GIVEN}
+    predictions = [predict(model) for model in models]
+    test, (_, labels) = models[0].shard.test, predictions[0][_BOTH]
+    right = {given: np.stack([by_given[given][0].argmax(-1) == labels for by_given in predictions]) for given in _GIVEN}
     return JudgedSplit([str(sample) for sample in test.ids[test.labels >= 0]], labels, right)
 
 
 def _classifiers(results: ResultTable) -> Iterator[Classifier]:
     given, lines = pivot(results)
     for setting, completion, _, cells in lines:
-        accuracy = {own: row.accuracy for own, row in zip(given, cells, strict=True)}
-        yield Classifier(setting, completion, tuple(accuracy[own] for own in _GIVEN))
+        accuracy = {cameras: row.accuracy for cameras, row in zip(given, cells, strict=True)}
+        yield Classifier(setting, completion, tuple(accuracy[cameras] for cameras in _GIVEN))
 
 
 def _examples(
@@ -107,22 +107,24 @@ def _examples(
     store: ImageStore,
 ) -> tuple[Example, ...]:
     """The chosen images with the answers of every model of their split."""
-    said: dict[Chosen, list[tuple[Answer, ...]]] = {one: [] for one in chosen}
+    answer_lines: dict[Chosen, list[tuple[Answer, ...]]] = {choice: [] for choice in chosen}
     for split, judged in enumerate(splits):
-        own = [one for one in chosen if one.split == split]
-        rows = np.array([one.row for one in own], np.int64)
-        for model in models if own else ():
-            found = answers(model[split], rows)
-            for place, one in enumerate(own):
-                said[one] += _lines(found, place, int(judged.labels[one.row]), classes)
-    images = _images(store, [splits[one.split].ids[one.row] for one in chosen])
-    return tuple(_example(one, splits[one.split], classes, images, tuple(lines)) for one, lines in said.items())
+        of_split = [choice for choice in chosen if choice.split == split]
+        rows = np.array([choice.row for choice in of_split], np.int64)
+        for model in models if of_split else ():
+            model_answers = answers(model[split], rows)
+            for place, choice in enumerate(of_split):
+                answer_lines[choice] += _lines(model_answers, place, int(judged.labels[choice.row]), classes)
+    images = _images(store, [splits[choice.split].ids[choice.row] for choice in chosen])
+    return tuple(
+        _example(choice, splits[choice.split], classes, images, tuple(lines)) for choice, lines in answer_lines.items()
+    )
 
 
-def _lines(found: Answers, place: int, label: int, classes: Sequence[str]) -> Iterator[tuple[Answer, ...]]:
+def _lines(by_given: Answers, place: int, label: int, classes: Sequence[str]) -> Iterator[tuple[Answer, ...]]:
     """One model's answers to one image, a line for each of its completions."""
-    for completion in found[_RGB]:
-        line = [found[given]["none" if given == _BOTH else completion][place] for given in _GIVEN]
+    for completion in by_given[_RGB]:
+        line = [by_given[given]["none" if given == _BOTH else completion][place] for given in _GIVEN]
         yield tuple(
             Answer(classes[most], float(np.exp(log_q[most])), most == label)
             for log_q, most in ((log_q, int(log_q.argmax())) for log_q in line)
@@ -130,19 +132,19 @@ def _lines(found: Answers, place: int, label: int, classes: Sequence[str]) -> It
 
 
 def _example(
-    one: Chosen,
+    choice: Chosen,
     split: JudgedSplit,
     classes: Sequence[str],
     images: Mapping[str, tuple[str, str]],
     lines: tuple[tuple[Answer, ...], ...],
 ) -> Example:
-    sample, label = split.ids[one.row], classes[split.labels[one.row]]
+    sample, label = split.ids[choice.row], classes[split.labels[choice.row]]
     rgb, depth = images[sample]
     seen = (
         CameraImage(rgb, f"{label}, as the RGB camera sees it"),
         CameraImage(depth, f"{label}, as the depth camera sees it: near is red, far is blue"),
     )
-    return Example(sample, label, seen, lines, one.reason)
+    return Example(sample, label, seen, lines, choice.reason)
 
 
 def _images(store: ImageStore, samples: Sequence[str]) -> dict[str, tuple[str, str]]:
