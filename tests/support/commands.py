@@ -36,7 +36,7 @@ class Command(Protocol):
 
 
 def start(*arguments: object, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Starts a command as a process of its own."""
+    """Starts a command as a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "cli", *map(str, arguments)],
         cwd=cwd,

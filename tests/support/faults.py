@@ -36,10 +36,10 @@ class Stage:
     Attributes:
         command: its arguments; `{root}` is the workspace.
         result: the folders below the workspace that hold what it makes.
-        start: a workspace before it; not to be changed.
-        end: the content of `result` after it, undisturbed, without `provenance.json`, which tells the time.
-        seconds: it takes, undisturbed but slowed down.
-        slow: by so much a step.
+        start: a workspace as it is before the command; not to be changed.
+        end: the content of `result` after an undisturbed run, without `provenance.json`, which tells the time.
+        seconds: how long an undisturbed run takes, slowed down.
+        slow: extra seconds for each step.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Stage:
 
 def result_of(root: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
     """All files but `provenance.json`, which tells the time; `{root}` stands where a table says where runs lie."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for folder in folders:
-        found |= {f"{folder}/{name}": content for name, content in contents(root / folder).items()}
+        files |= {f"{folder}/{name}": content for name, content in contents(root / folder).items()}
     place = str(root.resolve()).encode()
     return {
         name: content.replace(place, b"{root}")
-        for name, content in found.items()
+        for name, content in files.items()
         if not name.endswith("provenance.json")
     }
 

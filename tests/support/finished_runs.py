@@ -21,15 +21,15 @@ def finished(
     **settings: Any,
 ) -> Run:
     """A run with these accuracies (shares) after each epoch, the last one being its result."""
-    own = {"model": model, "data": "hm-mnist", "epochs": len(accuracies), **settings}
-    built = build(preset_values("mnist", model) | own)
+    values = {"model": model, "data": "hm-mnist", "epochs": len(accuracies), **settings}
+    built = build(preset_values("mnist", model) | values)
     run = Run(root / built.name(), built)
     count = labelled if labelled is not None else built.labels
     run.begin([f"train-{k}" for k in range(count if isinstance(count, int) else 0)])
     run.write_metrics(
         [
-            {"epoch": epoch, "J": -1.0, **{f"accuracy {given}": share for given, share in own.items()}}
-            for epoch, own in enumerate(accuracies, 1)
+            {"epoch": epoch, "J": -1.0, **{f"accuracy {given}": share for given, share in shares.items()}}
+            for epoch, shares in enumerate(accuracies, 1)
         ]
     )
     if done:

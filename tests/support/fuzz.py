@@ -1,7 +1,7 @@
 """Bad files and bad commands by the thousand: each is refused in a sentence or read, quickly and in bounded memory.
 
-`python -m tests.support.fuzz FOLDER COUNT SEED` prints what it did as JSON. A process of its own:
-what would crash it, or fill the memory, is then seen from outside, and the input that did it lies in FOLDER.
+`python -m tests.support.fuzz FOLDER COUNT SEED` prints what it did as JSON. It is a separate process:
+what crashes it, or fills the memory, is then seen from outside, and the input that did it lies in FOLDER.
 """
 
 import contextlib
@@ -110,12 +110,12 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         return lambda path: read(Run(path.parent, settings))
 
     def frame(path: Path) -> object:
-        one = washington.Frame("cup", 1, 1, 1, folder, has_mask=False)
-        names = {one.rgb: "rgb.png", one.depth: "depth.png", one.loc: "loc.txt"}
+        rgbd_frame = washington.Frame("cup", 1, 1, 1, folder, has_mask=False)
+        names = {rgbd_frame.rgb: "rgb.png", rgbd_frame.depth: "depth.png", rgbd_frame.loc: "loc.txt"}
         for place, name in names.items():
             if place is not None:
                 place.write_bytes(path.read_bytes() if path.name == name else good(name))
-        return washington.read_frame(one)
+        return washington.read_frame(rgbd_frame)
 
     def verify_shard(path: Path) -> object:
         shard = Shard.open(path)
@@ -201,7 +201,7 @@ def mutate(good: bytes, chance: random.Random) -> bytes:
 
 
 def arguments(folder: Path, chance: random.Random) -> list[str]:
-    """A command that does no work where it is understood: everything is small, absent, or only looked at."""
+    """A command that does little or no work even if it is valid: everything is small, absent, or only looked at."""
     words = [
         "", "-1", "0", "1e309", "nan", "x" * 3000, "\ud800", "\x00", "../..", "0..4", "4..0", "0,0", "0..9999999999",
         "[bold]", "é", "all", "shard", "--", "-", "None", str(folder), str(folder / "none.h5"), str(folder / "bad"),
@@ -228,7 +228,7 @@ def arguments(folder: Path, chance: random.Random) -> list[str]:
 # --- trying them -----------------------------------------------------------------------------------------------------
 
 
-def attempt(what: Callable[[], object]) -> str:
+def attempt(call: Callable[[], object]) -> str:
     """`read`, `refused`, or what went wrong."""
 
     def hang(_: int, __: FrameType | None) -> None:
@@ -237,7 +237,7 @@ def attempt(what: Callable[[], object]) -> str:
     signal.signal(signal.SIGALRM, hang)
     signal.alarm(SECONDS)
     try:
-        what()
+        call()
     except MmsslError as error:
         flat = error.message.replace("\n", " ").strip()
         return "refused" if flat and len(error.message.splitlines()) <= 2 else f"no sentence: {error.message!r}"
@@ -252,16 +252,16 @@ def attempt(what: Callable[[], object]) -> str:
 
 def command(given: Sequence[str]) -> None:
     sys.argv = ["mmssl", *given]
-    said = io.StringIO()
-    messages.err.file = messages.out.file = said
+    output = io.StringIO()
+    messages.err.file = messages.out.file = output
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             cli.main()
     except SystemExit as end:
         if (end.code or 0) not in (0, 1, 2):
-            raise AssertionError(f"exit code {end.code} of {given}: {said.getvalue()}") from None
-    if "Traceback" in said.getvalue():
-        raise AssertionError(said.getvalue())
+            raise AssertionError(f"exit code {end.code} of {given}: {output.getvalue()}") from None
+    if "Traceback" in output.getvalue():
+        raise AssertionError(output.getvalue())
 
 
 def main(folder: Path, total: int, seed: int) -> dict[str, Any]:
@@ -275,27 +275,27 @@ def main(folder: Path, total: int, seed: int) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     faults: list[str] = []
     slowest, before = 0.0, 0
-    what: Callable[[], object]
+    call: Callable[[], object]
     for number in range(total):
         chance = random.Random(f"{seed} {number}")
         if number % 5 == 0:
             given = arguments(folder, chance)
             (folder / "last").write_text(repr(given))
-            kind, what = "command", partial(command, given)
+            kind, call = "command", partial(command, given)
         else:
             kind, good, name, read = known[number % len(known)]
             path = folder / "bad" / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(mutate(good, chance))
             (folder / "last").write_text(f"{kind} {number}")
-            what = partial(read, path)
+            call = partial(read, path)
         begun = time.monotonic()
-        came = attempt(what)
+        result = attempt(call)
         slowest = max(slowest, time.monotonic() - begun)
-        ending = came if came in ("read", "refused") else "FAULT"
+        ending = result if result in ("read", "refused") else "FAULT"
         counts[f"{kind}: {ending}"] += 1
         if ending == "FAULT":
-            faults.append(f"{kind}, number {number}: {given if kind == 'command' else ''} {came}")
+            faults.append(f"{kind}, number {number}: {given if kind == 'command' else ''} {result}")
             if kind != "command":
                 (folder / f"fault-{number}-{path.name}").write_bytes(path.read_bytes())
         if number == total // 4:

@@ -1,7 +1,7 @@
 """Runs in a network namespace that stands for a host: a command, or what a Dask worker loads when it starts.
 
-The tiny network is in place. A worker writes down that it was used, is slowed down so that it can be met in the midst
-of its work, and where it is told to, it never ends a frame.
+The tiny network replaces VGG16. A worker records that it was used, and is slowed down so that it can be caught in the
+midst of its work; if asked to, it never finishes a frame.
 """
 
 import os
@@ -12,8 +12,8 @@ from typing import Any
 
 
 def prepare() -> None:
-    """The variables of the environment: MMSSL_TEST_USED is a file that is made when a frame or a step begins,
-    MMSSL_TEST_STICKS says after how many frames no other one ends, MMSSL_TEST_SLOW how many seconds a step takes more.
+    """Follows the environment: MMSSL_TEST_USED is a file that is created when a frame or a step begins,
+    MMSSL_TEST_STICKS the number of frames after which none finishes, MMSSL_TEST_SLOW the extra seconds of a step.
     """
     from pipeline.datasets import washington
     from pipeline.features import fine_tuning, vgg

@@ -16,7 +16,7 @@ OBJECTS = {"bell_pepper_1": 4, "bell_pepper_2": 3, "cup_1": 3, "cup_4": 4, "hat_
 
 
 def write_frames(root: Path, objects: Mapping[str, int] = OBJECTS) -> Path:
-    """`root/raw/rgbd-dataset` with so many frames of each object, and ten trials that leave its first or last out."""
+    """Writes `root/raw/rgbd-dataset`: frames of each object, and trials that leave out the first or the last one."""
     folder = root / "raw" / "rgbd-dataset"
     for name, count in objects.items():
         category = name.rpartition("_")[0]
@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A process of its own that runs a script, given on its command line, from the checkout; its output is piped."""
+    """A separate process that runs a script, given on its command line, from the checkout; its output is piped."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
@@ -61,7 +61,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def references_kept() -> Iterator[None]:
-    """Within it all that a function of ours or of h5py held outlives its return, as where a thread holds its frame."""
+    """Within it, what a function of mmssl or h5py holds outlives its return, as if a thread held its frame."""
     kept = []
 
     def look(frame: FrameType, event: str, _: object) -> None:

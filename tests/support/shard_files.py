@@ -27,6 +27,6 @@ def edit(path: Path, change: Callable[[h5py.File], object]) -> None:
 
 
 def replace_dataset(file: h5py.File, name: str, value: object, **how: Any) -> None:
-    """Puts other values in a dataset's place."""
+    """Replaces a dataset by one with other values."""
     del file[name]
     file.create_dataset(name, data=value, **how)

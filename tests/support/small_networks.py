@@ -1,4 +1,4 @@
-"""Networks of a few units for the bundled digits, and how a command is told of them."""
+"""Networks of a few units for the bundled digits, and how to pass them to a command."""
 
 from collections.abc import Mapping
 

@@ -17,7 +17,7 @@ def weights(step: Step) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
 
 
-def equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    """Whether weights are the same to the bit."""
-    assert ours.keys() == theirs.keys()
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of weights are the same to the bit."""
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)

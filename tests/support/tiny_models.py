@@ -70,7 +70,7 @@ class Tiny:
     replicas: int
 
     def x(self, batch: int, seed: int = 0, copies: int = 1) -> dict[str, Tensor]:
-        """Examples `[R, batch * copies, D]` of each modality's own kind; a bernoulli one's are bits."""
+        """Examples `[R, batch * copies, D]` of each modality's distribution; those of a bernoulli modality are bits."""
         g = torch.Generator().manual_seed(seed)
         examples = {}
         for m in self.modalities:
@@ -129,7 +129,7 @@ def conditionals(model: nn.Module) -> dict[str, Conditional]:
 
 
 def replay(subject: Tiny, monkeypatch: pytest.MonkeyPatch, **draws: list[Tensor]) -> None:
-    """Gives the model the noise that it is told, in order."""
+    """Makes the model draw the given noise, in order."""
     for kind, tensors in draws.items():
         left = iter(tensors)
         monkeypatch.setattr(subject.noise, kind, lambda shape, left=left: next(left).reshape(shape))

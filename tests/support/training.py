@@ -83,7 +83,7 @@ def clusters(
 
 
 def flipped(path: Path, flip: float = 0.25, width: int = 32, classes: int = 5) -> Shard:
-    """Bits of one prototype a class and modality, each flipped at a rate: easy with many examples, hard with two each.
+    """Bits of a prototype per class and modality, each flipped at a rate: easy with many examples, hard with two each.
 
     Seven hundred training and four hundred test rows; in both the classes take turns.
     """
@@ -93,8 +93,8 @@ def flipped(path: Path, flip: float = 0.25, width: int = 32, classes: int = 5) -
     def part(name: str, rows: int, seed: int) -> PartData:
         rng, labels = np.random.default_rng(seed), np.arange(rows) % classes
         features = {
-            m.name: (own[labels] ^ (rng.random((rows, width)) < flip)).astype(np.float32)
-            for m, own in zip(modalities, prototypes, strict=True)
+            m.name: (bits[labels] ^ (rng.random((rows, width)) < flip)).astype(np.float32)
+            for m, bits in zip(modalities, prototypes, strict=True)
         }
         return PartData(features, labels, [f"{name}-{row}" for row in range(rows)])
 
@@ -127,7 +127,7 @@ def make_shard(path: Path, modalities: Sequence[Modality] = (X, W), **changes: A
 
 
 def make_settings(model: str, shard: Shard, **changes: Any) -> Settings:
-    """Settings of a run of a moment: 34 unlabelled rows in batches of 8 are 5 steps an epoch."""
+    """Settings of a very short run: 34 unlabelled rows in batches of 8 are 5 steps an epoch."""
     values: Mapping[str, Any] = {
         "model": model,
         "data": shard.dataset,
@@ -163,12 +163,12 @@ def run_stack(
     most: int = 16,
 ) -> list[Run]:
     """Trains and evaluates on the CPU, each replica in `folder/0`, `folder/1`, ..."""
-    jobs = [Job(own, shard) for own, shard in zip(stack, shards, strict=True)]
+    jobs = [Job(settings, shard) for settings, shard in zip(stack, shards, strict=True)]
     return train_all(jobs, [folder / str(r) for r in range(len(stack))], CPU, progress or Silent(), most)
 
 
 class StopAfter(Silent):
-    """Sends this process a signal after each of these steps, and keeps the steps it was told of."""
+    """Sends this process a signal after each of these steps, and keeps the steps that it saw."""
 
     def __init__(self, *steps: int, which: signal.Signals = signal.SIGTERM) -> None:
         self.steps, self.which, self.seen = set(steps), which, list[int]()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def until(condition: Callable[[], object], what: str, folder: Path, seconds: float = 150) -> None:
-    """Waits until the condition holds; fails after so many seconds, with what the logs in the folder say."""
+    """Waits until the condition holds; fails after that many seconds, with what the logs in the folder say."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what + "".join(

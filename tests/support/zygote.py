@@ -1,4 +1,4 @@
-"""Commands as processes of their own that begin at once: a process with everything imported forks for each of them.
+"""Commands as separate processes that start at once: a process with everything imported forks for each of them.
 
 Run with `python -m` it is that process; it reads one JSON object a line and answers each with one line.
 """
@@ -37,8 +37,8 @@ class Zygote:
 
         Args:
             log: where its output goes.
-            slow: seconds that each frame, and each step of fine-tuning and of training takes more; checkpoints are
-                written as often as can be.
+            slow: extra seconds for each frame and each step of fine-tuning and of training; checkpoints are then
+                written as often as possible.
             clock: the wall clock jumps whenever it is read.
         """
         given = {"argv": list(map(str, arguments)), "log": str(log), "slow": slow, "clock": clock}
@@ -129,8 +129,8 @@ def slow_down(owner: Any, name: str, seconds: float) -> None:
 def reap(process: int, seconds: float) -> int | None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
+        child, status = os.waitpid(process, os.WNOHANG)
+        if child:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     os.kill(process, 9)
