@@ -28,13 +28,13 @@ def test_an_archive_placed_by_hand_is_taken_and_what_deviates_is_listed(
     folder = write_frames(tmp_path / "elsewhere")
     members = {f"rgbd-dataset/{name}": content for name, content in contents(folder).items()}
     pack(tmp_path / "raw" / "rgbd-dataset_eval.zip", members)
-    found = catalogue.fetch("washington-rgbd", tmp_path)
+    messages = catalogue.fetch("washington-rgbd", tmp_path)
     assert "advisory" in caplog.text  # the checksum is not the one on record
-    assert "category apple is missing" in found
-    assert "category hat is not one of the data set's" in found
-    assert catalogue.verify("washington-rgbd", tmp_path) == found
+    assert "category apple is missing" in messages
+    assert "category hat is not one of the data set's" in messages
+    assert catalogue.verify("washington-rgbd", tmp_path) == messages
     assert len(preprocess(tmp_path).ids) == sum(OBJECTS.values())
-    (place,) = [one.place for one in catalogue.list_data_sets(tmp_path) if one.name == "washington-rgbd"]
+    (place,) = [data_set.place for data_set in catalogue.list_data_sets(tmp_path) if data_set.name == "washington-rgbd"]
     assert place == tmp_path / "raw" / "washington-rgbd" / "unpacked" / "rgbd-dataset"
 
 

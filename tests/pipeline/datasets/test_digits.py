@@ -65,9 +65,9 @@ def test_rotation_equals_scipys(pixels: np.ndarray, angles: np.ndarray) -> None:
     assert turned.dtype == np.float32
     assert turned.min() >= 0
     assert turned.max() <= 1
-    for image, angle, got in zip(pixels, angles, turned, strict=True):
+    for image, angle, actual in zip(pixels, angles, turned, strict=True):
         expected = ndimage.rotate(image.astype(float), angle, reshape=False, order=1, mode="grid-constant")
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @given(images, st.floats(0, 3), st.integers(0, 10))
@@ -181,16 +181,16 @@ def test_nm_digits_pair_one_digit_turned_and_noisy(tmp_path: Path) -> None:
         source = np.concatenate([plain.features(name).reshape(-1, 8, 4) for name in "xw"], axis=2).reshape(-1, 64)
         for name in "xw":
             np.testing.assert_allclose(getattr(still, part).features(name), source, atol=1e-6)
-        made = getattr(shard, part)
-        assert made.ids.tolist() == plain.ids.tolist()
-        np.testing.assert_array_equal(made.labels, plain.labels)
-        residual = made.features("w") - source
+        derived = getattr(shard, part)
+        assert derived.ids.tolist() == plain.ids.tolist()
+        np.testing.assert_array_equal(derived.labels, plain.labels)
+        residual = derived.features("w") - source
         inside = (source > 0.4) & (source < 0.6)  # two deviations from being clipped, or more
         assert residual[inside].std() == pytest.approx(0.2, rel=0.1)
         # Each x is its source turned by one angle within the limits, and the angles fill them.
         angles = np.arange(-30, 31, 1.0)
         nearest = []
-        for image, turned in zip(source[:60], made.features("x")[:60], strict=True):
+        for image, turned in zip(source[:60], derived.features("x")[:60], strict=True):
             candidates = rotate(np.broadcast_to(image.reshape(8, 8), (len(angles), 8, 8)), angles).reshape(-1, 64)
             distances = np.abs(candidates - turned).max(axis=1)
             nearest.append(angles[distances.argmin()])

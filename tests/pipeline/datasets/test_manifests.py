@@ -269,12 +269,12 @@ def test_a_server_that_always_breaks_off_gives_up(tmp_path: Path, server: Server
 def test_no_network_is_one_sentence(tmp_path: Path, server: Server) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/a"
+        closed_url = f"http://127.0.0.1:{closed.getsockname()[1]}/a"
         with pytest.raises(DataError) as caught:
-            fetch(manifest(nobody, f"{server.url}/missing", f"{server.url}/wrong"), tmp_path)
+            fetch(manifest(closed_url, f"{server.url}/missing", f"{server.url}/wrong"), tmp_path)
     message, hint = caught.value.message, caught.value.hint
     assert "\n" not in message
-    assert f"{nobody} (no connection" in message
+    assert f"{closed_url} (no connection" in message
     assert "/missing (HTTP 404)" in message
     assert "/wrong (it serves other bytes)" in message
     assert hint

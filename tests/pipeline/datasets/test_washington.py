@@ -34,15 +34,15 @@ def test_the_facts_are_the_data_sets(facts: Facts, real_data: Path) -> None:
     for category, entry in known["categories"].items():
         assert list(facts.objects[category]) == entry["instance_ids"]
         for number, count in zip(facts.objects[category], facts.frames[category], strict=True):
-            told = entry["eval_images"][str(number)]
-            assert count == (told if isinstance(told, int) else 0)
+            images = entry["eval_images"][str(number)]
+            assert count == (images if isinstance(images, int) else 0)
     assert facts.totals.frames == known["eval_images_official_total"]
 
 
 def test_the_trials_are_the_official_files(facts: Facts, real_data: Path) -> None:
     assert read_trials(real_data / "rgbd" / "testinstance_ids.txt") == facts.trials
-    told = json.loads((real_data / "rgbd" / "trials.json").read_text())
-    assert facts.trials == [told[str(number)] for number in range(1, 11)]
+    trials = json.loads((real_data / "rgbd" / "trials.json").read_text())
+    assert facts.trials == [trials[str(number)] for number in range(1, 11)]
 
 
 def test_the_archive_and_the_weights_have_manifests() -> None:
@@ -94,9 +94,9 @@ def test_every_fifth_frame_of_videos_1_2_and_4(real_data: Path) -> None:
     assert "coffee_mug" in index.categories
     assert not index.skipped
     full = [name for frame in range(1, 13) for video in range(1, 5) for name in names_of(f"apple_1_{video}_{frame}")]
-    found = index_names(full)
-    assert [frame.id for frame in found.frames] == [f"apple_1_{v}_{f}" for v in (1, 2, 4) for f in (1, 6, 11)]
-    assert not found.skipped
+    indexed = index_names(full)
+    assert [frame.id for frame in indexed.frames] == [f"apple_1_{v}_{f}" for v in (1, 2, 4) for f in (1, 6, 11)]
+    assert not indexed.skipped
 
 
 @pytest.mark.parametrize("category", ["apple", "bell_pepper", "7_up_can", "a_1_1"])
@@ -172,16 +172,16 @@ def test_deviations_name_every_difference(facts: Facts) -> None:
     names = [name for name in official_names(facts) if not name.startswith(("pear/", "comb/comb_5/"))]
     names += names_of("comb_4_1_1") + names_of("kettle_1_1_1")
     names = [name for name in names if "apple_1_1_6_" not in name]
-    found = deviations(index_names(names), facts)
-    assert found[:5] == [
+    messages = deviations(index_names(names), facts)
+    assert messages[:5] == [
         "category pear is missing",
         "category kettle is not one of the data set's",
         "object apple_1 has 121 frames, not 122",
         "object comb_4 is not one of the data set's",
         "object comb_5 is missing",
     ]
-    assert found[5] == f"{300 - 6 + 1} objects in all, not 300"
-    assert len(found) == 7
+    assert messages[5] == f"{300 - 6 + 1} objects in all, not 300"
+    assert len(messages) == 7
 
 
 # Reading.

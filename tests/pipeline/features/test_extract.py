@@ -80,25 +80,25 @@ def test_what_is_there_is_left_and_what_is_damaged_or_gone_is_made_again(
 ) -> None:
     extract(root, (0, 3))
     assert contents(root) == undisturbed
-    made = []
+    done = []
     compute = split_modality.compute
-    monkeypatch.setattr(extraction_stage, "compute", lambda unit, *rest: (made.append(unit.name), compute(unit, *rest)))
+    monkeypatch.setattr(extraction_stage, "compute", lambda unit, *rest: (done.append(unit.name), compute(unit, *rest)))
     extract(root, (0, 3))
-    assert not made
+    assert not done
     features, shard = root / "features" / "rgbd-32", root / "shards" / "rgbd-32-split-0.h5"
     shard.unlink()  # made of the units again
     extract(root, (0, 3))
-    assert not made
+    assert not done
     for path in (shard, features / "split-0-depth.h5"):
         path.write_bytes(path.read_bytes()[:-1000] + bytes(1000))
     (features / "split-3-rgb.h5").unlink()  # not needed while its shard is there
     extract(root, (0, 3))
-    assert made == ["split 0, depth"]
+    assert done == ["split 0, depth"]
     assert caplog.text.count("it is made again") == 2
     extract(root, (3,), modalities=["rgb"])
     (root / "shards" / "rgbd-32-split-3.h5").unlink()
     extract(root, (3,))
-    assert made == ["split 0, depth", "split 3, rgb"]
+    assert done == ["split 0, depth", "split 3, rgb"]
     assert contents(root) == undisturbed
 
 
@@ -151,14 +151,14 @@ def test_names_stand_for_shards(root: Path, prepared: Path) -> None:
 
 def test_every_step_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    told = []
-    extract(root, (3,), progress=lambda *one: told.append(one))
+    reports = []
+    extract(root, (3,), progress=lambda *step: reports.append(step))
     labelled = Shard.open(root / "shards" / "rgbd-32-split-3.h5").train.labelled
     steps = 3 * -(-int(labelled.sum()) // 4)
     for modality in ("rgb", "depth"):
-        tuning = [(done, total) for what, done, total in told if what == f"split 3, {modality}: fine-tuning"]
+        tuning = [(done, total) for what, done, total in reports if what == f"split 3, {modality}: fine-tuning"]
         assert tuning == [(k, steps) for k in range(1, steps + 1)]
-        images = [(done, total) for what, done, total in told if what == f"split 3, {modality}: images"]
+        images = [(done, total) for what, done, total in reports if what == f"split 3, {modality}: images"]
         assert images == [(min(4 * k, FRAMES), FRAMES) for k in range(1, -(-FRAMES // 4) + 1)]
     assert "split 3, rgb: done, 1 of 2" in caplog.text
     assert "split 3, depth: done, 2 of 2" in caplog.text

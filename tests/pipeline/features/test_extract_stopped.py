@@ -36,11 +36,11 @@ def test_what_a_killed_run_leaves_at_its_worst_moments_is_cleared_away(
     unit.with_suffix(".checkpoint.safetensors").write_bytes(b"whole, but not needed any more")
     unit.with_name(f".split-0-depth.h5.{dead}.partial").write_bytes(b"half")
     (root / "shards" / f".rgbd-32-split-0.h5.{dead}.partial").write_bytes(b"half")
-    mine = root / "shards" / f".rgbd-32-split-9.h5.{this_process()}.partial"
-    mine.write_bytes(b"of a process that is alive")
+    alive = root / "shards" / f".rgbd-32-split-9.h5.{this_process()}.partial"
+    alive.write_bytes(b"of a process that is alive")
     extract(root, (0, 3))
-    assert mine.exists()
-    mine.unlink()
+    assert alive.exists()
+    alive.unlink()
     assert contents(root) == undisturbed
 
 
@@ -113,8 +113,8 @@ def test_killed_at_random_moments_it_ends_the_same(root: Path, undisturbed: dict
         kills += process.returncode == -signal.SIGKILL
     assert kills  # it cannot be that all were done before
     process = python(RUN, root)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
     assert contents(root) == undisturbed
 
 
@@ -125,9 +125,9 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on(
     process = python(RUN, root)
     assert any("fine-tuning" in line for line in process.stdout)
     process.send_signal(which)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == Interrupted.exit_code, said
-    assert f"stopped by {which.name}" in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == Interrupted.exit_code, output
+    assert f"stopped by {which.name}" in output
     extract(root, (0, 3))
     assert contents(root) == undisturbed
 
@@ -141,8 +141,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
         processes=False,
         dashboard_address="127.0.0.1:0",
         resources=request.param,
-    ) as made:
-        yield made.scheduler_address
+    ) as local_cluster:
+        yield local_cluster.scheduler_address
 
 
 def test_objects_that_outlive_their_functions_change_no_byte(root: Path, undisturbed: dict[str, bytes]) -> None:
@@ -166,9 +166,9 @@ def test_on_a_cluster_it_is_the_same_and_a_worker_takes_one_at_a_time(
         running.remove(unit.name)
 
     monkeypatch.setattr(extraction_stage, "compute", watched)
-    told = []
-    assert len(extract(root, (0, 3), scheduler=cluster, progress=lambda *one: told.append(one))) == 2
-    assert told == [("units on the cluster", k, 4) for k in range(5)]
+    reports = []
+    assert len(extract(root, (0, 3), scheduler=cluster, progress=lambda *step: reports.append(step))) == 2
+    assert reports == [("units on the cluster", k, 4) for k in range(5)]
     assert len(most) == 4
     assert max(most) == 1  # both workers are in this process, and a process takes one at a time
     assert contents(root) == undisturbed

@@ -308,11 +308,11 @@ def test_fc1_is_the_first_layer_after_its_relu(network: VGG) -> None:
     with torch.no_grad():
         network.eval()(normalise(torch.from_numpy(pixels)))
     hook.remove()
-    found = np.concatenate(list(fc1(network, [pixels], 4)))
-    assert found.shape == (9, WIDTH)
-    assert found.dtype == np.float32
-    assert found.min() == 0
-    np.testing.assert_allclose(found, seen[0].numpy(), rtol=1e-5, atol=1e-6)
+    features = np.concatenate(list(fc1(network, [pixels], 4)))
+    assert features.shape == (9, WIDTH)
+    assert features.dtype == np.float32
+    assert features.min() == 0
+    np.testing.assert_allclose(features, seen[0].numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_how_the_images_come_in_changes_nothing(network: VGG) -> None:
@@ -322,8 +322,8 @@ def test_how_the_images_come_in_changes_nothing(network: VGG) -> None:
     for cuts in ([1], [7, 7, 7, 2], [23], [4, 19]):
         starts = np.cumsum([0, *cuts])
         blocks = [pixels[a : a + n] for a, n in zip(starts, [*cuts, 23 - sum(cuts)], strict=True)]
-        found = list(fc1(network, blocks, 5))
-        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(whole))
+        features = list(fc1(network, blocks, 5))
+        np.testing.assert_array_equal(np.concatenate(features), np.concatenate(whole))
     np.testing.assert_allclose(np.concatenate(list(fc1(network, [pixels], 64))), np.concatenate(whole), rtol=1e-5)
 
 
@@ -364,8 +364,8 @@ def test_the_real_network_is_torchvisions(monkeypatch: pytest.MonkeyPatch, size:
     reference.classifier[1].register_forward_hook(lambda _, __, output: seen.append(output.clone()))
     with torch.no_grad():
         reference.eval()(normalise(torch.from_numpy(pixels)).contiguous())
-    (found,) = fc1(network, [pixels], 2)
-    assert found.shape == (2, 4096)
-    assert found.min() == 0
-    assert 0.05 < (found > 0).mean() < 0.95
-    np.testing.assert_allclose(found, seen[0].numpy(), rtol=1e-3, atol=1e-4)
+    (features,) = fc1(network, [pixels], 2)
+    assert features.shape == (2, 4096)
+    assert features.min() == 0
+    assert 0.05 < (features > 0).mean() < 0.95
+    np.testing.assert_allclose(features, seen[0].numpy(), rtol=1e-3, atol=1e-4)

@@ -122,8 +122,8 @@ def rendered_plane(
 def test_normals_of_a_plane_are_the_planes(tilt: tuple[float, float, float]) -> None:
     normal = np.asarray(tilt) / np.linalg.norm(tilt)
     depth, corner = rendered_plane(normal, -750 * abs(normal[2]))
-    found = surface_normals(np.rint(depth).astype(np.uint16), corner)
-    angles = np.degrees(np.arccos(np.clip(found @ normal, -1, 1)))
+    normals = surface_normals(np.rint(depth).astype(np.uint16), corner)
+    angles = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1)))
     assert np.median(angles) < 2  # whole millimetres at 1.3 mm a pixel
     assert angles[4:-4, 4:-4].max() < 8
 
@@ -279,9 +279,9 @@ def test_the_contact_sheet_shows_every_frame_and_marks_holes() -> None:
     frames = [
         Preview(f"cup_{k}_1_1", rng.integers(0, 256, (30, 20, 3), dtype=np.uint8), depth, (9, 9)) for k in range(9)
     ]
-    one, nine = contact_sheet(frames[:1]), contact_sheet(frames, "normals")
-    assert nine.width > one.width
+    single, nine = contact_sheet(frames[:1]), contact_sheet(frames, "normals")
+    assert nine.width > single.width
     assert nine.height > 4 * 148
-    marked = (np.asarray(one) == [255, 0, 160]).all(-1).sum()
+    marked = (np.asarray(single) == [255, 0, 160]).all(-1).sum()
     assert marked == pytest.approx(148 * 148 / 3, rel=0.02)
     assert (np.asarray(contact_sheet([])) == [250, 250, 248]).any()

@@ -70,12 +70,12 @@ def test_killed_at_any_object_it_goes_on_to_the_same_store(root: Path, undisturb
 
 def workers_of(pid: int) -> list[psutil.Process]:
     """The worker processes that a command has started by now; what ends at this moment is none of them."""
-    found = []
+    workers = []
     for child in psutil.Process(pid).children():
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
             if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
 def test_a_killed_workers_tasks_are_done_again(root: Path, undisturbed: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_killed_workers_tasks_are_done_again(root: Path, undisturbed: Path) ->
     workers = workers_of(process.pid)
     assert len(workers) == 2
     workers[0].kill()
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
     assert contents(root / "images") == contents(undisturbed / "images")
 
 
@@ -96,15 +96,15 @@ def test_asked_to_stop_it_keeps_what_is_done(tmp_path: Path, workers: int, which
     write_frames(tmp_path, {f"cup_{k}": 30 for k in range(1, 10)} | {"hat_1": 1, "hat_2": 1})
     process = python(RUN, tmp_path, workers)
     wait_for(process, 2)
-    for one in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
-        if one.pid == process.pid or which == signal.SIGINT:  # Ctrl-C reaches all processes of a terminal
+    for receiving in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
+        if receiving.pid == process.pid or which == signal.SIGINT:  # Ctrl-C reaches all processes of a terminal
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.send_signal(which)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == Interrupted.exit_code, said
-    assert f"stopped by {which.name}" in said
-    assert "Traceback" not in said
-    assert "distributed" not in said  # Dask would tell in many words what its processes lose
+                receiving.send_signal(which)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == Interrupted.exit_code, output
+    assert f"stopped by {which.name}" in output
+    assert "Traceback" not in output
+    assert "distributed" not in output  # Dask would tell in many words what its processes lose
     folder = tmp_path / "images" / "rgbd-40"
     assert len(list(folder.iterdir())) >= 2
     assert all(verify_object(path) for path in folder.iterdir())
@@ -114,18 +114,18 @@ def test_ctrl_c_while_the_workers_start(tmp_path: Path) -> None:
     """A terminal sends it to processes that are still importing, too: they must not tell of it."""
     write_frames(tmp_path)
     process = python(RUN, tmp_path, 2)
-    own = psutil.Process(process.pid)
+    parent = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
     while not (started := workers_of(process.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.5)
-    for one in (own, *started):
-        one.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == Interrupted.exit_code, said
-    assert "KeyboardInterrupt" not in said
-    assert "Traceback" not in said
+    for receiving in (parent, *started):
+        receiving.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == Interrupted.exit_code, output
+    assert "KeyboardInterrupt" not in output
+    assert "Traceback" not in output
 
 
 @pytest.fixture

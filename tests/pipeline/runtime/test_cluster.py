@@ -14,8 +14,8 @@ def test_local_processes_leave_our_own_environment_alone(monkeypatch: pytest.Mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with stop_requests() as stop:
-        found = dict(run_tasks(os.getenv, {"a": ("OMP_NUM_THREADS",), "b": ("OMP_NUM_THREADS",)}, stop, workers=2))
-    assert found == {"a": "1", "b": "1"}
+        results = dict(run_tasks(os.getenv, {"a": ("OMP_NUM_THREADS",), "b": ("OMP_NUM_THREADS",)}, stop, workers=2))
+    assert results == {"a": "1", "b": "1"}
     assert dict(os.environ) == before
 
 
@@ -36,9 +36,9 @@ def test_a_worker_near_its_limit_of_memory_goes_on() -> None:
     """Dask's own workers pause at 80 %, and where the memory stays taken the caller would wait for ever."""
     limit = 400 << 20
     with stop_requests() as stop:
-        found = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
-    assert len(found) == 6
-    assert len(set(found.values())) == 2
+        results = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
+    assert len(results) == 6
+    assert len(set(results.values())) == 2
 
 
 class PausedCluster:

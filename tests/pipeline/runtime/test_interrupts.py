@@ -78,14 +78,14 @@ def test_the_inner_of_two_blocks_gets_the_signal_and_the_outer_one_the_next() ->
 
 def test_in_another_thread_nothing_is_requested_and_nothing_changed() -> None:
     before = [signal.getsignal(which) for which in BOTH]
-    found = []
+    states = []
 
     def work() -> None:
         with stop_requests() as stop:
-            found.append((stop.requested, [signal.getsignal(which) for which in BOTH]))
+            states.append((stop.requested, [signal.getsignal(which) for which in BOTH]))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [(False, before)]
+    assert states == [(False, before)]
     assert [signal.getsignal(which) for which in BOTH] == before

@@ -217,14 +217,14 @@ def test_of_several_that_ask_at_once_one_gets_it(tmp_path: Path) -> None:
     for process in asking:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    said = []
+    outputs = []
     for process in asking:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in asking:
-        said.append(process.communicate(timeout=60)[0])
-    assert sorted(said) == ["did it\n", *["refused\n"] * 3]
+        outputs.append(process.communicate(timeout=60)[0])
+    assert sorted(outputs) == ["did it\n", *["refused\n"] * 3]
 
 
 def test_a_disk_that_refuses(small_disk: Path) -> None:

@@ -59,9 +59,9 @@ def test_solids_lie_within_their_boxes_and_do_not_overstate_distance() -> None:
         out = ((inside < solid.low[:, None] - 1) | (inside > solid.high[:, None] + 1)).any(axis=0)
         assert (distance[out] > 0).all()
         assert (distance < 0).mean() > 0.03
-        way = rng.normal(0, 1.5, inside.shape).astype(np.float32)
-        change = np.abs(solid.field(*(inside + way)) - distance)
-        assert (change <= 1.05 * np.linalg.norm(way, axis=0) + 0.1).all()
+        shift = rng.normal(0, 1.5, inside.shape).astype(np.float32)
+        change = np.abs(solid.field(*(inside + shift)) - distance)
+        assert (change <= 1.05 * np.linalg.norm(shift, axis=0) + 0.1).all()
 
 
 # The camera and the sensor.

@@ -46,9 +46,9 @@ def test_the_sample_has_the_official_layout(sample: Path) -> None:
     assert settings_of(sample / "rgbd-dataset") == {
         "categories": 10, "objects_per_category": 3, "views": 4, "seed": 0, "version": 1,
     }  # fmt: skip
-    one = index.frames[0]
-    assert one.mask is not None
-    for path, mode in ((one.rgb, "RGB"), (one.depth, "I;16"), (one.mask, "1")):
+    frame = index.frames[0]
+    assert frame.mask is not None
+    for path, mode in ((frame.rgb, "RGB"), (frame.depth, "I;16"), (frame.mask, "1")):
         with Image.open(path) as image:
             assert image.mode == mode
 
@@ -96,7 +96,7 @@ def test_a_seed_fixes_every_byte(tmp_path: Path) -> None:
     small: dict[str, Any] = {"categories": 3, "objects_per_category": 2, "views": 1}
     first, again, other = (tmp_path / name for name in ("first", "again", "other"))
     done = []
-    render(first, **small, seed=1, progress=lambda n, of: done.append((n, of)))
+    render(first, **small, seed=1, progress=lambda n, total: done.append((n, total)))
     render(again, **small, seed=1)
     render(other, **small, seed=2)
     assert digests(first) == digests(again)

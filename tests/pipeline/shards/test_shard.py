@@ -51,9 +51,9 @@ def contents(draw: st.DrawFn) -> dict[str, object]:
         for m in modalities:
             low, high = values[m.distribution]
             features[m.name] = draw(hnp.arrays(np.float32, (n, m.width), elements=st.floats(low, high, width=32)))
-        own = unique[: rows["train"]] if name == "train" else unique[rows["train"] :]
+        part_ids = unique[: rows["train"]] if name == "train" else unique[rows["train"] :]
         mask = draw(st.none() | hnp.arrays(np.bool_, n)) if name == "train" else None
-        return PartData(features, labels, own, None if mask is None else mask & (labels >= 0))
+        return PartData(features, labels, part_ids, None if mask is None else mask & (labels >= 0))
 
     return {
         "dataset": draw(names),
@@ -83,9 +83,9 @@ def test_what_is_written_is_read(content: dict[str, object]) -> None:
             assert part.labels.dtype == np.int64
             assert part.ids.tolist() == list(given_part.ids)
             for name, expected in given_part.features.items():
-                got = part.features(name)
-                np.testing.assert_array_equal(got, expected)
-                assert got.dtype == np.float32
+                actual = part.features(name)
+                np.testing.assert_array_equal(actual, expected)
+                assert actual.dtype == np.float32
             if given_part.labelled is None:
                 assert part.labelled is None
             else:

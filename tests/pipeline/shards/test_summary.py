@@ -15,10 +15,10 @@ def test_description(tmp_path: Path) -> None:
     modalities = [Modality("x", 2, "nonnegative")]
     path = tmp_path / "s.h5"
     shard = write_shard(path, dataset="d", classes=["p", "q"], modalities=modalities, train=train, test=test)
-    told = describe(shard)
-    assert (told.train_rows, told.test_rows, told.labelled) == (3, 1, 1)
-    assert [(c.name, c.train, c.test, c.labelled) for c in told.classes] == [("p", 1, 0, 1), ("q", 1, 1, 0)]
-    assert (told.unknown.train, told.unknown.test) == (1, 0)
-    (x,) = told.modalities
+    summary = describe(shard)
+    assert (summary.train_rows, summary.test_rows, summary.labelled) == (3, 1, 1)
+    assert [(c.name, c.train, c.test, c.labelled) for c in summary.classes] == [("p", 1, 0, 1), ("q", 1, 1, 0)]
+    assert (summary.unknown.train, summary.unknown.test) == (1, 0)
+    (x,) = summary.modalities
     assert (x.name, x.width, x.min, x.mean, x.max) == ("x", 2, 0.0, 4.0, 10.0)
-    assert told.digest == shard.digest
+    assert summary.digest == shard.digest
