@@ -28,11 +28,11 @@ def test_groups_far_apart_are_clusters() -> None:
     rng = np.random.default_rng(0)
     group = np.arange(30) % 3
     points = 10 * np.eye(3)[group] + 0.1 * rng.standard_normal((30, 3))
-    found = convex_clusters(points)
-    assert len(np.unique(found)) == 3
+    clusters = convex_clusters(points)
+    assert len(np.unique(clusters)) == 3
     for k in range(3):
-        assert len(np.unique(found[group == k])) == 1
-        assert group[found[group == k][0]] == k  # its exemplar is one of its own
+        assert len(np.unique(clusters[group == k])) == 1
+        assert group[clusters[group == k][0]] == k  # its exemplar is one of its own
 
 
 def test_more_granularity_gives_more_clusters() -> None:
@@ -58,8 +58,8 @@ def test_no_cluster_is_left_out_while_another_gives_more(clusters: list[int], co
     chosen = diverse(np.array(clusters, np.int64), count)
     assert len(chosen) == len(set(chosen.tolist())) == min(count, len(clusters))
     taken = {k: [i for i in chosen if clusters[i] == k] for k in set(clusters)}
-    for k, own in taken.items():
+    for k, rows in taken.items():
         members = [i for i, cluster in enumerate(clusters) if cluster == k]
-        assert sorted(own) == members[: len(own)]  # the best of it
-        if len(own) < len(members):
-            assert all(len(other) <= len(own) + 1 for other in taken.values())
+        assert sorted(rows) == members[: len(rows)]  # the best of it
+        if len(rows) < len(members):
+            assert all(len(other) <= len(rows) + 1 for other in taken.values())

@@ -31,10 +31,10 @@ def test_machines_of_more_features_than_examples_are_those_of_the_features() -> 
     """They are fitted in the space of the examples; the library, on the features themselves, is the judge."""
     generator = np.random.default_rng(0)
     x, labels = generator.normal(size=(12, 40)), np.arange(12) % 3
-    own, back = _in_row_space(x)
-    assert own.shape == (12, 12)
-    np.testing.assert_allclose(own @ own.T, x @ x.T, atol=1e-10)
-    fitted, expected = (LinearSVC(dual=False, tol=1e-8, max_iter=1000).fit(given, labels) for given in (own, x))
+    rotated, back = _in_row_space(x)
+    assert rotated.shape == (12, 12)
+    np.testing.assert_allclose(rotated @ rotated.T, x @ x.T, atol=1e-10)
+    fitted, expected = (LinearSVC(dual=False, tol=1e-8, max_iter=1000).fit(given, labels) for given in (rotated, x))
     np.testing.assert_allclose(back(fitted.coef_), expected.coef_, atol=1e-5)
     np.testing.assert_allclose(fitted.intercept_, expected.intercept_, atol=1e-5)
     assert _in_row_space(x.T)[0].shape == (40, 12)
@@ -76,7 +76,7 @@ def test_a_view_scaled_as_a_whole_keeps_its_features_relative_sizes(tmp_path: Pa
 def test_a_feature_that_never_changes(tmp_path: Path) -> None:
     train, test = clusters("train", turns(40), (X, W)), clusters("test", turns(12), (X, W), seed=1)
     for part in (train, test):
-        features = {name: np.array(own) for name, own in part.features.items()}
+        features = {name: np.array(values) for name, values in part.features.items()}
         features["x"][:, 2] = 1
         part.features = features
     shard = make_shard(tmp_path / "s.h5", train=train, test=test)

@@ -44,10 +44,10 @@ STOPS = [2, 3, 5, 7]  # of seven: two rounds of two views, the two final fits, t
 def test_from_settings_to_a_result_for_every_subset(model: str, tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5", (X, W, V))
     (run,) = run_stack(tmp_path, [make_settings(model, shard, epochs=3)], [shard])
-    found = scores(run.result())
+    accuracies = scores(run.result())
     missing = ["x", "w", "v", "x+w", "x+v", "w+v"]
-    assert list(found) == [(given, "views") for given in missing] + [("x+w+v", "none")]
-    assert found["x+w+v", "none"] > 0.9
+    assert list(accuracies) == [(given, "views") for given in missing] + [("x+w+v", "none")]
+    assert accuracies["x+w+v", "none"] > 0.9
     assert run.result().elbo is None
     assert json.loads((run.folder / "result.json").read_text())["elbo"] is None
     rows = run.metrics()
@@ -159,11 +159,11 @@ def test_every_view_has_weights_of_its_own_and_every_seed_another(tmp_path: Path
         for seed in (0, 1, 0)
     ]
     runs = run_stack(tmp_path, stack, [shard] * 3)
-    zero, one, again = (run.read_weights() for run in runs)
-    assert all(torch.equal(zero[name], again[name]) for name in zero)
+    first, second, again = (run.read_weights() for run in runs)
+    assert all(torch.equal(first[name], again[name]) for name in first)
     key = "heads.0.weight"
-    assert not torch.equal(zero[f"view x: {key}"], zero[f"view v: {key}"])
-    assert not torch.equal(zero[f"view x: {key}"], one[f"view x: {key}"])
+    assert not torch.equal(first[f"view x: {key}"], first[f"view v: {key}"])
+    assert not torch.equal(first[f"view x: {key}"], second[f"view x: {key}"])
 
 
 # --- unlabelled examples help ----------------------------------------------------------------------------------------

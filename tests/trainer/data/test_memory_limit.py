@@ -21,18 +21,18 @@ def test_a_shard_ten_times_the_limit_is_streamed_within_it(tmp_path: Path) -> No
     """Counted where it is allocated: NumPy's arrays through tracemalloc, the flat tensors by their size."""
     shard = numbered(tmp_path / "shard.h5", rows=20_000, width=125)  # 512 bytes and a label a row: 10 MB
     limit = 1_000_000
-    (own,) = choose_windows(limit, [streaming_settings(shard, window=None, batch_size=50)], [shard], 1)
-    assert own.window
+    (settings,) = choose_windows(limit, [streaming_settings(shard, window=None, batch_size=50)], [shard], 1)
+    assert settings.window
     tracemalloc.start()
     try:
-        data = streamed([own], shard)
+        data = streamed([settings], shard)
         tensors = sum(t.numel() * t.element_size() for t in (*data.features.values(), data.label))
         rows = tracemalloc.get_traced_memory()[0]  # row numbers, which training in memory has as well
         tracemalloc.reset_peak()
         streams = data.streams("unlabelled", [0], 50)
         index = data.first_index(streams)
         assert isinstance(streams[0], WindowedStream)
-        orders = 8 * (2 * SLOTS + 2) * own.window + 8 * 3 * 20_000  # of rows, not of features
+        orders = 8 * (2 * SLOTS + 2) * settings.window + 8 * 3 * 20_000  # of rows, not of features
         with closing(data):
             for number in range(450):
                 data.write_indices(index, streams, number)
@@ -58,15 +58,18 @@ def test_sizes() -> None:
 
 def test_the_window_follows_from_the_limit(tmp_path: Path) -> None:
     shard, other = numbered(tmp_path / "a.h5"), numbered(tmp_path / "b.h5", rows=1000)
-    own, theirs = streaming_settings(shard, window=None), streaming_settings(other, window=None)
+    settings, other_settings = streaming_settings(shard, window=None), streaming_settings(other, window=None)
     row = 8 + 4 * 9
 
     def windows(limit: object, together: int = 16) -> list[int | None]:
-        return [s.window for s in choose_windows(limit, [own, own, theirs], [shard, shard, other], together)]
+        return [
+            s.window
+            for s in choose_windows(limit, [settings, settings, other_settings], [shard, shard, other], together)
+        ]
 
     assert windows(2 * 1250 * row) == [None] * 3  # what fits is not streamed
-    one, two, three = windows(1000 * row)  # 500 for each shard, less 30 labelled rows: 2.5 windows
-    assert one == two == three == 188
+    first, second, third = windows(1000 * row)  # 500 for each shard, less 30 labelled rows: 2.5 windows
+    assert first == second == third == 188
     assert windows(1000 * row, together=1)[0] == 388
     assert windows("20000B")[0] == 78
     with pytest.raises(UsageError, match=r"a memory limit of 5kB is too small for .*a.h5: its 30 labelled rows"):

@@ -29,10 +29,10 @@ def test_every_row_comes_once_in_every_pass(rows: list[int], batch: int, seed: i
     passes = 4
     steps = -(-passes * len(rows) // batch)
     batches = [stream.batch(step) for step in range(steps)]
-    assert all(len(own) == batch for own in batches)
+    assert all(len(rows_of_batch) == batch for rows_of_batch in batches)
     drawn = np.concatenate(batches)[: passes * len(rows)].reshape(passes, len(rows))
-    for own in drawn:
-        assert sorted(own) == sorted(rows)
+    for one_pass in drawn:
+        assert sorted(one_pass) == sorted(rows)
 
 
 def test_a_batch_is_a_function_of_seed_name_and_step_alone() -> None:
@@ -148,20 +148,20 @@ def test_labelled_unlabelled_and_test_are_disjoint_and_complete(tmp_path: Path, 
     train = clusters("train", [-1, 0, 1, 2] * 8, (X, W))
     test = clusters("test", [0, -1, 1, 2, 2], (X, W), seed=1)
     shard = make_shard(tmp_path / "shard.h5", train=train, test=test)
-    (own,) = make_data([make_settings("ssmvae", shard, labels=labels)], shard).examples
-    assert sorted([*own.labelled, *own.unlabelled]) == list(range(32))
-    assert own.test.tolist() == [32, 34, 35, 36]  # after the training rows; row 33 has no label to compare with
-    assert set(np.arange(0, 32, 4)) <= set(own.unlabelled)
-    assert own.labelled_ids == tuple(f"train-{row}" for row in own.labelled)
+    (examples,) = make_data([make_settings("ssmvae", shard, labels=labels)], shard).examples
+    assert sorted([*examples.labelled, *examples.unlabelled]) == list(range(32))
+    assert examples.test.tolist() == [32, 34, 35, 36]  # after the training rows; row 33 has no label to compare with
+    assert set(np.arange(0, 32, 4)) <= set(examples.unlabelled)
+    assert examples.labelled_ids == tuple(f"train-{row}" for row in examples.labelled)
 
 
 def test_a_model_without_labels_learns_from_every_row(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    (own,) = make_data([make_settings("jmvae", shard)], shard).examples
-    assert own.unlabelled.tolist() == list(range(40))
-    assert len(own.labelled) == 6  # for the probe
+    (examples,) = make_data([make_settings("jmvae", shard)], shard).examples
+    assert examples.unlabelled.tolist() == list(range(40))
+    assert len(examples.labelled) == 6  # for the probe
     (other,) = make_data([make_settings("ssmvae", shard)], shard).examples
-    assert (own.labelled == other.labelled).all()
+    assert (examples.labelled == other.labelled).all()
 
 
 def test_shards_of_different_lengths_give_each_replica_what_it_gets_alone(tmp_path: Path) -> None:
@@ -181,11 +181,11 @@ def test_shards_of_different_lengths_give_each_replica_what_it_gets_alone(tmp_pa
     for r, name in enumerate(order):
         alone = load(stack[r : r + 1], [parts[name]], CPU)
         for field in ("labelled", "unlabelled", "test"):
-            mine = torch.from_numpy(getattr(data.examples[r], field))
-            theirs = torch.from_numpy(getattr(alone.examples[0], field))
-            assert (data.label[mine] == alone.label[theirs]).all()
+            stacked_rows = torch.from_numpy(getattr(data.examples[r], field))
+            alone_rows = torch.from_numpy(getattr(alone.examples[0], field))
+            assert (data.label[stacked_rows] == alone.label[alone_rows]).all()
             for m in ("x", "w"):
-                assert (data.features[m][mine] == alone.features[m][theirs]).all()
+                assert (data.features[m][stacked_rows] == alone.features[m][alone_rows]).all()
         assert data.examples[r].labelled_ids == alone.examples[0].labelled_ids
         assert labelled_share(data.examples)[r] == labelled_share(alone.examples)[0]
     assert labelled_share(data.examples).tolist() == pytest.approx([6 / 40, 6 / 25] * 2)
@@ -241,5 +241,5 @@ def test_examples_are_recorded_by_id(tmp_path: Path) -> None:
     train = clusters("train", turns(40), (X, W))
     train.ids = ids
     shard = make_shard(tmp_path / "shard.h5", train=train)
-    own: Examples = make_data([make_settings("ssmvae", shard, labels=9)], shard).examples[0]
-    assert own.labelled_ids == tuple(ids[row] for row in own.labelled)
+    examples: Examples = make_data([make_settings("ssmvae", shard, labels=9)], shard).examples[0]
+    assert examples.labelled_ids == tuple(ids[row] for row in examples.labelled)

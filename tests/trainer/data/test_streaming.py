@@ -44,7 +44,7 @@ from trainer.training.step import Step
 
 def passed(stack: list[Settings], data: Data, steps: range) -> np.ndarray:
     """Which rows the unlabelled batches of these steps hold, `[steps, R, B]`, by the features a step would see."""
-    streams = data.streams("unlabelled", [own.seed for own in stack], stack[0].batch_size)
+    streams = data.streams("unlabelled", [settings.seed for settings in stack], stack[0].batch_size)
     index, seen = data.first_index(streams), []
     with closing(data):
         for number in steps:
@@ -62,19 +62,19 @@ def passed(stack: list[Settings], data: Data, steps: range) -> np.ndarray:
 def test_a_pass_takes_every_unlabelled_row_exactly_once(window: int, tmp_path: Path) -> None:
     """A window may be smaller than one of the shard's chunks (all of it, here), or larger than the shard."""
     shard = numbered(tmp_path / "shard.h5")
-    own = streaming_settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
-    seen = passed([own], streamed([own], shard), range(390))[:, 0].reshape(3, -1)
-    labelled = choose_labelled(own, shard)
-    for one in seen:
-        assert sorted(one) == sorted(set(range(ROWS)) - set(labelled))
+    settings = streaming_settings(shard, window=window, batch_size=9)  # 1170 rows are 130 batches
+    seen = passed([settings], streamed([settings], shard), range(390))[:, 0].reshape(3, -1)
+    labelled = choose_labelled(settings, shard)
+    for one_pass in seen:
+        assert sorted(one_pass) == sorted(set(range(ROWS)) - set(labelled))
     assert not np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[1], seen[2])
 
 
 def test_a_batch_is_mixed_from_all_over_its_window_and_a_window_from_all_over_the_shard(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", rows=9000)
-    own = streaming_settings(shard, window=1500, batch_size=50)
-    seen = passed([own], streamed([own], shard), range(180))[:, 0]
+    settings = streaming_settings(shard, window=1500, batch_size=50)
+    seen = passed([settings], streamed([settings], shard), range(180))[:, 0]
     batches = seen.mean(1)  # of rows drawn evenly: 4500, and a standard deviation of 2598 / sqrt(50) = 367
     assert abs(batches.mean() - 4500) < 60
     assert 250 < batches.std() < 900  # a window's blocks add their own
@@ -85,13 +85,13 @@ def test_a_batch_is_mixed_from_all_over_its_window_and_a_window_from_all_over_th
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = streaming_settings(shard, batch_size=13)
-    whole = passed([own], streamed([own], shard), range(200))
+    settings = streaming_settings(shard, batch_size=13)
+    whole = passed([settings], streamed([settings], shard), range(200))
     for begin in (1, 57, 90, 150):  # whatever was read before
         assert np.array_equal(
-            passed([own], streamed([own], shard), range(begin, begin + 20)), whole[begin : begin + 20]
+            passed([settings], streamed([settings], shard), range(begin, begin + 20)), whole[begin : begin + 20]
         )
-    other = [own.model_copy(update={"seed": 1})]
+    other = [settings.model_copy(update={"seed": 1})]
     assert not np.array_equal(passed(other, streamed(other, shard), range(20)), whole[:20])
 
 
@@ -129,18 +129,18 @@ def test_blocks_without_a_row_to_stream_are_not_read(tmp_path: Path) -> None:
             shard.train.labels, shard.train.ids, np.arange(ROWS) < 900,
         ),
     )  # fmt: skip
-    own = streaming_settings(shard, labels="shard", window=160, batch_size=10)
-    data = streamed([own], shard)
+    settings = streaming_settings(shard, labels="shard", window=160, batch_size=10)
+    data = streamed([settings], shard)
     assert data.feeds[0].layout.blocks.min() == 90
-    assert sorted(passed([own], data, range(30)).ravel()) == list(range(900, 1200))
+    assert sorted(passed([settings], data, range(30)).ravel()) == list(range(900, 1200))
 
 
 def test_where_every_row_is_labelled_they_stream_with_their_labels(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = streaming_settings(shard, labels="all", batch_size=10)
-    data = streamed([own], shard)
+    settings = streaming_settings(shard, labels="all", batch_size=10)
+    data = streamed([settings], shard)
     assert data.paced == "labelled"
-    step = Step([own], data, CPU)
+    step = Step([settings], data, CPU)
     assert step.batches.index_l is not None
     seen = []
     with closing(data):
@@ -163,32 +163,32 @@ def test_labelled_rows_and_the_test_set_are_those_of_training_in_memory(tmp_path
     )
     whole, parts = resident.load(stack, shards, CPU), streamed(stack, *shards)
     assert torch.equal(labelled_share(whole.examples), labelled_share(parts.examples))
-    seeds = [own.seed for own in stack]
-    ours, theirs = whole.streams("labelled", seeds, 7), parts.streams("labelled", seeds, 7)
-    a, b = whole.first_index(ours), parts.first_index(theirs)
+    seeds = [settings.seed for settings in stack]
+    whole_streams, parts_streams = whole.streams("labelled", seeds, 7), parts.streams("labelled", seeds, 7)
+    a, b = whole.first_index(whole_streams), parts.first_index(parts_streams)
     for number in range(20):
-        whole.write_indices(a, ours, number)
-        parts.write_indices(b, theirs, number)
+        whole.write_indices(a, whole_streams, number)
+        parts.write_indices(b, parts_streams, number)
         assert torch.equal(whole.x(a)["x"], parts.x(b)["x"])
         assert torch.equal(whole.y(a), parts.y(b))
     for size in (20, 1000):
         rows = [[d.x(i)["w"][..., 0] for i, _ in d.test_batches(size)] for d in (whole, parts)]
         assert torch.equal(torch.cat(rows[0], 1), torch.cat(rows[1], 1))
-    assert [own.tolist() for own in whole.test_labels()] == [own.tolist() for own in parts.test_labels()]
+    assert [labels.tolist() for labels in whole.test_labels()] == [labels.tolist() for labels in parts.test_labels()]
 
 
 def test_the_same_weights_have_the_same_scores(tmp_path: Path) -> None:
     train, test = clusters("train", turns(400), (X, W)), clusters("test", turns(90), (X, W), seed=1, spread=0.6)
     shard = make_shard(tmp_path / "shard.h5", train=train, test=test)
     for model in ("ssmvae", "jmvae"):  # jmvae's probe reads the labelled rows
-        own = make_settings(model, shard, window=80, labels=30)
-        data: list[Data] = [streamed([own], shard), resident.load([own], [shard], CPU)]
-        step = Step([own], data[0], CPU)
+        settings = make_settings(model, shard, window=80, labels=30)
+        data: list[Data] = [streamed([settings], shard), resident.load([settings], [shard], CPU)]
+        step = Step([settings], data[0], CPU)
         a, b = (evaluate(step.model, step.noise, d, iterations=2, samples=0)[0] for d in data)
-        for one, two in zip(a.scores, b.scores, strict=True):
-            if one.completion != "iterative":  # its noise depends on the size of the batches
-                assert one.accuracy == two.accuracy
-                assert one.nll == pytest.approx(two.nll, rel=1e-4)
+        for streamed_score, resident_score in zip(a.scores, b.scores, strict=True):
+            if streamed_score.completion != "iterative":  # its noise depends on the size of the batches
+                assert streamed_score.accuracy == resident_score.accuracy
+                assert streamed_score.nll == pytest.approx(resident_score.nll, rel=1e-4)
 
 
 def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -211,10 +211,10 @@ def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
 def test_killed_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     """After a stop, `kill -9` while windows are read ahead; then the same call again."""
     shard = make_shard(tmp_path / "shard.h5", train=clusters("train", turns(200), (X, W)))
-    own = make_settings("ssmvae", shard, window=48)
-    (whole,) = run_stack(tmp_path / "whole", [own], [shard])
+    settings = make_settings("ssmvae", shard, window=48)
+    (whole,) = run_stack(tmp_path / "whole", [settings], [shard])
     with pytest.raises(Interrupted):
-        run_stack(tmp_path / "killed", [own], [shard], StopAfter(17))
+        run_stack(tmp_path / "killed", [settings], [shard], StopAfter(17))
     code = (
         "import signal\n"
         "import torch; torch.set_num_threads(1)\n"
@@ -226,7 +226,7 @@ def test_killed_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    (again,) = run_stack(tmp_path / "killed", [own], [shard])
+    (again,) = run_stack(tmp_path / "killed", [settings], [shard])
     assert outcome(again) == outcome(whole)
 
 
@@ -257,7 +257,7 @@ def test_it_learns_the_bundled_digits_as_well_as_in_memory(tmp_path: Path) -> No
 
 def test_a_shard_cut_short_during_training_is_one_error(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", rows=60_000, width=10)  # several chunks, or HDF5 keeps it all
-    own = streaming_settings(shard, window=400)
+    settings = streaming_settings(shard, window=400)
 
     class Cut(StopAfter):
         def step(self, done: int, _: int) -> None:
@@ -265,12 +265,12 @@ def test_a_shard_cut_short_during_training_is_one_error(tmp_path: Path) -> None:
                 os.truncate(shard.path, shard.path.stat().st_size // 4)
 
     with pytest.raises(DataError, match=r"shard.h5: .*(damaged|cut short)"):
-        run_stack(tmp_path / "run", [own], [shard], Cut())
+        run_stack(tmp_path / "run", [settings], [shard], Cut())
 
 
 def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5")
-    own = streaming_settings(shard, window=400)
+    settings = streaming_settings(shard, window=400)
 
     class Wait(StopAfter):
         def step(self, done: int, _: int) -> None:
@@ -281,7 +281,7 @@ def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
 
     wait = Wait()
     with pytest.raises(Interrupted, match="stopped by SIGINT after 3 of"):
-        run_stack(tmp_path / "run", [own], [shard], wait)
+        run_stack(tmp_path / "run", [settings], [shard], wait)
     assert time.monotonic() - wait.asked < 1
 
 
@@ -289,9 +289,12 @@ def test_a_stop_with_both_windows_full_ends_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: captured streaming is not compared")
 def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
     shard = numbered(tmp_path / "shard.h5", width=2048)
-    own = streaming_settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
+    settings = streaming_settings(shard, window=200, networks=NETWORKS["ssmvae"], precision="fp32")
     device = torch.device("cuda")
-    here, there = Step([own], streamed([own], shard), CPU), Step([own], load([own], [shard], device), device)
+    here, there = (
+        Step([settings], streamed([settings], shard), CPU),
+        Step([settings], load([settings], [shard], device), device),
+    )
     with closing(here.data), closing(there.data):
         for number in range(400):
             here.batches.load(number)
@@ -299,6 +302,6 @@ def test_a_captured_step_streams_the_same_rows(tmp_path: Path) -> None:
             assert here.batches.index_u is not None
             assert there.batches.index_u is not None
             if number % 7 == 0:
-                ours, theirs = here.data.x(here.batches.index_u)["w"], there.data.x(there.batches.index_u)["w"]
-                assert torch.equal(ours, theirs.cpu())
+                here_rows, there_rows = here.data.x(here.batches.index_u)["w"], there.data.x(there.batches.index_u)["w"]
+                assert torch.equal(here_rows, there_rows.cpu())
     assert bool(there.terms.finite.all())

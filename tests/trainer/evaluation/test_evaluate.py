@@ -66,15 +66,15 @@ def test_scores_against_scikit_learn() -> None:
     logits = 3 * rng.standard_normal((500, 7)).astype(np.float32)
     log_q = torch.from_numpy(logits).log_softmax(-1).numpy()
     label = rng.integers(0, 7, 500)
-    found = score("x+w", "none", log_q, label)
-    assert (found.given, found.completion, found.examples) == ("x+w", "none", 500)
-    assert found.accuracy == accuracy_score(label, log_q.argmax(-1))
+    result = score("x+w", "none", log_q, label)
+    assert (result.given, result.completion, result.examples) == ("x+w", "none", 500)
+    assert result.accuracy == accuracy_score(label, log_q.argmax(-1))
     p = np.exp(log_q.astype(np.float64))
-    assert found.nll == pytest.approx(log_loss(label, p / p.sum(-1, keepdims=True), labels=range(7)), rel=1e-6)
+    assert result.nll == pytest.approx(log_loss(label, p / p.sum(-1, keepdims=True), labels=range(7)), rel=1e-6)
     bins = [np.flatnonzero((p.max(-1) > low / 15) & (p.max(-1) <= (low + 1) / 15)) for low in range(15)]
     hit = log_q.argmax(-1) == label
     by_bins = sum(len(b) / 500 * abs(hit[b].mean() - p.max(-1)[b].mean()) for b in bins if len(b))
-    assert found.ece == pytest.approx(by_bins)
+    assert result.ece == pytest.approx(by_bins)
 
 
 def test_predictions_that_are_no_numbers() -> None:
@@ -132,7 +132,7 @@ def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows
     features = {m.name: torch.from_numpy(rng.random((rows, m.width), dtype=np.float32)) for m in modalities}
     label = features["x"].argmax(-1)
     examples = tuple(
-        Examples(np.arange(6), np.arange(6, 10), np.array(own, np.int64), tuple("abcdef")) for own in tests
+        Examples(np.arange(6), np.arange(6, 10), np.array(test_rows, np.int64), tuple("abcdef")) for test_rows in tests
     )
     return Resident(features, label, modalities, ("left", "right"), examples)
 
@@ -141,8 +141,8 @@ def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fake, "completions", ("zeros", "encoders"))
     data, noise = make([[10, 11, 12]]), Noise([0])
     fake = Fake(noise)
-    (found,) = evaluate(fake, noise, data, iterations=1, samples=4)
-    assert [(s.given, s.completion) for s in found.scores] == [
+    (result,) = evaluate(fake, noise, data, iterations=1, samples=4)
+    assert [(s.given, s.completion) for s in result.scores] == [
         ("x", "zeros"), ("x", "encoders"), ("w", "zeros"), ("w", "encoders"), ("x+w", "none"),
     ]  # fmt: skip
     x, w = ({name: f[None, 10:13] for name, f in data.features.items()}[name] for name in "xw")
@@ -151,8 +151,8 @@ def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         assert samples == 4
         assert given.keys() == wanted.keys()
         assert all(torch.equal(given[name], wanted[name]) for name in wanted)
-    assert found.scores[0].accuracy == 1
-    assert found.elbo == pytest.approx(float(x.sum(-1).mean()))
+    assert result.scores[0].accuracy == 1
+    assert result.elbo == pytest.approx(float(x.sum(-1).mean()))
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 40])
@@ -195,9 +195,9 @@ def test_so_many_iterations_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     encode = Fake.encode
     monkeypatch.setattr(Fake, "encode", lambda self, x: counts.append(sorted(x)) or encode(self, x))
     data, noise = make([[10, 11, 12]]), Noise([0])
-    (found,) = evaluate(Fake(noise), noise, data, iterations=7, samples=0)
+    (full,) = evaluate(Fake(noise), noise, data, iterations=7, samples=0)
     assert counts == [["w", "x"]] * 14  # for x and for w, each completed by the other
-    assert [s.completion for s in found.scores] == ["iterative", "iterative", "none"]
+    assert [s.completion for s in full.scores] == ["iterative", "iterative", "none"]
     counts.clear()
     (fast,) = evaluate(Fake(noise), noise, data, iterations=7, samples=0, fast=True, bound=False)
     assert counts == []
@@ -214,15 +214,19 @@ def test_padding_does_not_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = [[10, 11, 12], list(range(13, 23)), [29]]
     noise = Noise([1, 2, 3])
     together = evaluate(Fake(noise), noise, make(tests), iterations=3, samples=0)
-    for replica, own in enumerate(tests):
+    for replica, test_rows in enumerate(tests):
         alone_noise = Noise([replica + 1])
-        (alone,) = evaluate(Fake(alone_noise), alone_noise, make([own]), iterations=3, samples=0)
+        (alone,) = evaluate(Fake(alone_noise), alone_noise, make([test_rows]), iterations=3, samples=0)
         assert together[replica].elbo == pytest.approx(alone.elbo, rel=1e-6)
-        for mine, theirs in zip(together[replica].scores, alone.scores, strict=True):
-            assert (mine.given, mine.completion, mine.examples) == (theirs.given, theirs.completion, len(own))
-            assert mine.accuracy == theirs.accuracy
-            assert mine.nll == pytest.approx(theirs.nll, rel=1e-6)
-            assert mine.ece == pytest.approx(theirs.ece, abs=1e-6)
+        for stacked_score, alone_score in zip(together[replica].scores, alone.scores, strict=True):
+            assert (stacked_score.given, stacked_score.completion, stacked_score.examples) == (
+                alone_score.given,
+                alone_score.completion,
+                len(test_rows),
+            )
+            assert stacked_score.accuracy == alone_score.accuracy
+            assert stacked_score.nll == pytest.approx(alone_score.nll, rel=1e-6)
+            assert stacked_score.ece == pytest.approx(alone_score.ece, abs=1e-6)
 
 
 # --- evaluation and training do not meet -----------------------------------------------------------------------------
@@ -288,8 +292,8 @@ def separable(classes: int, scale: float = 1.0) -> Resident:
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_the_probe_learns_each_replicas_own_labels(classes: int) -> None:
     data, noise = separable(classes), Noise([0, 1])
-    for found in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False):
-        by = {s.given: s for s in found.scores}
+    for replica in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False):
+        by = {s.given: s for s in replica.scores}
         assert by["x"].accuracy == by["x+w"].accuracy == 1
         assert by["x"].nll < 0.3
         assert by["w"].accuracy < 0.8
@@ -303,33 +307,33 @@ def test_the_probe_is_scikit_learns_logistic_regression(classes: int) -> None:
     from sklearn.preprocessing import StandardScaler
 
     data, noise = separable(classes), Noise([0, 1])
-    found = evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False)
-    for own, replica in zip(data.examples, found, strict=True):
+    replicas = evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False)
+    for examples, replica in zip(data.examples, replicas, strict=True):
         by = {s.given: s for s in replica.scores}
         x, label = data.features["w"].numpy(), data.label.numpy()
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-        regression.fit(x[own.labelled], label[own.labelled])
-        p = regression.predict_proba(x[own.test])
-        assert by["w"].nll == pytest.approx(log_loss(label[own.test], p), rel=1e-5)
-        assert by["w"].accuracy == accuracy_score(label[own.test], p.argmax(-1))
+        regression.fit(x[examples.labelled], label[examples.labelled])
+        p = regression.predict_proba(x[examples.test])
+        assert by["w"].nll == pytest.approx(log_loss(label[examples.test], p), rel=1e-5)
+        assert by["w"].accuracy == accuracy_score(label[examples.test], p.argmax(-1))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_of_latents_far_from_any_seen(classes: int) -> None:
     """Where a class's probability underflows, its logarithm is still a number."""
     data, noise = separable(classes), Noise([0, 1])
-    for own in data.examples:
-        data.features["x"][own.test] *= -1e4
-    for found in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False):
-        by = {s.given: s for s in found.scores}
+    for examples in data.examples:
+        data.features["x"][examples.test] *= -1e4
+    for replica in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False):
+        by = {s.given: s for s in replica.scores}
         assert by["x"].nll > 1000
         assert math.isfinite(by["x"].nll)
 
 
 def test_a_probe_is_too_slow_for_every_epoch() -> None:
     data, noise = separable(2), Noise([0, 1])
-    for found in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False, fast=True):
-        assert found.scores == ()
+    for replica in evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False, fast=True):
+        assert replica.scores == ()
 
 
 # --- several encoders ------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_models_with_a_shared_latent_decode_its_mean(name: str) -> None:
 def test_ssmvae_takes_the_most_probable_label_and_the_latents_mean_with_it() -> None:
     subject = tiny("ssmvae", modalities=TWO)
     x = subject.x(20)
-    made = subject.model.reconstruct(x, "x")
+    reconstructed = subject.model.reconstruct(x, "x")
     label = subject.model.q_y(**x).logits.argmax(-1)
     assert len(label.unique()) > 1
     for r in range(subject.replicas):
@@ -72,7 +72,9 @@ def test_ssmvae_takes_the_most_probable_label_and_the_latents_mean_with_it() -> 
             y = torch.zeros(subject.replicas, 20, 3)
             y[..., int(label[r, b])] = 1
             z = subject.model.q_z(**x, y=y).mean
-            assert torch.allclose(made[r, b], torch.sigmoid(subject.model.p_x["x"](z=z, y=y).base_dist.logits)[r, b])
+            assert torch.allclose(
+                reconstructed[r, b], torch.sigmoid(subject.model.p_x["x"](z=z, y=y).base_dist.logits)[r, b]
+            )
 
 
 def test_m2_gives_its_own_part_of_the_joint_variable() -> None:
@@ -91,23 +93,23 @@ def test_every_completion_of_every_model_makes_the_target_from_the_given_alone(h
         "sshmvae": ["zeros", "iterative"], "sshmvae-kl": ["encoders"],
     }  # fmt: skip
     for loaded in load_runs(list(halves.values())):
-        made = generate(loaded, ["x"], "w", examples=6)
-        assert list(made.made) == expected[loaded.run.settings.model]
+        generated = generate(loaded, ["x"], "w", examples=6)
+        assert list(generated.made) == expected[loaded.run.settings.model]
         test = loaded.shard.test
-        assert np.array_equal(made.true, test.features("w")[made.rows])
-        assert np.array_equal(made.given["x"], test.features("x")[made.rows])
-        for values in made.made.values():
+        assert np.array_equal(generated.true, test.features("w")[generated.rows])
+        assert np.array_equal(generated.given["x"], test.features("x")[generated.rows])
+        for values in generated.made.values():
             assert values.shape == (6, 8)
             assert ((values >= 0) & (values <= 1)).all()
         again = generate(loaded, ["x"], "w", examples=6)
-        assert all(np.array_equal(again.made[completion], values) for completion, values in made.made.items())
+        assert all(np.array_equal(again.made[completion], values) for completion, values in generated.made.items())
 
 
 def test_a_trained_models_encoders_make_the_right_half(halves: dict[str, Run]) -> None:
     (loaded,) = load_runs([halves["sshmvae-kl"]])
-    made = generate(loaded, ["x"], "w", examples=12)
-    nearest = np.abs(made.made["encoders"][:, None] - made.true[None]).mean(-1).argmin(1)
-    labels = loaded.shard.test.labels[made.rows]
+    generated = generate(loaded, ["x"], "w", examples=12)
+    nearest = np.abs(generated.made["encoders"][:, None] - generated.true[None]).mean(-1).argmin(1)
+    labels = loaded.shard.test.labels[generated.rows]
     assert (labels[nearest] == labels).mean() >= 0.75  # chance is a third
 
 

@@ -26,7 +26,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Shard:
 def work(shard: Shard, folder: Path, *epochs: int) -> list[PlannedRun]:
     """A small run for each number of epochs, in a folder of its own."""
     values = {"networks": SSMVAE, "precision": "fp32"}
-    jobs = [plan("ssmvae", [shard], values=values | {"epochs": own})[0] for own in epochs]
+    jobs = [plan("ssmvae", [shard], values=values | {"epochs": count})[0] for count in epochs]
     return [PlannedRun(job, folder / job.settings.name()) for job in jobs]
 
 
@@ -49,9 +49,9 @@ def test_who_watches_can_stop_the_training_which_goes_on_to_the_same_end(shard: 
     with pytest.raises(Interrupted):
         train_stacks(make_stacks([disturbed], 1), "cpu", StopsAt(14))
     assert status(disturbed) == "begun, 1 of 2 epochs"
-    told: list[int] = []
-    assert train_stacks(make_stacks([disturbed], 1), "cpu", Silent(), finished=lambda done, _: told.append(done)) == []
-    assert told == [1]
+    seen: list[int] = []
+    assert train_stacks(make_stacks([disturbed], 1), "cpu", Silent(), finished=lambda done, _: seen.append(done)) == []
+    assert seen == [1]
     assert status(disturbed) == "done"
     assert make_stacks([disturbed], 1) == []
     for name in ("weights.safetensors", "metrics.csv", "result.json"):
@@ -77,7 +77,7 @@ def test_processes_train_side_by_side_and_save_themselves_when_asked_to_stop(sha
 
     with pytest.raises(Interrupted, match="SIGTERM"):
         train_stacks(make_stacks(todo, 1), "cpu", Silent(), LocalProcesses(2), stop_after_two)
-    assert [one.done for one in todo] == [True, True, False]
+    assert [planned.done for planned in todo] == [True, True, False]
     assert todo[2].begun or not todo[2].folder.exists()  # it was training, and saved itself, or had not come to it
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -90,7 +90,7 @@ def test_a_cluster_trains_the_same(shard: Shard, tmp_path: Path) -> None:
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0", resources={"GPU": 1}
     ) as cluster:
         assert train_stacks(make_stacks(todo, 1), "cpu", Silent(), DaskCluster(cluster.scheduler_address)) == []
-    assert all(one.done for one in todo)
+    assert all(planned.done for planned in todo)
     for name in ("weights.safetensors", "result.json"):
         assert (todo[0].folder / name).read_bytes() == (here.folder / name).read_bytes()
 

@@ -30,7 +30,7 @@ from trainer.training.progress import Silent
 def work(folder: Path, *epochs: int) -> list[PlannedRun]:
     """A small run for each number of epochs."""
     shard = make_shard(folder / "shard.h5", (X,))
-    jobs = [Job(make_settings("m2", shard, epochs=own), shard) for own in epochs]
+    jobs = [Job(make_settings("m2", shard, epochs=count), shard) for count in epochs]
     return [PlannedRun(job, folder / "runs" / job.settings.name()) for job in jobs]
 
 
@@ -42,8 +42,8 @@ def spoil(run: PlannedRun) -> None:
 
 @contextmanager
 def cluster() -> Iterator[Executor]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as made:
-        yield DaskCluster(made.scheduler_address)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as dask:
+        yield DaskCluster(dask.scheduler_address)
 
 
 EXECUTORS: dict[str, Callable[[], AbstractContextManager[Executor]]] = {

@@ -53,15 +53,15 @@ def test_every_model_from_settings_to_result(model: str, tmp_path: Path) -> None
     shard = make_shard(tmp_path / "shard.h5", (X, W, V))
     kinds = {"modalities": ("x",)} if model in ("m2", "sdgm") else {}
     (run,) = run_stack(tmp_path, [make_settings(model, shard, epochs=1, **kinds)], [shard])
-    found = scores(run.result())
+    accuracies = scores(run.result())
     if kinds:
-        assert list(found) == [("x", "none")]
+        assert list(accuracies) == [("x", "none")]
     else:
         completions = {"sshmvae": ["zeros", "iterative"], "jmvae": ["zeros", "iterative"], "ssmvae": ["zeros"]}
         of_missing = completions.get(model, ["encoders"])
         missing = [("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("w", "v")]
-        assert list(found) == [("+".join(g), m) for g in missing for m in of_missing] + [("x+w+v", "none")]
-    assert all(0 <= accuracy <= 1 for accuracy in found.values())
+        assert list(accuracies) == [("+".join(g), m) for g in missing for m in of_missing] + [("x+w+v", "none")]
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies.values())
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "labelled.txt", "metrics.csv", "provenance.json", "result.json", "settings.json", "weights.safetensors",
     ]  # fmt: skip
@@ -82,7 +82,7 @@ def test_what_differs_in_more_than_seed_split_alpha_and_beta_is_trained_apart(
         small(shards[1], seed=3, epochs=2),
         small(shards[0], seed=4, beta=5),
     ]
-    runs = run_stack(tmp_path / "runs", stack, [shards[own.split or 0] for own in stack], most=2)
+    runs = run_stack(tmp_path / "runs", stack, [shards[settings.split or 0] for settings in stack], most=2)
     assert seen == [[(0, 1, 0), (2, 1, 1)], [(4, 1, 0)], [(1, 2, 0), (3, 2, 1)]]
     assert [run.settings for run in runs] == stack  # in the order asked for
     assert all(run.done for run in runs)
@@ -177,12 +177,12 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 def test_provenance_says_where_with_what_and_how_long(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     run, _ = run_stack(tmp_path, [small(shard), small(shard, seed=1)], [shard, shard])
-    found = run.provenance()
-    assert found["shard"] == str(shard.path)
-    assert found["stacked with"] == 1
-    assert found["steps an epoch"] == 5
-    assert torch.__version__.startswith(found["torch"])
-    assert found["threads"] == torch.get_num_threads()
+    provenance = run.provenance()
+    assert provenance["shard"] == str(shard.path)
+    assert provenance["stacked with"] == 1
+    assert provenance["steps an epoch"] == 5
+    assert torch.__version__.startswith(provenance["torch"])
+    assert provenance["threads"] == torch.get_num_threads()
     differing = [
         name
         for name, content in outcome(run).items()

@@ -37,12 +37,12 @@ def test_eq_10_sshmvae_is_m2_of_the_fused_variable(label: str, monkeypatch: pyte
         modalities=[Modality("a", dims, "gaussian")],
         written={"q(y|X)": "X-D3BR, DK", "q(z|X,y)": "(X-D2BR, y), D2", "p(x|z,y)": "(z, y)-D3BR, Dx"},
     )
-    for ours, theirs in (
+    for of_m2, of_upper in (
         (m2.model.q_y, upper.model.q_y),
         (m2.model.q_z, upper.model.q_z),
         (m2.model.p_x, upper.model.p_a),
     ):
-        ours.load_state_dict(theirs.state_dict())
+        of_m2.load_state_dict(of_upper.state_dict())
     g = torch.Generator().manual_seed(5)
     eps_a = torch.randn(2, batch, dims, generator=g)
     eps_z = torch.randn(*((CLASSES,) * (label == "exact")), 2, batch, 2, generator=g)
@@ -164,8 +164,8 @@ def test_another_label_makes_another_labelled_bound(name: str) -> None:
             bound = subject.model.bound(x, label)
         assert bound.log_q_y is not None
         values.append((bound.value, bound.log_q_y))
-    for one, other in zip(*values, strict=True):
-        assert ((one - other).abs() > 1e-4).all()
+    for first, second in zip(*values, strict=True):
+        assert ((first - second).abs() > 1e-4).all()
 
 
 @pytest.mark.parametrize("name", UNLABELLED_MODELS)

@@ -14,9 +14,9 @@ def reached(subject: Tiny, scalar: Tensor) -> set[str]:
     scalar.backward()
     names = set()
     for name, conditional in conditionals(subject.model).items():
-        has = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in conditional.parameters()]
-        assert all(has) or not any(has), f"{name} has a gradient in some of its parameters only: {has}"
-        names |= {name} if all(has) else set()
+        learns = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in conditional.parameters()]
+        assert all(learns) or not any(learns), f"{name} has a gradient in some of its parameters only: {learns}"
+        names |= {name} if all(learns) else set()
     return names
 
 
@@ -36,17 +36,17 @@ JOINT = {"jmvae-kl": "q(z|x,w)", "sshmvae-kl": "q(a|x,w)"}
 @pytest.mark.parametrize("name", ALL_MODELS)
 def test_the_unlabelled_bound_reaches_everything_but_the_single_encoders(name: str, label: str) -> None:
     subject = tiny(name, label=label, z=2)
-    every = set(conditionals(subject.model))
-    assert reached(subject, subject.model.bound(subject.x(64)).value.sum()) == every - ENCODERS.get(name, set())
+    all_names = set(conditionals(subject.model))
+    assert reached(subject, subject.model.bound(subject.x(64)).value.sum()) == all_names - ENCODERS.get(name, set())
 
 
 @pytest.mark.parametrize("name", LABELLED_MODELS)
 def test_the_labelled_bound_reaches_the_classifier_through_its_log_likelihood_alone(name: str) -> None:
     subject = tiny(name, z=2)
-    every = set(conditionals(subject.model))
+    all_names = set(conditionals(subject.model))
     bound = subject.model.bound(subject.x(64), subject.y(64))
     assert bound.log_q_y is not None
-    assert reached(subject, bound.value.sum()) == every - ENCODERS.get(name, set()) - {CLASSIFIER[name]}
+    assert reached(subject, bound.value.sum()) == all_names - ENCODERS.get(name, set()) - {CLASSIFIER[name]}
     bound = subject.model.bound(subject.x(64), subject.y(64))
     assert bound.log_q_y is not None
     assert reached(subject, bound.log_q_y.sum()) == LIKELIHOOD[name]
@@ -84,8 +84,10 @@ def test_a_stack_of_three_is_three_stacks_of_one(name: str, label: str) -> None:
     singles = [tiny(name, label=label, replicas=1, seed=4 + r, z=2) for r in range(3)]
     for r, single in enumerate(singles):
         with torch.no_grad():
-            for ours, theirs in zip(single.model.state_dict().values(), stack.model.state_dict().values(), strict=True):
-                ours.copy_(theirs[r : r + 1])
+            for alone_tensor, stacked_tensor in zip(
+                single.model.state_dict().values(), stack.model.state_dict().values(), strict=True
+            ):
+                alone_tensor.copy_(stacked_tensor[r : r + 1])
     x = stack.x(8)
     for mode in (False, True):
         stack.model.train(mode)
@@ -97,8 +99,10 @@ def test_a_stack_of_three_is_three_stacks_of_one(name: str, label: str) -> None:
                 for term, value in getattr(together, part).items():
                     torch.testing.assert_close(getattr(alone, part)[term][0], value[r], rtol=1e-4, atol=1e-4)
     for r, single in enumerate(singles):
-        for ours, theirs in zip(single.model.state_dict().values(), stack.model.state_dict().values(), strict=True):
-            torch.testing.assert_close(ours[0], theirs[r])
+        for alone_tensor, stacked_tensor in zip(
+            single.model.state_dict().values(), stack.model.state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(alone_tensor[0], stacked_tensor[r])
 
 
 @pytest.mark.parametrize("label", ["observed", "exact", "gumbel"])

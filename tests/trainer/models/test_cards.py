@@ -16,8 +16,8 @@ SECTION_4_2 = {"mnist": (512, 1e-3, 500), "rgbd": (128, 1e-4, 100)}  # batch siz
 
 
 def test_names_and_titles_are_unique() -> None:
-    assert [own.name for own in cards()] == list(model_names())
-    assert len({own.name for own in cards()}) == len({own.title for own in cards()}) == len(cards())
+    assert [entry.name for entry in cards()] == list(model_names())
+    assert len({entry.name for entry in cards()}) == len({entry.title for entry in cards()}) == len(cards())
 
 
 def settings_of(name: str, preset: str) -> Settings:
@@ -26,32 +26,32 @@ def settings_of(name: str, preset: str) -> Settings:
 
 @pytest.mark.parametrize("name", model_names())
 def test_what_holds_for_every_card(name: str) -> None:
-    own = card(name)
-    assert set(own.completions) <= COMPLETION_TITLES.keys() - {"none"}  # none at all where it sees one modality
-    assert len(set(own.completions)) == len(own.completions)
-    assert isinstance(own.learns_labels, bool)
-    assert not own.has_beta or "encoders" in own.completions
-    assert own.is_generative == (own.method is None)
-    assert own.accepts is None or own.accepts <= accepted_names()
-    assert own.presets.keys() <= set(PRESETS)
-    assert own.networks.keys() == set(COLUMNS) if own.networks else not own.is_generative
-    for networks in own.networks.values():
-        assert networks.keys() == own.networks["mnist"].keys()
+    model_card = card(name)
+    assert set(model_card.completions) <= COMPLETION_TITLES.keys() - {"none"}  # none at all where it sees one modality
+    assert len(set(model_card.completions)) == len(model_card.completions)
+    assert isinstance(model_card.learns_labels, bool)
+    assert not model_card.has_beta or "encoders" in model_card.completions
+    assert model_card.is_generative == (model_card.method is None)
+    assert model_card.accepts is None or model_card.accepts <= accepted_names()
+    assert model_card.presets.keys() <= set(PRESETS)
+    assert model_card.networks.keys() == set(COLUMNS) if model_card.networks else not model_card.is_generative
+    for networks in model_card.networks.values():
+        assert networks.keys() == model_card.networks["mnist"].keys()
         assert all(parse(notation) for notation in networks.values())
     for preset in PRESETS:
         settings = settings_of(name, preset)
-        assert settings.networks.keys() == own.networks.get("mnist", {}).keys()
-        assert (settings.learns_labels, settings.has_beta) == (own.learns_labels, own.has_beta)
-        assert method_of(settings).stacks == own.is_generative
+        assert settings.networks.keys() == model_card.networks.get("mnist", {}).keys()
+        assert (settings.learns_labels, settings.has_beta) == (model_card.learns_labels, model_card.has_beta)
+        assert method_of(settings).stacks == model_card.is_generative
     for column in COLUMNS:
         settings = settings_of(name, column)
-        written = {network: str(parse(notation)) for network, notation in own.networks.get(column, {}).items()}
+        written = {network: str(parse(notation)) for network, notation in model_card.networks.get(column, {}).items()}
         assert settings.networks == written
         assert (settings.batch_size, settings.learning_rate) == SECTION_4_2[column][:2]
         assert settings.epochs == SECTION_4_2[column][2] or settings.turns == "rounds"
 
 
-@pytest.mark.parametrize("name", [own.name for own in cards() if own.is_generative])
+@pytest.mark.parametrize("name", [entry.name for entry in cards() if entry.is_generative])
 @pytest.mark.parametrize("modalities", [1, 2, 3])
 def test_the_recommended_settings_are_settings_of_every_generative_model(name: str, modalities: int) -> None:
     values = recommended(name, modalities)

@@ -92,17 +92,17 @@ def test_pixels_stay_finite_where_the_sigmoid_is_0_or_1() -> None:
 
 def test_squared_error_is_a_normal_of_variance_one_half_less_its_constant() -> None:
     mean, v = normal(R, B, D), normal(R, B, D, seed=1)
-    ours = SquaredError(mean).log_prob(v)
-    np.testing.assert_allclose(ours, -((v - mean) ** 2).sum(-1), rtol=1e-5)
+    log_p = SquaredError(mean).log_prob(v)
+    np.testing.assert_allclose(log_p, -((v - mean) ** 2).sum(-1), rtol=1e-5)
     scipys = stats.norm(mean.double(), math.sqrt(0.5)).logpdf(v.double()).sum(-1)
-    np.testing.assert_allclose(ours.double() - 0.5 * D * math.log(math.pi), scipys, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_p.double() - 0.5 * D * math.log(math.pi), scipys, rtol=1e-4, atol=1e-5)
     assert torch.equal(SquaredError(mean).sample(), mean)
 
 
 def test_the_uniform_label_has_minus_log_k_relaxed_or_not_and_sums_to_one() -> None:
-    every = torch.eye(K)
-    np.testing.assert_allclose(uniform_log_prob(every), -math.log(K), rtol=1e-6)
-    assert uniform_log_prob(every).exp().sum().item() == pytest.approx(1)
+    labels = torch.eye(K)
+    np.testing.assert_allclose(uniform_log_prob(labels), -math.log(K), rtol=1e-6)
+    assert uniform_log_prob(labels).exp().sum().item() == pytest.approx(1)
     relaxed = normal(K, R, B, K).softmax(-1)
     np.testing.assert_allclose(uniform_log_prob(relaxed), np.full((K, R, B), -math.log(K)), rtol=1e-5)
     assert uniform_log_prob(torch.eye(51)[0]).item() == pytest.approx(-math.log(51))
@@ -242,12 +242,12 @@ def test_a_replicas_noise_is_its_seeds_alone() -> None:
 
 
 def test_noise_apart_leaves_the_usual_streams_alone() -> None:
-    one, other = noise(), noise()
-    with one.separate_streams("something else"):
-        aside = one.normal((R, B, D))
-    with other.separate_streams("something else"):
-        torch.testing.assert_close(other.normal((R, B, D)), aside)
-    usual = one.normal((R, B, D))
+    first, second = noise(), noise()
+    with first.separate_streams("something else"):
+        aside = first.normal((R, B, D))
+    with second.separate_streams("something else"):
+        torch.testing.assert_close(second.normal((R, B, D)), aside)
+    usual = first.normal((R, B, D))
     torch.testing.assert_close(usual, noise().normal((R, B, D)))
     assert (usual != aside).all()
 

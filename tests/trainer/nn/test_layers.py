@@ -131,25 +131,25 @@ def test_the_width_of_no_modality_is_refused() -> None:
 
 
 def test_a_replica_linear_is_nn_linear_for_each_replica() -> None:
-    ours = ReplicaLinear(5, 4, Noise(range(R)))
+    replicas = ReplicaLinear(5, 4, Noise(range(R)))
     with torch.no_grad():
-        ours.bias.copy_(normal(R, 4))
+        replicas.bias.copy_(normal(R, 4))
     x = normal(R, B, 5).requires_grad_()
-    out = ours(x)
+    out = replicas(x)
     weights = normal(R, B, 4, seed=1)
     (out * weights).sum().backward()
     for r in range(R):
-        theirs = nn.Linear(5, 4)
+        linear = nn.Linear(5, 4)
         with torch.no_grad():
-            theirs.weight.copy_(ours.weight[r].T)
-            theirs.bias.copy_(ours.bias[r])
+            linear.weight.copy_(replicas.weight[r].T)
+            linear.bias.copy_(replicas.bias[r])
         x_r = x[r].detach().requires_grad_()
-        expected = theirs(x_r)
+        expected = linear(x_r)
         (expected * weights[r]).sum().backward()
         torch.testing.assert_close(out[r], expected)
         torch.testing.assert_close(x.grad[r], x_r.grad)
-        torch.testing.assert_close(ours.weight.grad[r], theirs.weight.grad.T)
-        torch.testing.assert_close(ours.bias.grad[r], theirs.bias.grad)
+        torch.testing.assert_close(replicas.weight.grad[r], linear.weight.grad.T)
+        torch.testing.assert_close(replicas.bias.grad[r], linear.bias.grad)
 
 
 def test_initial_weights_are_glorot_uniform_and_the_seeds_own() -> None:
@@ -164,15 +164,15 @@ def test_initial_weights_are_glorot_uniform_and_the_seeds_own() -> None:
     assert not torch.equal(together.weight[0], together.weight[1])
 
 
-def library_norms(ours: ReplicaBatchNorm) -> list[nn.BatchNorm1d]:
+def library_norms(replicas: ReplicaBatchNorm) -> list[nn.BatchNorm1d]:
     norms = []
-    for r in range(len(ours.scale)):
-        norm = nn.BatchNorm1d(ours.scale.shape[1])
+    for r in range(len(replicas.scale)):
+        norm = nn.BatchNorm1d(replicas.scale.shape[1])
         with torch.no_grad():
-            norm.weight.copy_(ours.scale[r])
-            norm.bias.copy_(ours.shift[r])
-            norm.running_mean.copy_(ours.mean[r])
-            norm.running_var.copy_(ours.variance[r])
+            norm.weight.copy_(replicas.scale[r])
+            norm.bias.copy_(replicas.shift[r])
+            norm.running_mean.copy_(replicas.mean[r])
+            norm.running_var.copy_(replicas.variance[r])
         norms.append(norm)
     return norms
 
@@ -189,15 +189,15 @@ def random_norm(features: int = 5) -> ReplicaBatchNorm:
 @pytest.mark.parametrize("batch", [2, 8])
 def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch: int) -> None:
     """In training, by both paths: outputs, gradients, running statistics over several steps; then in evaluation."""
-    ours = random_norm()
-    theirs = library_norms(ours)
+    replicas = random_norm()
+    norms = library_norms(replicas)
     for step in range(3):
         x = (2 * normal(R, batch, 5, seed=step) + 1).requires_grad_()
         weights = normal(R, batch, 5, seed=100 + step)
-        out = getattr(ours, path)(x)
-        ours.zero_grad()
+        out = getattr(replicas, path)(x)
+        replicas.zero_grad()
         (out * weights).sum().backward()
-        for r, norm in enumerate(theirs):
+        for r, norm in enumerate(norms):
             norm.zero_grad()
             x_r = x[r].detach().requires_grad_()
             expected = norm(x_r)
@@ -205,14 +205,14 @@ def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch:
             close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
             torch.testing.assert_close(out[r], expected, **close)
             torch.testing.assert_close(x.grad[r], x_r.grad, rtol=1e-3, atol=1e-4)
-            torch.testing.assert_close(ours.scale.grad[r], norm.weight.grad, **close)
-            torch.testing.assert_close(ours.shift.grad[r], norm.bias.grad, **close)
-            torch.testing.assert_close(ours.mean[r], norm.running_mean, **close)
-            torch.testing.assert_close(ours.variance[r], norm.running_var, **close)
-    ours.eval()
+            torch.testing.assert_close(replicas.scale.grad[r], norm.weight.grad, **close)
+            torch.testing.assert_close(replicas.shift.grad[r], norm.bias.grad, **close)
+            torch.testing.assert_close(replicas.mean[r], norm.running_mean, **close)
+            torch.testing.assert_close(replicas.variance[r], norm.running_var, **close)
+    replicas.eval()
     x = normal(R, batch, 5, seed=50)
-    for r, norm in enumerate(theirs):
-        torch.testing.assert_close(ours(x)[r], norm.eval()(x[r]), rtol=1e-4, atol=1e-5)
+    for r, norm in enumerate(norms):
+        torch.testing.assert_close(replicas(x)[r], norm.eval()(x[r]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("path", ["_normalise_each", "_normalise_together"])
@@ -359,8 +359,8 @@ def test_a_stack_of_three_networks_is_three_networks_of_one() -> None:
         alone = single({name: v[r : r + 1] for name, v in x.items()})
         alone.square().sum().backward()
         torch.testing.assert_close(alone[0], out[r], rtol=1e-4, atol=1e-5)
-        for one, all_three in zip(single.parameters(), stack.parameters(), strict=True):
-            torch.testing.assert_close(one[0], all_three[r], rtol=0, atol=0)
-            torch.testing.assert_close(one.grad[0], all_three.grad[r], rtol=1e-3, atol=1e-4)
-        for one_buffer, all_buffers in zip(single.buffers(), stack.buffers(), strict=True):
-            torch.testing.assert_close(one_buffer[0], all_buffers[r], rtol=1e-4, atol=1e-5)
+        for alone_parameter, stacked_parameter in zip(single.parameters(), stack.parameters(), strict=True):
+            torch.testing.assert_close(alone_parameter[0], stacked_parameter[r], rtol=0, atol=0)
+            torch.testing.assert_close(alone_parameter.grad[0], stacked_parameter.grad[r], rtol=1e-3, atol=1e-4)
+        for alone_buffer, stacked_buffer in zip(single.buffers(), stack.buffers(), strict=True):
+            torch.testing.assert_close(alone_buffer[0], stacked_buffer[r], rtol=1e-4, atol=1e-5)

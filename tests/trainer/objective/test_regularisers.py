@@ -68,7 +68,7 @@ def test_consistency_is_the_divergence_and_teaches_the_single_modalities_alone(t
         expected += float(sum(p[b, k] * (p[b, k] / q[b, k]).log() for b in range(len(p)) for k in range(3)) / len(p))
     assert float(value.detach()) == pytest.approx(expected, rel=1e-4)
     value.sum().backward()
-    learning = {name.split(".")[0] for name, own in step.model.named_parameters() if own.grad is not None}
+    learning = {name.split(".")[0] for name, parameter in step.model.named_parameters() if parameter.grad is not None}
     assert learning == {"q_a_each"}  # the teacher q(a|X) is left alone, and so is the classifier on top of both
     assert all(parameter.requires_grad for parameter in step.model.parameters())
 
@@ -98,25 +98,25 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
     for sign in (1, -1):
         q = torch.sigmoid((x["x"] + sign * reach * torch.tensor([1.0, 0, 0])) @ slope)
         worst = torch.maximum(worst, p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
-    found = smoothness(classify, noise, x, 0.5)  # type: ignore[arg-type]
-    assert (found <= worst.mean(-1) + 1e-5).all()
-    assert (found > 0.3 * worst.mean(-1)).all()  # the sign is drawn, and the divergence is not symmetric
+    value = smoothness(classify, noise, x, 0.5)  # type: ignore[arg-type]
+    assert (value <= worst.mean(-1) + 1e-5).all()
+    assert (value > 0.3 * worst.mean(-1)).all()  # the sign is drawn, and the divergence is not symmetric
 
 
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
     step, x, y = ready(tmp_path, smoothness=1, radius=0.5)
     assert step.batches.index_u is not None
     model, x_u = cast(Classifier, step.model), step.data.x(step.batches.index_u)
-    own = []
+    penalty_values = []
     for batches in ((x, None), (None, x_u), (x, x_u)):
         with step.noise.separate_streams("smoothness"):
-            found = penalties(step.settings, model, step.noise, batches[0], y, batches[1])
-            own.append(float(found["smoothness"][1].detach()))
-    assert own[0] > 0
-    assert own[2] > own[0]
+            terms = penalties(step.settings, model, step.noise, batches[0], y, batches[1])
+            penalty_values.append(float(terms["smoothness"][1].detach()))
+    assert penalty_values[0] > 0
+    assert penalty_values[2] > penalty_values[0]
     with step.noise.separate_streams("smoothness"):  # the labelled ones first, then the others, from one stream
         parts = [smoothness(model.classify, step.noise, batch, 0.5) for batch in (x, x_u)]
-    assert own[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)
+    assert penalty_values[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)
 
 
 def test_information_is_the_mutual_information_of_label_and_example() -> None:
@@ -170,7 +170,7 @@ def test_agreement_is_between_all_modalities_and_each_alone_and_teaches_every_ne
     views = [model.classify(view) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
     torch.testing.assert_close(value[1], -agreement(views))
     value[1].sum().backward()
-    learning = {name.split(".")[0] for name, own in step.model.named_parameters() if own.grad is not None}
+    learning = {name.split(".")[0] for name, parameter in step.model.named_parameters() if parameter.grad is not None}
     assert learning == {"q_a", "q_a_each", "q_y"}
 
 
@@ -178,12 +178,12 @@ def test_agreement_finds_the_classes_that_both_views_see_and_not_one_views_own()
     """Each view sees the class and, louder, a trait of its own; information would take the trait."""
     draw = torch.Generator().manual_seed(0)
     shared, own_x, own_w = (torch.randint(2, (400,), generator=draw) for _ in range(3))
-    x, w = (torch.stack([2 * shared - 1, 6 * own - 3], -1).float()[None] for own in (own_x, own_w))
+    x, w = (torch.stack([2 * shared - 1, 6 * trait - 3], -1).float()[None] for trait in (own_x, own_w))
     weights = [(0.1 * torch.randn(2, 2, generator=draw)).requires_grad_() for _ in range(2)]
     optimizer = torch.optim.Adam(weights, 0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        views = [torch.log_softmax(view @ own, -1) for view, own in zip((x, w), weights, strict=True)]
+        views = [torch.log_softmax(view @ weight, -1) for view, weight in zip((x, w), weights, strict=True)]
         (-agreement(views)).sum().backward()
         optimizer.step()
     given = (x @ weights[0])[0].argmax(-1)
@@ -221,16 +221,16 @@ def test_before_the_onset_training_is_the_papers_and_after_it_the_terms_count(tm
     for number in range(half):
         step(number)
         plain(number)
-    for (name, ours), theirs in zip(step.model.named_parameters(), plain.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
+    for (name, parameter), plain_parameter in zip(step.model.named_parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(parameter, plain_parameter), name
     assert step.terms.names != plain.terms.names
     assert not step.terms.totals[[step.terms.names.index(name) for name in step.extra_terms.names]].any()
     step(half)
     plain(half)
     assert step.terms.totals[[step.terms.names.index(name) for name in step.extra_terms.names]].all()
     assert any(
-        not torch.equal(ours, theirs)
-        for ours, theirs in zip(step.model.parameters(), plain.model.parameters(), strict=True)
+        not torch.equal(parameter, plain_parameter)
+        for parameter, plain_parameter in zip(step.model.parameters(), plain.model.parameters(), strict=True)
     )
 
 
@@ -243,12 +243,12 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(tmp_path: Path) -> 
         decay = min(0.5, (1 + number) / (10 + number))
         for name, tensor in step.model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * tensor
-    own = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    kept = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
     with step.average.applied():
         for name, tensor in step.model.state_dict().items():
             torch.testing.assert_close(tensor, expected[name])
     for name, tensor in step.model.state_dict().items():
-        assert torch.equal(tensor, own[name])
+        assert torch.equal(tensor, kept[name])
     # A finished run's weights give the scores that it has written.
     (run,) = run_stack(tmp_path / "runs", [make_settings("sshmvae", shard, averaging=0.5)], [shard])
     assert scores(evaluate_run(run, CPU)) == scores(run.result())
@@ -294,11 +294,11 @@ def test_stacked_replicas_stay_apart_with_all_of_it(tmp_path: Path) -> None:
     stack = [make_settings("sshmvae-kl", shard, seed=seed, **beyond) for seed in range(3)]
     together = run_stack(tmp_path / "together", stack, [shard] * 3)
     pairs = run_stack(tmp_path / "pairs", stack, [shard] * 3, most=2)
-    for ours, theirs in zip(together, pairs, strict=True):
-        mine, other = ours.read_weights(), theirs.read_weights()
-        for name in mine:
-            torch.testing.assert_close(mine[name], other[name], rtol=1e-3, atol=1e-4)
-        assert outcome(ours)["labelled.txt"] == outcome(theirs)["labelled.txt"]
+    for run_together, run_in_pairs in zip(together, pairs, strict=True):
+        weights, pair_weights = run_together.read_weights(), run_in_pairs.read_weights()
+        for name in weights:
+            torch.testing.assert_close(weights[name], pair_weights[name], rtol=1e-3, atol=1e-4)
+        assert outcome(run_together)["labelled.txt"] == outcome(run_in_pairs)["labelled.txt"]
 
 
 def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path: Path) -> None:
@@ -308,8 +308,8 @@ def test_it_works_for_three_modalities_and_for_models_without_encoders(tmp_path:
     }  # fmt: skip
     for model in ("sshmvae-kl", "ssmvae", "m2"):
         modalities = ("x", "w", "v") if model != "m2" else ("x",)
-        own = beyond if model != "m2" else {"smoothness": 1, "information": 1}
-        settings = make_settings(model, shard, modalities=modalities, **own)
+        terms = beyond if model != "m2" else {"smoothness": 1, "information": 1}
+        settings = make_settings(model, shard, modalities=modalities, **terms)
         step = make_step([settings], shard)
         step(0)
         assert bool(step.terms.finite.all())
@@ -336,11 +336,11 @@ def test_what_cannot_be_is_refused(
 
 def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_can_take(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    own = plan("sshmvae-kl", [shard])[0].settings
+    plain = plan("sshmvae-kl", [shard])[0].settings
     best = plan("sshmvae-kl", [shard], preset="best")[0].settings
-    assert own.beyond() == {}
+    assert plain.beyond() == {}
     assert best.beyond()
-    assert best.model_dump() == own.model_dump() | best.beyond()
+    assert best.model_dump() == plain.model_dump() | best.beyond()
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
         assert plan(model, [shard], preset="best")[0].settings.beyond()
     (single,) = plan("m2", [shard], preset="best", values={"modalities": ("x",)})

@@ -46,7 +46,7 @@ def test_the_value_of_a_bound_is_log_p_less_log_q() -> None:
 def test_eqs_6_7_12_and_13() -> None:
     (labelled, ls), (unlabelled, us) = record("L"), record("U")
     result = objective(labelled, unlabelled, alpha=ALPHA, beta=BETA, labelled_share=SHARE)
-    found = {name: term.detach().numpy() for name, term in result.terms.items()}
+    by_term = {name: term.detach().numpy() for name, term in result.terms.items()}
     for r in range(REPLICAS):
         j = 0.0
         for i in range(BATCH["L"]):  # eq. 6, and the first mean of eq. 7
@@ -57,11 +57,11 @@ def test_eqs_6_7_12_and_13() -> None:
         div_l = sum(ls[q][r].mean() for q in ("q(a|x)", "q(a|w)"))
         div_u = sum(us[q][r].mean() for q in ("q(a|x)", "q(a|w)"))
         j_div = share * div_l + (1 - share) * div_u
-        assert found["J"][r] == pytest.approx(j - float(BETA[r]) * j_div, rel=1e-4, abs=1e-5)
-        assert found["J_div"][r] == pytest.approx(j_div, rel=1e-4, abs=1e-5)
-        assert found["L"][r] == pytest.approx(value(ls)[r].mean(), rel=1e-4, abs=1e-5)
-        assert found["U"][r] == pytest.approx(value(us)[r].mean(), rel=1e-4, abs=1e-5)
-        assert found["log q(y)"][r] == pytest.approx(ls["likelihood"][r].mean(), rel=1e-4, abs=1e-5)
+        assert by_term["J"][r] == pytest.approx(j - float(BETA[r]) * j_div, rel=1e-4, abs=1e-5)
+        assert by_term["J_div"][r] == pytest.approx(j_div, rel=1e-4, abs=1e-5)
+        assert by_term["L"][r] == pytest.approx(value(ls)[r].mean(), rel=1e-4, abs=1e-5)
+        assert by_term["U"][r] == pytest.approx(value(us)[r].mean(), rel=1e-4, abs=1e-5)
+        assert by_term["log q(y)"][r] == pytest.approx(ls["likelihood"][r].mean(), rel=1e-4, abs=1e-5)
     assert result.terms["J"] is result.value
     torch.testing.assert_close(result.loss, -result.value.sum())
 

@@ -19,8 +19,8 @@ def example(sample: str, label: str, *lines: tuple[Answer, ...], reason: str = "
     return Example(sample, label, images, lines, reason)
 
 
-def line(*said: str, truth: str) -> tuple[Answer, ...]:
-    return tuple(Answer(label, 0.25 + 0.25 * k, label == truth) for k, label in enumerate(said))
+def line(*labels: str, truth: str) -> tuple[Answer, ...]:
+    return tuple(Answer(label, 0.25 + 0.25 * k, label == truth) for k, label in enumerate(labels))
 
 
 PAGE = CameraPage(
@@ -92,12 +92,12 @@ class Read(HTMLParser):
         self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        own = dict(attrs)
-        self.elements.append((tag, own))
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
         if tag not in self.VOID:
             self.open.append(tag)
         if tag == "td":
-            self.cells.append((own.get("class") or "", ""))
+            self.cells.append((attributes.get("class") or "", ""))
         if tag in HEADINGS:
             self.headings.append((tag, ""))
 
@@ -111,12 +111,12 @@ class Read(HTMLParser):
         if "style" in self.open:
             return
         self.text += data
-        for where, found in (("td", self.cells), *((tag, self.headings) for tag in HEADINGS)):
+        for where, texts in (("td", self.cells), *((tag, self.headings) for tag in HEADINGS)):
             if where in self.open:
-                found[-1] = (found[-1][0], found[-1][1] + data)
+                texts[-1] = (texts[-1][0], texts[-1][1] + data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [own for name, own in self.elements if name == tag]
+        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -142,17 +142,19 @@ def test_nothing_is_taken_for_markup(read: Read) -> None:
 
 def test_nothing_comes_from_elsewhere(read: Read) -> None:
     assert not read.all("script")
-    addresses = [value or "" for _, own in read.elements for key, value in own.items() if key in ("src", "href")]
+    addresses = [
+        value or "" for _, attributes in read.elements for key, value in attributes.items() if key in ("src", "href")
+    ]
     assert addresses
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert not re.search(r"https?:|url\(|@import", html(PAGE))
 
 
 def test_links_within_the_page_lead_somewhere(read: Read) -> None:
-    names = [own["id"] for _, own in read.elements if "id" in own]
+    names = [element["id"] for _, element in read.elements if "id" in element]
     assert len(names) == len(set(names))
-    linked = {str(own["href"])[1:] for tag in ("a", "use") for own in read.all(tag)}
-    named = {str(own["aria-labelledby"]) for _, own in read.elements if "aria-labelledby" in own}
+    linked = {str(element["href"])[1:] for tag in ("a", "use") for element in read.all(tag)}
+    named = {str(element["aria-labelledby"]) for _, element in read.elements if "aria-labelledby" in element}
     assert linked | named <= set(names)
 
 
@@ -160,7 +162,7 @@ def test_images_are_described_once_and_covered_cameras_are_drawn_and_named(read:
     images = read.all("img")
     assert [image["src"] for image in images] == [RGB, DEPTH, RGB, DEPTH] * 3  # both, RGB alone, depth alone
     assert [image["alt"] for image in images[:4]] == ["cup in colours", "cup in depths", "", ""]
-    drawn = [own["aria-label"] for own in read.all("svg") if own.get("role") == "img"]
+    drawn = [image["aria-label"] for image in read.all("svg") if image.get("role") == "img"]
     assert drawn == [f"depth {NASTY} camera: covered", "RGB camera: covered"] * 3
 
 
@@ -168,10 +170,10 @@ def test_all_examples_and_models_are_shown_under_headings(read: Read) -> None:
     levels = [level for level, _ in read.headings]
     assert levels == ["h1", "h2", "h2", "h3", "h3", "h2", "h3"]
     assert [text.split(": ")[1] for level, text in read.headings if level == "h3"] == ["cup", NASTY, "cap"]
-    groups = [own for own in read.all("th") if own.get("scope") == "rowgroup"]
+    groups = [cell for cell in read.all("th") if cell.get("scope") == "rowgroup"]
     assert len(groups) == 3 * len(PAGE.classifiers)
     assert read.text.count(PAGE.classifiers[2].model) == 1 + 3
-    assert all(own.get("scope") for own in read.all("th"))
+    assert all(cell.get("scope") for cell in read.all("th"))
     assert len(read.all("caption")) == len(read.all("table")) == 1 + 3
 
 

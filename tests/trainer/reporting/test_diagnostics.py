@@ -44,12 +44,12 @@ def test_the_projection_is_the_joint_posteriors_and_serves_all() -> None:
     rng = np.random.default_rng(1)
     joint = rng.standard_normal((50, 5)).astype(np.float32) * np.array([5, 3, 1, 0.1, 0.1], np.float32)
     flat = project({"x": joint[:20] + 1, "x+w": joint})
-    assert [own.shape for own in flat.values()] == [(20, 2), (50, 2)]
+    assert [points.shape for points in flat.values()] == [(20, 2), (50, 2)]
     centred = joint - joint.mean(0)
     values = np.linalg.svd(centred, compute_uv=False)
     assert flat["x+w"].std(0) * np.sqrt(50) == pytest.approx(values[:2], rel=1e-4)
-    one = project({"x+w": joint[:, :1]})["x+w"]
-    assert (one[:, 1] == 0).all()  # a latent of one dimension is drawn on a line
+    line = project({"x+w": joint[:, :1]})["x+w"]
+    assert (line[:, 1] == 0).all()  # a latent of one dimension is drawn on a line
 
 
 @pytest.mark.parametrize("model", ["ssmvae", "sshmvae", "jmvae", "sdgm"])
@@ -57,16 +57,16 @@ def test_a_runs_diagnostics_agree_with_its_scores(model: str, tmp_path: Path) ->
     shard = make_shard(tmp_path / "shard.h5")
     (run,) = run_stack(tmp_path, [make_settings(model, shard)], [shard])
     (loaded,) = load_runs([run])
-    found = predict(loaded)
+    predictions = predict(loaded)
     first: dict[str, float] = {}
     for score in run.result().scores:
         first.setdefault(score.given, score.accuracy)
-    assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in found.items()} == first
+    assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in predictions.items()} == first
     points, label = latents(loaded, points=7)
-    assert {own.shape for own in points.values()} == {(7, 4)}
+    assert {latent.shape for latent in points.values()} == {(7, 4)}
     assert label.tolist() == shard.test.labels[:7].tolist()
     panels = len(first)
     assert len(latent_figure(loaded).axes) == panels
-    assert len(confusion_figure(found, shard.classes).axes) == panels
-    (axis,) = reliability_figure(found).axes
+    assert len(confusion_figure(predictions, shard.classes).axes) == panels
+    (axis,) = reliability_figure(predictions).axes
     assert len(axis.get_legend_handles_labels()[0]) == panels + 1

@@ -75,7 +75,7 @@ class Text(HTMLParser):
 
 
 def page_of(tmp_path: Path, *outcomes: ExperimentResult) -> Page:
-    return compose([(tmp_path / f"{one.name}.json", one) for one in outcomes], [], CPU)
+    return compose([(tmp_path / f"{result.name}.json", result) for result in outcomes], [], CPU)
 
 
 def test_a_cell_says_ours_the_papers_and_the_difference_by_more_than_colour(tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_a_cell_says_ours_the_papers_and_the_difference_by_more_than_colour(tmp_
 
 
 def test_the_summary_counts_what_both_have(tmp_path: Path) -> None:
-    found = summarise([(tmp_path, outcome(*ROWS))])
-    assert found is not None
-    assert (found.compared, found.reached) == (3, 2)
-    assert found.mean == pytest.approx((0.5 - 0.72 + 0) / 3)
-    assert found.worst is not None
-    assert found.worst[0] == pytest.approx(-0.72)
-    assert found.worst[1] == "table4, hm-mnist, SS-MVAE, w"
+    summary = summarise([(tmp_path, outcome(*ROWS))])
+    assert summary is not None
+    assert (summary.compared, summary.reached) == (3, 2)
+    assert summary.mean == pytest.approx((0.5 - 0.72 + 0) / 3)
+    assert summary.worst is not None
+    assert summary.worst[0] == pytest.approx(-0.72)
+    assert summary.worst[1] == "table4, hm-mnist, SS-MVAE, w"
     assert summarise([(tmp_path, outcome(ROWS[2]))]) is None
 
 
@@ -160,39 +160,39 @@ def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) ->
         finished(tmp_path, "ssmvae", data="mine"),
     ]
     page = compose([], runs, CPU, models=False)
-    (mnist, mine) = page.data_sets
-    assert (mnist.name, mine.name) == ("hm-mnist", "mine")
+    (mnist, other) = page.data_sets
+    assert (mnist.name, other.name) == ("hm-mnist", "mine")
     assert mnist.caveats == ("Reduced: 1 epoch instead of the paper's 500.",)
-    assert "not the paper's" in mine.caveats[0]
-    assert "One run per setting" in mine.caveats[1]
+    assert "not the paper's" in other.caveats[0]
+    assert "One run per setting" in other.caveats[1]
     assert mnist.unfinished == (f"{runs[3].folder.name}: 1 of 500 epochs",)
     given, rows = pivot(table(runs[:3]))
     assert given == ["x", "w", "x+w"]
     assert [(setting, completion, count) for setting, completion, count, _ in rows] == [
         ("sshmvae", "zeros", 2), ("sshmvae", "iterative sampling", 2), ("sshmvae-kl, beta 1", "encoders", 1)
     ]  # fmt: skip
-    assert [[round(row.accuracy, 6) for row in own] for *_, own in rows] == [[50, 40, 90], [40, 30, 90], [60, 40, 90]]
+    assert [[round(row.accuracy, 6) for row in line] for *_, line in rows] == [[50, 40, 90], [40, 30, 90], [60, 40, 90]]
     text = html(page)
     assert "1 of 500 epochs" in text
     assert text.count('class="best"') == 1 + 2 + 3  # x of one row; w of two; x+w of three
     assert all(image["alt"] for image in Text(text).images)
-    assert [one.title for one in mnist.pictures] == ["Training on hm-mnist"]
+    assert [picture.title for picture in mnist.pictures] == ["Training on hm-mnist"]
 
 
 def test_pictures_that_the_runs_call_for(tmp_path: Path) -> None:
     runs = [finished(tmp_path, alpha=alpha, split=split, labels=labels) for alpha, split, labels in ((1, 0, 100), (2, 1, 100), (1, 1, 300))]  # fmt: skip  # noqa: E501
-    (own,) = compose([], runs, CPU, models=False).data_sets
-    assert [one.title for one in own.pictures[1:]] == [
+    (data_set,) = compose([], runs, CPU, models=False).data_sets
+    assert [picture.title for picture in data_set.pictures[1:]] == [
         "The classifier's weight alpha", "Accuracy against labels", "Accuracy per split"
     ]  # fmt: skip
-    assert all(one.uri.startswith("data:image/svg+xml;base64,") for one in own.pictures)
+    assert all(picture.uri.startswith("data:image/svg+xml;base64,") for picture in data_set.pictures)
 
 
 def test_a_missing_shard_is_said_on_the_page(tmp_path: Path) -> None:
     run = finished(tmp_path)
-    (own,) = compose([], [run], CPU).data_sets
-    assert own.closer == ()
-    assert "absent.h5" in own.missing[0]
+    (data_set,) = compose([], [run], CPU).data_sets
+    assert data_set.closer == ()
+    assert "absent.h5" in data_set.missing[0]
 
 
 def test_outcomes_and_runs_are_found_below_a_folder_tables_first(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_outcomes_and_runs_are_found_below_a_folder_tables_first(tmp_path: Path)
     write_result(tmp_path / "figure4.json", drawn)
     (tmp_path / "other.json").write_text("[1]")
     outcomes, runs = read([tmp_path, run.folder])
-    assert [one.name for _, one in outcomes] == ["table2", "table10", "figure4"]
-    assert [one.folder for one in runs] == [run.folder]
-    (shown,) = (one for one in compose(outcomes, [], CPU).results if one.picture)
+    assert [result.name for _, result in outcomes] == ["table2", "table10", "figure4"]
+    assert [listed.folder for listed in runs] == [run.folder]
+    (shown,) = (result for result in compose(outcomes, [], CPU).results if result.picture)
     assert shown.picture is not None
     assert shown.picture.uri == "data:image/svg+xml;base64,PHN2Zy8+"
 
@@ -231,16 +231,16 @@ def test_how_many_runs_a_block_is_over() -> None:
     (block,) = outcome(*ROWS).blocks
     assert replicas(block) == "3 runs"
     single = Cell(measured=Measured(mean=1, std=None, values=(1.0,), runs=("a",)))
-    one = Row(name="one", cells=(single, ROWS[0].cells[0]))
-    assert replicas(Block(title="", columns=("x", "w"), rows=(one,))) == "1 to 3 runs"
+    row = Row(name="one", cells=(single, ROWS[0].cells[0]))
+    assert replicas(Block(title="", columns=("x", "w"), rows=(row,))) == "1 to 3 runs"
     assert replicas(Block(title="", columns=(), rows=())) == ""
 
 
 def test_what_goes_beyond_the_paper_has_a_short_name_where_it_is_the_preset(tmp_path: Path) -> None:
-    ours = recommended("sshmvae-kl", 2)
+    preset = recommended("sshmvae-kl", 2)
     runs = [
         finished(tmp_path, "sshmvae-kl", **settings)
-        for settings in (ours, ours | {"onset": 0.75}, ours | {"smoothness": 0.0}, {"information": 2.5}, {})
+        for settings in (preset, preset | {"onset": 0.75}, preset | {"smoothness": 0.0}, {"information": 2.5}, {})
     ]
     assert [description(run.settings)[5:] for run in runs] == [
         ["preset best"],

@@ -25,10 +25,10 @@ APART = "CT+SVM and co-training: classifiers without a generative model"
 
 
 def first_accuracies(scores: tuple[Score, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in scores:
-        found.setdefault(one.given, one.accuracy)
-    return found
+    accuracies: dict[str, float] = {}
+    for score in scores:
+        accuracies.setdefault(score.given, score.accuracy)
+    return accuracies
 
 
 @pytest.fixture
@@ -48,12 +48,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 def test_a_report_of_co_trained_systems_says_what_they_do_not_have(runs: list[Run]) -> None:
     page = compose([], runs[:2], CPU)
-    (own,) = page.data_sets
-    assert own.missing == ()
-    assert [one.title for one in own.pictures] == ["Co-training on clusters"]
-    assert [one.title for one in own.closer] == ["CT+SVM", "co-training"]
-    for closer, run in zip(own.closer, runs, strict=False):
-        assert [one.title for one in closer.pictures] == ["Confusion matrices (% of the true class)", "Reliability"]
+    (data_set,) = page.data_sets
+    assert data_set.missing == ()
+    assert [picture.title for picture in data_set.pictures] == ["Co-training on clusters"]
+    assert [closer.title for closer in data_set.closer] == ["CT+SVM", "co-training"]
+    for closer, run in zip(data_set.closer, runs, strict=False):
+        assert [picture.title for picture in closer.pictures] == [
+            "Confusion matrices (% of the true class)",
+            "Reliability",
+        ]
         assert "no latent space" in closer.about
         accuracy = first_accuracies(run.result().scores)["x+w"]
         assert f"{100 * accuracy:.1f} % given x+w" in closer.pictures[0].alt
@@ -66,12 +69,17 @@ def test_a_report_of_co_trained_systems_says_what_they_do_not_have(runs: list[Ru
 @pytest.mark.usefixtures("unrendered")
 def test_a_mixture_shows_what_each_has(runs: list[Run]) -> None:
     page = compose([], runs, CPU)
-    (own,) = page.data_sets
-    assert [one.title for one in own.pictures] == [
+    (data_set,) = page.data_sets
+    assert [picture.title for picture in data_set.pictures] == [
         "Training on clusters", "Co-training on clusters", "One modality generated from the other"
     ]  # fmt: skip
-    assert [one.title for one in own.closer] == ["SDGM on x", "SS-MVAE", "CT+SVM", "co-training"]  # the paper's order
-    assert [line.split(":")[0] for line in own.apart] == ["CT+SVM and co-training", "SDGM on x"]
+    assert [closer.title for closer in data_set.closer] == [
+        "SDGM on x",
+        "SS-MVAE",
+        "CT+SVM",
+        "co-training",
+    ]  # the paper's order
+    assert [line.split(":")[0] for line in data_set.apart] == ["CT+SVM and co-training", "SDGM on x"]
     text = html(page)
     order = [text.index(f'rowspan="1">{name}') for name in ("SDGM", "SS-MVAE", "CT+SVM", "co-training")]
     assert order == sorted(order)
@@ -119,14 +127,14 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
         assert label.tolist() == shard.test.labels.tolist()
     points, label = latents(loaded, points=70)
     assert label.tolist() == shard.test.labels[:70].tolist()
-    for name, own in latents(whole, points=70)[0].items():
-        assert np.allclose(points[name], own, atol=1e-5)
-    made, same = (generate(one, ["x"], "w", examples=7) for one in (loaded, whole))
-    assert made.rows.tolist() == same.rows.tolist()
-    assert np.allclose(made.made["encoders"], same.made["encoders"], atol=1e-5)
+    for name, expected_points in latents(whole, points=70)[0].items():
+        assert np.allclose(points[name], expected_points, atol=1e-5)
+    generated, same = (generate(source, ["x"], "w", examples=7) for source in (loaded, whole))
+    assert generated.rows.tolist() == same.rows.tolist()
+    assert np.allclose(generated.made["encoders"], same.made["encoders"], atol=1e-5)
     assert max(read) <= 25  # rows at a time: a quarter of a window
     look = draw_models([run], CPU)
-    assert [one.title for one in look.closer[0].pictures] == [
+    assert [picture.title for picture in look.closer[0].pictures] == [
         "Latent space", "Confusion matrices (% of the true class)", "Reliability"
     ]  # fmt: skip
     assert (len(look.generated), look.missing) == (1, ())
@@ -135,7 +143,7 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     test = make_shard(tmp_path / "shard.h5").test
     rows = np.array([7, 0, 11, 3])
-    found = features_of(test, ["w", "x"], rows)
-    assert {name: values.tolist() for name, values in found.items()} == {
+    features = features_of(test, ["w", "x"], rows)
+    assert {name: values.tolist() for name, values in features.items()} == {
         name: test.features(name)[rows].tolist() for name in ("w", "x")
     }

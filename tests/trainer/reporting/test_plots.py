@@ -22,12 +22,14 @@ def epochs(*shares: float) -> list[dict[str, float]]:
 
 def lines(figure: Figure) -> dict[str, dict[str, list[float]]]:
     """By panel and label, the heights of each line's points."""
-    found: dict[str, dict[str, list[float]]] = {}
+    by_panel: dict[str, dict[str, list[float]]] = {}
     for panel in figure.axes:
         handles, labels = panel.get_legend_handles_labels()
         heights = [np.asarray(getattr(handle, "lines", [handle])[0].get_ydata()) for handle in handles]
-        found[panel.get_title()] = {str(k): list(map(float, own)) for k, own in zip(labels, heights, strict=True)}
-    return found
+        by_panel[panel.get_title()] = {
+            str(k): list(map(float, points)) for k, points in zip(labels, heights, strict=True)
+        }
+    return by_panel
 
 
 def test_curves_are_means_over_seeds_in_a_panel_for_each_subset(tmp_path: Path) -> None:
@@ -149,9 +151,9 @@ def test_what_is_announced_has_room_of_its_own(laid_out: bool) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    (said,) = figure.texts or [figure._suptitle]  # type: ignore[attr-defined]
-    box, (axis,) = said.get_window_extent(renderer), figure.axes
-    assert "\n" in said.get_text()
+    (announced,) = figure.texts or [figure._suptitle]  # type: ignore[attr-defined]
+    box, (axis,) = announced.get_window_extent(renderer), figure.axes
+    assert "\n" in announced.get_text()
     assert box.y1 <= figure.bbox.height
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
     assert box.y0 >= axis.get_tightbbox(renderer).y1

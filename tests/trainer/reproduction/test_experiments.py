@@ -65,9 +65,9 @@ def test_every_printed_number_has_one_cell_and_every_cell_a_printed_number(name:
         for row, numbers in rows.items()
         for column in table.columns[: len(numbers.mean)]
     }
-    ours = [(grid.title, n.row, n.column) for grid in EXPERIMENTS[name].grids for n in grid.numbers]
-    assert len(set(ours)) == len(ours)
-    assert set(ours) == printed
+    planned = [(grid.title, n.row, n.column) for grid in EXPERIMENTS[name].grids for n in grid.numbers]
+    assert len(set(planned)) == len(planned)
+    assert set(planned) == printed
     assert all(grid.columns == table.columns for grid in EXPERIMENTS[name].grids)
 
 
@@ -86,10 +86,10 @@ def test_the_setting_that_the_paper_prints_twice_is_one_and_says_so() -> None:
         (name, n.row, n.column): n for name in ("table1", "table3")
         for grid in EXPERIMENTS[name].grids if "pi/4" in grid.title for n in grid.numbers
     }  # fmt: skip
-    one, other = by_place["table1", "SS-HMVAE", "100"], by_place["table3", "SS-HMVAE", "128"]
-    assert one.spec == other.spec
-    assert "93.71" in one.note
-    assert one.note == other.note
+    first, second = by_place["table1", "SS-HMVAE", "100"], by_place["table3", "SS-HMVAE", "128"]
+    assert first.spec == second.spec
+    assert "93.71" in first.note
+    assert first.note == second.note
     assert paper.load().table1.printed("nmMNIST (pi/4, 0.5)", "SS-HMVAE", "100") == Printed(mean=90.80)
 
 
@@ -105,11 +105,11 @@ def test_another_dimension_of_a_changes_the_two_distributions_of_a_alone() -> No
 def test_experiments_share_runs(digits: Shards, tmp_path: Path) -> None:
     protocol = Protocol(seeds=(0, 1), data={"mnist": "digits"})
     planned = plan(select(["all"], "mnist"), digits, protocol, tmp_path)
-    folders = [one.folder for own in planned.work.values() for one in own]
+    folders = [run.folder for group in planned.work.values() for run in group]
     assert len(folders) > len(set(folders)) == len(planned.all())  # alpha 1 of figure 4 is table 1's SS-MVAE
     assert len(planned.of(EXPERIMENTS["table4"])) == 2 * 2 * 5  # the iterative row is SS-HMVAE's
     assert planned.of(EXPERIMENTS["figure5"]) == [
-        one for one in planned.of(EXPERIMENTS["table4"]) if one.job.settings.beta == 1
+        run for run in planned.of(EXPERIMENTS["table4"]) if run.job.settings.beta == 1
     ]
     assert Spec("sshmvae", NM, 100) in EXPERIMENTS["table3"].specs()
 
@@ -139,21 +139,21 @@ def test_even_stacks(digits: Shards, tmp_path: Path) -> None:
 
 
 def test_what_is_reduced_is_said(digits: Shards, tmp_path: Path) -> None:
-    said = "the 1,797 small digits of scikit-learn in the place of MNIST"
+    small_digits = "the 1,797 small digits of scikit-learn in the place of MNIST"
     protocol = Protocol((0,), epochs=1, values={"precision": "fp32"}, data={"mnist": "digits"})
     planned = plan(select(["table2"]), digits, protocol, tmp_path)
-    told = reduced(planned, EXPERIMENTS["table2"])
-    ours = "the settings of the preset 'digits', not the paper's"
+    messages = reduced(planned, EXPERIMENTS["table2"])
+    preset = "the settings of the preset 'digits', not the paper's"
     precision = "precision set to fp32, not the preset's"
-    assert told == (said, "1 epoch instead of 500", "1 seed instead of 5", ours, precision)
+    assert messages == (small_digits, "1 epoch instead of 500", "1 seed instead of 5", preset, precision)
     assert protocol.name() == "digits-1-epochs-precision-fp32-seeds-0"
     assert Protocol().name() == "paper"
     best = plan(select(["table2"]), digits, Protocol(preset="best", data={"mnist": "digits"}), tmp_path)
     assert "the settings of the preset 'best', not the paper's" in reduced(best, EXPERIMENTS["table2"])
 
 
-def rgbd_plan(folder: Path, splits: int, **made: Any) -> Any:
-    shards = [rgbd_shard(folder / f"{split}.h5", split, **made) for split in range(splits)]
+def rgbd_plan(folder: Path, splits: int, **changes: Any) -> Any:
+    shards = [rgbd_shard(folder / f"{split}.h5", split, **changes) for split in range(splits)]
     return plan(select(["table5", "figure6"]), lambda *_: shards, Protocol(splits=tuple(range(splits))), folder)
 
 
@@ -185,7 +185,7 @@ def test_the_paper_s_own_protocol_is_not_reduced_and_what_is_missing_is_shown(tm
     assert m2.cells[0].printed == Printed(mean=85.6, std=1.6)
     assert m2.cells[2] == Cell()
     assert "| M2 | 85.60 ± 1.6 / missing / - †1 |" in markdown(outcome)
-    seeds = {one.job.settings.seed for one in planned.all()}
+    seeds = {run.job.settings.seed for run in planned.all()}
     assert seeds == {0}  # one run a split, as the paper has it
     few = rgbd_plan(tmp_path / "few", 2)
     splits = measure(few, EXPERIMENTS["figure6"], CPU).blocks[0].rows[0].cells
@@ -195,9 +195,9 @@ def test_the_paper_s_own_protocol_is_not_reduced_and_what_is_missing_is_shown(tm
 def test_differences_are_shown_and_low_ones_marked(digits: Shards, tmp_path: Path) -> None:
     outcome = measure(plan(select(["table2"]), digits, Protocol(data={"mnist": "digits"}), tmp_path), EXPERIMENTS["table2"], CPU)  # fmt: skip  # noqa: E501
     (block,) = outcome.blocks
-    ours = Measured(mean=88.0, std=0.25, values=(87.75, 88.25), runs=("a", "b"))
+    measured = Measured(mean=88.0, std=0.25, values=(87.75, 88.25), runs=("a", "b"))
     row = block.rows[0].model_copy(
-        update={"cells": (block.rows[0].cells[0].model_copy(update={"measured": ours}),) * 3}
+        update={"cells": (block.rows[0].cells[0].model_copy(update={"measured": measured}),) * 3}
     )
     changed = outcome.model_copy(
         update={"comparable": True, "blocks": (block.model_copy(update={"rows": (row,)}),), "reduced": ()}
@@ -221,8 +221,8 @@ def test_a_reduced_outcome_takes_no_full_one_s_place(digits: Shards, tmp_path: P
 
 
 def test_experiments_and_data_are_chosen_by_name() -> None:
-    assert [one.name for one in select(["all"], "rgbd")] == ["table5", "table6", "figure6"]
-    assert [one.name for one in select(["figure4", "table1"])] == ["table1", "figure4"]
+    assert [experiment.name for experiment in select(["all"], "rgbd")] == ["table5", "table6", "figure6"]
+    assert [experiment.name for experiment in select(["figure4", "table1"])] == ["table1", "figure4"]
     with pytest.raises(UsageError, match="did you mean table4"):
         select(["tabel4"])
     with pytest.raises(UsageError, match="none of table5 is on mnist"):

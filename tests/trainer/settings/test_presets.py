@@ -107,10 +107,10 @@ def written(make: Factory) -> dict[str, tuple[Notation, str | None]]:
 def test_the_appendix_table_is_the_preset(
     preset: str, column: int, modalities: tuple[Modality, ...], classes: int, model: str
 ) -> None:
-    ours = written(factory(preset, model, modalities, classes))
-    theirs = {name: printed(cells[column], modalities[0].width) for name, cells in TABLE[model].items()}
-    side_by_side = {name: (str(parse(text)), family) for name, (text, family) in theirs.items()}
-    assert {name: (str(notation), family) for name, (notation, family) in ours.items()} == side_by_side
+    built = written(factory(preset, model, modalities, classes))
+    tabled = {name: printed(cells[column], modalities[0].width) for name, cells in TABLE[model].items()}
+    side_by_side = {name: (str(parse(text)), family) for name, (text, family) in tabled.items()}
+    assert {name: (str(notation), family) for name, (notation, family) in built.items()} == side_by_side
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -171,8 +171,8 @@ def test_a_shard_that_names_no_preset_gets_one_by_its_kind(
 ) -> None:
     modalities = tuple(Modality(f"m{k}", 3, distribution) for k, distribution in enumerate(distributions))
     assert fitting_preset(None, modalities) == preset
-    for said in PRESETS:
-        assert fitting_preset(said, modalities) == said
+    for named in PRESETS:
+        assert fitting_preset(named, modalities) == named
 
 
 @pytest.mark.parametrize("dataset", ["hm-digits", "nm-digits-45-0.5", "rgbd-sample-64", "rgbd", "hm-mnist"])

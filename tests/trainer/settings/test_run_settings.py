@@ -148,12 +148,12 @@ def test_a_settings_file(tmp_path: Path) -> None:
 
 
 def test_settings_survive_json_and_have_one_fingerprint() -> None:
-    ours = build(GOOD)
-    again = Settings.model_validate(json.loads(ours.model_dump_json()))
-    assert again == ours
-    assert again.fingerprint() == ours.fingerprint()
+    settings = build(GOOD)
+    again = Settings.model_validate(json.loads(settings.model_dump_json()))
+    assert again == settings
+    assert again.fingerprint() == settings.fingerprint()
     spaced = GOOD["networks"] | {"q(z|a,y)": "( a,  y )-D8BR,D2"}
-    assert build(GOOD | {"networks": spaced}).fingerprint() == ours.fingerprint()
+    assert build(GOOD | {"networks": spaced}).fingerprint() == settings.fingerprint()
 
 
 def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
@@ -166,12 +166,12 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
         "schedule": "cosine", "networks": GOOD["networks"] | {"q(y|a)": "a, DK"}, "objective": "classifier",
     }  # fmt: skip
     assert {*changes, "cotraining"} == Settings.model_fields.keys()
-    ours = build(GOOD)
+    settings = build(GOOD)
     for name, value in changes.items():
-        theirs = build(GOOD | {name: value})
-        assert theirs.fingerprint() != ours.fingerprint()
-        assert theirs.name() != ours.name()
-        assert [line.split()[0] for line in differences(theirs, ours)] == [name]
+        changed = build(GOOD | {name: value})
+        assert changed.fingerprint() != settings.fingerprint()
+        assert changed.name() != settings.name()
+        assert [line.split()[0] for line in differences(changed, settings)] == [name]
 
 
 def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
@@ -189,13 +189,13 @@ def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
 
 def test_the_fingerprint_is_over_all_settings() -> None:
     for values in (GOOD, GOOD | {"onset": 0.5}, GOOD | {"labels": "all"}):
-        every = json.dumps(build(values).model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
-        assert build(values).fingerprint() == hashlib.sha256(every.encode()).hexdigest()
+        text = json.dumps(build(values).model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
+        assert build(values).fingerprint() == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_name_says_what_a_run_is() -> None:
-    ours = build(GOOD)
-    assert ours.name() == f"clusters-sshmvae-labels-6-2-epochs-seed-0-{ours.fingerprint()[:8]}"
+    settings = build(GOOD)
+    assert settings.name() == f"clusters-sshmvae-labels-6-2-epochs-seed-0-{settings.fingerprint()[:8]}"
     other = build(
         GOOD | {"model": "sshmvae-kl", "modalities": ("x", "w"), "alpha": 0.5, "beta": 10, "split": 3, "seed": 7}
     )
@@ -269,8 +269,8 @@ def test_unknown_models_and_presets() -> None:
 def test_a_plan_is_every_combination(tmp_path: Path) -> None:
     shards = [make_shard(tmp_path / f"{split}.h5", split=split) for split in (0, 4)]
     jobs = plan("sshmvae-kl", shards, values={"labels": 9}, seeds=(1, 2), alphas=(0.5,), betas=(0.1, 1, 10))
-    got = [(job.settings.split, job.settings.seed, job.settings.alpha, job.settings.beta) for job in jobs]
-    assert got == [(split, seed, 0.5, beta) for split in (0, 4) for seed in (1, 2) for beta in (0.1, 1, 10)]
+    combinations = [(job.settings.split, job.settings.seed, job.settings.alpha, job.settings.beta) for job in jobs]
+    assert combinations == [(split, seed, 0.5, beta) for split in (0, 4) for seed in (1, 2) for beta in (0.1, 1, 10)]
     for job in jobs:
         assert job.shard is shards[job.settings.split == 4]
         assert job.settings.digest == job.shard.digest

@@ -39,9 +39,9 @@ def test_a_captured_step_is_the_plain_step(model: str, beyond: dict[str, Any], r
             captured(number)
     assert torch.allclose(plain.terms.totals, captured.terms.totals, rtol=1e-4, atol=1e-4)
     assert bool(captured.terms.finite.all())
-    theirs = captured.model.state_dict()
+    state = captured.model.state_dict()
     for name, tensor in plain.model.state_dict().items():
-        assert torch.allclose(tensor, theirs[name], rtol=1e-3, atol=1e-4), name
+        assert torch.allclose(tensor, state[name], rtol=1e-3, atol=1e-4), name
 
 
 @pytest.mark.gpu
@@ -62,7 +62,7 @@ def test_the_gpu_computes_what_the_cpu_does(model: str, replicas: int, tmp_path:
             log_q = step.model.classify(data.x(step.batches.index_l))
             (data.y(step.batches.index_l) * log_q).sum().backward()
         gradients.append({name: p.grad.cpu() for name, p in step.model.named_parameters() if p.grad is not None})
-    own, theirs = gradients
-    assert own.keys() == theirs.keys()
-    for name, gradient in own.items():
-        assert (gradient - theirs[name]).norm() <= 1e-3 * gradient.norm() + 1e-5, name
+    on_cpu, on_gpu = gradients
+    assert on_cpu.keys() == on_gpu.keys()
+    for name, gradient in on_cpu.items():
+        assert (gradient - on_gpu[name]).norm() <= 1e-3 * gradient.norm() + 1e-5, name

@@ -56,10 +56,12 @@ def test_every_system_of_table_5_learns_from_few_labels(model: str, digits: Shar
     alphas = () if model in values else (50.0,)
     jobs = plan(model, [digits], values=values.get(model, deep) | seen | more | {"labels": 50}, alphas=alphas)
     (run,) = train_all(jobs, [tmp_path / "run"], CPU, Silent())
-    found = {given: accuracy for (given, completion), accuracy in scores(run.result()).items() if completion != "zeros"}
-    assert found.keys() <= {"x", "w", "x+w"}
-    assert min(found.values()) > 0.4
-    assert model == "sdgm" or found["x+w"] > 0.55
+    by_given = {
+        given: accuracy for (given, completion), accuracy in scores(run.result()).items() if completion != "zeros"
+    }
+    assert by_given.keys() <= {"x", "w", "x+w"}
+    assert min(by_given.values()) > 0.4
+    assert model == "sdgm" or by_given["x+w"] > 0.55
 
 
 def accuracies(model: str, shard: Shard, **changes: object) -> np.ndarray:
@@ -75,8 +77,8 @@ def accuracies(model: str, shard: Shard, **changes: object) -> np.ndarray:
     step = make_step(stack, shard)
     for number in range(120):
         step(number)
-    found = evaluate(step.model, step.noise, step.data, iterations=1, samples=0, bound=False, fast=True)
-    return np.array([own.scores[-1].accuracy for own in found])
+    evaluations = evaluate(step.model, step.noise, step.data, iterations=1, samples=0, bound=False, fast=True)
+    return np.array([evaluation.scores[-1].accuracy for evaluation in evaluations])
 
 
 @pytest.mark.parametrize("model", WITH_LABELS)

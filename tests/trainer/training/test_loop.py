@@ -188,8 +188,8 @@ def test_metrics_are_the_means_of_an_epochs_terms(tmp_path: Path) -> None:
         for symbol in "LU":
             assert inside[symbol] - divergence[symbol] == pytest.approx(means[symbol], rel=1e-5)
         assert means["J_div"] == pytest.approx(6 / 40 * divergence["L"] + 34 / 40 * divergence["U"], rel=1e-5)
-        (now,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0)
+        (evaluation,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0)
         assert {k: float(v) for k, v in row.items() if k.startswith("accuracy")} == pytest.approx(
-            {f"accuracy {s.given}": s.accuracy for s in now.scores}, abs=1e-6
+            {f"accuracy {s.given}": s.accuracy for s in evaluation.scores}, abs=1e-6
         )
     assert len(run.metrics()) == 2

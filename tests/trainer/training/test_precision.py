@@ -42,8 +42,8 @@ def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
         take(step, 12)
         assert products == {torch.bfloat16 if chosen == "bf16" else torch.float32}
         assert len(densities) == 24
-        for own in densities:
-            terms = [*own.log_p.values(), *own.log_q.values(), *own.divergence.values(), own.value]
+        for density in densities:
+            terms = [*density.log_p.values(), *density.log_q.values(), *density.divergence.values(), density.value]
             assert {term.dtype for term in terms} == {torch.float32}
         assert {p.dtype for p in step.model.parameters()} == {torch.float32}
         ends[chosen] = float(step.terms.totals[step.terms.names.index("J"), 0]) / 12

@@ -50,17 +50,17 @@ def trained(stack: list[tuple[Settings, Shard]], replica: int = 0) -> Weights:
     step = make_step([settings for settings, _ in stack], *(shard for _, shard in stack))
     for number in range(STEPS):
         step(number)
-    found = {name: tensor[replica].clone() for name, tensor in step.model.state_dict().items()}
+    tensors = {name: tensor[replica].clone() for name, tensor in step.model.state_dict().items()}
     for name, parameter in step.model.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
-            found[f"{moment} of {name}"] = step.optimizer.state[parameter][moment][replica].clone()
-    return found | {"noise": step.noise.state(replica), "totals": step.terms.totals[:, replica].clone()}
+            tensors[f"{moment} of {name}"] = step.optimizer.state[parameter][moment][replica].clone()
+    return tensors | {"noise": step.noise.state(replica), "totals": step.terms.totals[:, replica].clone()}
 
 
-def assert_close(ours: Weights, theirs: Weights) -> None:
-    assert torch.equal(ours["noise"], theirs["noise"])
-    for name in ours:
-        assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
+def assert_close(actual: Weights, expected: Weights) -> None:
+    assert torch.equal(actual["noise"], expected["noise"])
+    for name in actual:
+        assert torch.allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5), name
 
 
 def make(model: str, shard: Shard, **changes: object) -> tuple[Settings, Shard]:
@@ -70,12 +70,12 @@ def make(model: str, shard: Shard, **changes: object) -> tuple[Settings, Shard]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_replica_is_the_same_alone_and_among_any_neighbours(model: str, splits: list[Shard]) -> None:
-    own = make(model, splits[0], seed=5, alpha=0.7, beta=0.3)
-    alone = trained([own])
+    replica = make(model, splits[0], seed=5, alpha=0.7, beta=0.3)
+    alone = trained([replica])
     other_seeds = [make(model, splits[0], seed=seed, alpha=0.7, beta=0.3) for seed in (1, 2)]
     other_all = [make(model, splits[1], seed=5, alpha=30, beta=10), make(model, splits[2], seed=8, alpha=0, beta=0)]
-    assert_close(trained([own, *other_seeds]), alone)
-    assert_close(trained([*other_all, own, *other_seeds], 2), alone)
+    assert_close(trained([replica, *other_seeds]), alone)
+    assert_close(trained([*other_all, replica, *other_seeds], 2), alone)
     twin = make(model, splits[0], seed=6, alpha=0.7, beta=0.3)
     with pytest.raises(AssertionError):  # what is called close here tells two seeds apart
         assert_close(trained([twin]), alone)
@@ -91,52 +91,56 @@ def test_every_place_in_a_stack_of_four(model: str, label: str, splits: list[Sha
         make(model, splits[split], seed=seed, alpha=alpha, beta=beta, label_estimator=label, networks=networks)
         for split, seed, alpha, beta in [(0, 3, 1, 1), (1, 3, 1, 1), (2, 4, 0.1, 1), (0, 4, 10, 0.1)]
     ]
-    for place, own in enumerate(stack):
-        assert_close(trained(stack, place), trained([own]))
+    for place, replica in enumerate(stack):
+        assert_close(trained(stack, place), trained([replica]))
 
 
 @pytest.mark.parametrize("model", ["sshmvae-kl", "ssmvae", "jmvae-kl"])
 def test_what_a_neighbour_is_given_changes_not_one_bit(model: str, splits: list[Shard]) -> None:
     """Stacks of one shape, on one machine: here there is no tolerance."""
-    own = make(model, splits[0], seed=5)
-    before = trained([own, make(model, splits[0], seed=1)])
+    replica = make(model, splits[0], seed=5)
+    before = trained([replica, make(model, splits[0], seed=1)])
     for neighbour in (
         make(model, splits[0], seed=2),
         make(model, splits[1], seed=1),
         make(model, splits[2], seed=1, alpha=1000, beta=1000),
     ):
-        after = trained([own, neighbour])
+        after = trained([replica, neighbour])
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_neighbours_overflow_does_not_spread(splits: list[Shard]) -> None:
     """A stack stops where one replica fails; until then the others are as if it were not there."""
-    own = make("ssmvae", splits[0], seed=5)
+    replica = make("ssmvae", splits[0], seed=5)
     sick = make("ssmvae", splits[1], seed=1, alpha=float(torch.finfo(torch.float32).max))
-    step = make_step([own[0], sick[0]], own[1], sick[1])
+    step = make_step([replica[0], sick[0]], replica[1], sick[1])
     for number in range(STEPS):
         step(number)
     assert not bool(step.terms.finite[:, 1].all())
     assert bool(step.terms.finite[:, 0].all())
-    alone = trained([own])
+    alone = trained([replica])
     for name, tensor in step.model.state_dict().items():
         assert torch.allclose(tensor[0], alone[name], rtol=1e-4, atol=1e-5), name
 
 
-def assert_same_outcome(ours: list[Run], theirs: list[Run]) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.result().elbo == pytest.approx(other.result().elbo, rel=1e-4)
-        for own, their in zip(mine.result().scores, other.result().scores, strict=True):
-            assert (own.given, own.completion, own.examples) == (their.given, their.completion, their.examples)
-            assert own.nll == pytest.approx(their.nll, rel=1e-4)
-        assert scores(mine.result()) == scores(other.result())
-        for name, tensor in mine.read_weights().items():
-            assert torch.allclose(tensor, other.read_weights()[name], rtol=1e-4, atol=1e-5), name
-        for row, their_row in zip(mine.metrics(), other.metrics(), strict=True):
-            assert {k: float(v) for k, v in row.items()} == pytest.approx(
-                {k: float(v) for k, v in their_row.items()}, rel=1e-3, abs=1e-3
+def assert_same_outcome(actual: list[Run], expected: list[Run]) -> None:
+    for run, expected_run in zip(actual, expected, strict=True):
+        assert run.result().elbo == pytest.approx(expected_run.result().elbo, rel=1e-4)
+        for score, expected_score in zip(run.result().scores, expected_run.result().scores, strict=True):
+            assert (score.given, score.completion, score.examples) == (
+                expected_score.given,
+                expected_score.completion,
+                expected_score.examples,
             )
-        assert outcome(mine)["labelled.txt"] == outcome(other)["labelled.txt"]
+            assert score.nll == pytest.approx(expected_score.nll, rel=1e-4)
+        assert scores(run.result()) == scores(expected_run.result())
+        for name, tensor in run.read_weights().items():
+            assert torch.allclose(tensor, expected_run.read_weights()[name], rtol=1e-4, atol=1e-5), name
+        for row, expected_row in zip(run.metrics(), expected_run.metrics(), strict=True):
+            assert {k: float(v) for k, v in row.items()} == pytest.approx(
+                {k: float(v) for k, v in expected_row.items()}, rel=1e-3, abs=1e-3
+            )
+        assert outcome(run)["labelled.txt"] == outcome(expected_run)["labelled.txt"]
 
 
 @pytest.fixture

@@ -210,12 +210,12 @@ def test_a_checkpoint_of_another_run_or_device(tmp_path: Path) -> None:
         run_stack(tmp_path, stack, [shard, shard], StopAfter(3))
     first, second = (Run.open(tmp_path / str(r)) for r in range(2))
     path = second.folder / "checkpoint.safetensors"
-    own = path.read_bytes()
+    content = path.read_bytes()
     path.write_bytes((first.folder / "checkpoint.safetensors").read_bytes())
     with pytest.raises(DataError, match="belongs to a run with other settings") as caught:
         run_stack(tmp_path, stack, [shard, shard])
     assert str(path) in caught.value.message
-    path.write_bytes(own)
+    path.write_bytes(content)
     for run in (first, second):
         checkpoint = run.read_checkpoint()
         assert checkpoint is not None

@@ -214,7 +214,7 @@ def test_a_state_that_was_being_written_is_swept_away(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", killed, str(path)], cwd=ROOT, check=False).returncode == 9
     assert len(list(tmp_path.iterdir())) == 2
     sweep(tmp_path)
-    assert [found.name for found in tmp_path.iterdir()] == ["state"]
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
     assert path.read_bytes() == content
 
 
