@@ -126,6 +126,21 @@ def make_shard(path: Path, modalities: Sequence[Modality] = (X, W), **changes: A
     return write_shard(path, **(content | changes))
 
 
+def relabelled_shards(folder: Path, spread: float = 0.1) -> list[Shard]:
+    """Three shards with nine labelled rows: plain, with other unlabelled labels, with two labels exchanged."""
+    shards = []
+    for name in ("plain", "unlabelled", "labelled"):
+        train = clusters("train", turns(40), (X, W), spread=spread)
+        labels = np.array(train.labels)
+        if name == "unlabelled":
+            labels[9:] = np.random.default_rng(0).integers(-1, 3, 31)
+        if name == "labelled":
+            labels[[0, 1]] = labels[[1, 0]]
+        train.labelled, train.labels = np.arange(40) < 9, labels
+        shards.append(make_shard(folder / f"{name}.h5", train=train))
+    return shards
+
+
 def make_settings(model: str, shard: Shard, **changes: Any) -> Settings:
     """Settings of a very short run: 34 unlabelled rows in batches of 8 are 5 steps an epoch."""
     values: Mapping[str, Any] = {

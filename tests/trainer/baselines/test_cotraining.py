@@ -1,7 +1,6 @@
 """Whole runs of the co-trained systems: predictions, stopping and going on, what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from tests.support.training import (
     make_settings,
     make_shard,
     outcome,
+    relabelled_shards,
     run_stack,
     scores,
     turns,
@@ -70,25 +70,13 @@ def test_with_every_row_labelled_there_is_nothing_to_teach(model: str, tmp_path:
 
 @pytest.mark.parametrize("model", CO_TRAINED)
 def test_labels_of_unlabelled_rows_change_nothing(model: str, tmp_path: Path) -> None:
-    def keep(_: np.ndarray) -> None: ...
-
-    def shuffle(labels: np.ndarray) -> None:
-        labels[9:] = np.random.default_rng(0).integers(-1, 3, 31)
-
-    def relabel(labels: np.ndarray) -> None:
-        labels[0], labels[1] = labels[1], labels[0]
-
-    def trained(change: Callable[[np.ndarray], None]) -> bytes:
-        train = clusters("train", turns(40), (X, W), spread=0.4)
-        train.labelled, train.labels = np.arange(40) < 9, np.array(train.labels)
-        change(train.labels)
-        shard = make_shard(tmp_path / f"{change.__name__}.h5", train=train)
-        (run,) = run_stack(tmp_path / change.__name__, [make_settings(model, shard, labels="shard")], [shard])
+    def trained(shard: Shard) -> bytes:
+        (run,) = run_stack(tmp_path / shard.path.stem, [make_settings(model, shard, labels="shard")], [shard])
         return (run.folder / "weights.safetensors").read_bytes()
 
-    plain = trained(keep)
-    assert trained(shuffle) == plain
-    assert trained(relabel) != plain
+    plain, unlabelled, labelled = map(trained, relabelled_shards(tmp_path, spread=0.4))
+    assert unlabelled == plain
+    assert labelled != plain
 
 
 @pytest.mark.parametrize("model", CO_TRAINED)

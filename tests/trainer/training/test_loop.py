@@ -1,30 +1,25 @@
 """What a step learns from: labels, unlabelled rows, streams; and what an epoch's metrics say."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.shards.shard import Shard
 from tests.support.steps import equal, take, weights
 from tests.support.training import (
     CLASSES,
     CPU,
     MODELS,
     WITH_LABELS,
-    W,
-    X,
-    clusters,
     make_data,
     make_settings,
     make_shard,
     make_step,
+    relabelled_shards,
     run_stack,
     scores,
-    turns,
 )
 from trainer.evaluation.evaluate import evaluate
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
@@ -32,27 +27,10 @@ from trainer.nn.rng import Noise
 from trainer.training.step import Step
 
 
-def marked(path: Path, change: Callable[[np.ndarray], None]) -> Shard:
-    """A shard whose first nine rows are the labelled ones; `change` may alter the labels."""
-    train = clusters("train", turns(40), (X, W))
-    train.labelled = np.arange(40) < 9
-    train.labels = np.array(train.labels)
-    change(train.labels)
-    return make_shard(path, train=train)
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_labels_of_unlabelled_rows_change_nothing(model: str, tmp_path: Path) -> None:
-    def keep(_: np.ndarray) -> None: ...
-
-    def shuffle(labels: np.ndarray) -> None:
-        labels[9:] = np.random.default_rng(0).integers(-1, 3, 31)
-
-    def relabel(labels: np.ndarray) -> None:
-        labels[0], labels[1] = labels[1], labels[0]
-
     kinds = {"modalities": ("x",)} if model in ("m2", "sdgm") else {}
-    shards = [marked(tmp_path / f"{change.__name__}.h5", change) for change in (keep, shuffle, relabel)]
+    shards = relabelled_shards(tmp_path)
     assert len({shard.digest for shard in shards}) == 3
     plain, shuffled, relabelled = (
         weights(take(make_step([make_settings(model, shard, labels="shard", **kinds)], shard), 6)) for shard in shards
