@@ -24,6 +24,7 @@ def main() -> NoReturn:
     """Runs a command; errors that a user can cause become one line, a hint and an exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _not_lost
     try:
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
@@ -61,9 +62,18 @@ def _usage_error(error: Exception) -> UsageError:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
     raise Interrupted(
         f"stopped by {signal.Signals(number).name}; no half-written file was left", "run the same command again"
     )
+
+
+def _not_lost(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal again that came while a destructor ran: what is raised there, Python prints and drops."""
+    if isinstance(unraisable.exc_value, Interrupted):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # once the destructor has returned
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MMSSL_ROOT", str(tmp_path / "workspace"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a command has its own; the test's comes back
 
     def run(*arguments: object) -> CommandResult:
         handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
