@@ -3,7 +3,7 @@
     import mmssl
 
     mmssl.write_shard("mine.h5", dataset="mine", classes=["cup", "bowl"], modalities=[...], train=..., test=...)
-    (run,) = mmssl.train("sshmvae-kl", "mine.h5", labels=40, preset="best")
+    (run,) = mmssl.train("sshmvae-kl", "mine.h5", labels=40)
     for score in mmssl.evaluate(run).scores:
         print(score.given, score.accuracy)
 

@@ -42,7 +42,8 @@ def digits(replicas: int, device: torch.device) -> Resident:
     rows = np.arange(ROWS)
     examples = Examples(labelled=rows[:LABELLED], unlabelled=rows[LABELLED:], test=rows[:TEST], labelled_ids=())
     modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
-    return Resident({"x": x, "w": w}, label, modalities, tuple(map(str, range(CLASSES))), (examples,) * replicas)
+    number, classes = torch.arange(ROWS, device=device), tuple(map(str, range(CLASSES)))
+    return Resident({"x": x, "w": w}, label, number, modalities, classes, (examples,) * replicas)
 
 
 def stack(replicas: int, precision_: str) -> list[Settings]:

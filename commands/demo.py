@@ -3,8 +3,9 @@
 from commands import messages, progress, tables
 from commands.app import app
 from commands.options import WORKSPACE, Device, DeviceOption, Root
+from trainer.settings.names import PAPER, RECOMMENDED
 
-_MODELS = (("sshmvae", None), ("sshmvae-kl", None), ("sshmvae-kl", "best"))  # model and preset; None: the data's own
+_MODELS = (("sshmvae-kl", RECOMMENDED), ("sshmvae-kl", PAPER), ("sshmvae", PAPER))  # model and preset
 
 
 @app.command()
@@ -66,7 +67,7 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     tables.demo_step(
         4,
         f"trains two models of the paper, and one of them with our recommended settings, on splits {splits}",
-        "mmssl train sshmvae-kl --data rgbd --split 0..9 --preset best",
+        "mmssl train sshmvae-kl --data rgbd --split 0..9 --preset recommended",
     )
     jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
     with progress.watching() as watch_training:

@@ -32,7 +32,7 @@ _LEGEND = (
     ("zeros", "in place of what the covered camera would have seen, the model gets zeros"),
     ("iterative sampling", "the same model guesses the covered camera’s features from the other’s, and gets those"),
     ("encoders", "the model has learned an encoder for each camera, and uses the one that sees"),
-    ("preset best", "our recommended settings, which go beyond the paper"),
+    ("recommended", "our recommended settings, which go beyond the paper"),
 )
 
 

@@ -9,7 +9,7 @@ import typer
 
 from pipeline.runtime.errors import UsageError
 from trainer.models.registry import model_names
-from trainer.settings.names import RECOMMENDED, PresetName
+from trainer.settings.names import PAPER, RECOMMENDED, PresetName
 from trainer.settings.names import LabelEstimator as LabelEstimatorName
 
 T = TypeVar("T", int, float)
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # enums made at run time are types only to typer
     LabelEstimator = str
 else:
     ModelName = StrEnum("ModelName", {name: name for name in model_names()})
-    Preset = StrEnum("Preset", {name: name for name in (*get_args(PresetName), RECOMMENDED)})
+    Preset = StrEnum("Preset", {name: name for name in (PAPER, RECOMMENDED, *get_args(PresetName))})
     LabelEstimator = StrEnum("LabelEstimator", {name: name for name in get_args(LabelEstimatorName)})
 
 
@@ -88,8 +88,8 @@ Assignments = Annotated[
 PresetOption = Annotated[
     Preset | None,
     typer.Option(
-        help=f"Settings to start from; '{RECOMMENDED}': our recommended settings on top of the data's preset.",
-        show_default="the one that fits the data",
+        help=f"Settings to start from; '{PAPER}': the paper's, '{RECOMMENDED}': ours, sized to the data.",
+        show_default=f"{PAPER} on the paper's data, otherwise {RECOMMENDED}",
         rich_help_panel=MODEL,
     ),
 ]

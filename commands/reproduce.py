@@ -113,6 +113,7 @@ def reproduce(
     from trainer.jobs.train import remove_leftovers
     from trainer.reproduction import measure
     from trainer.reproduction.protocol import Protocol, choose_data, plan, select
+    from trainer.settings.names import PAPER
     from trainer.settings.sources import read_assignments
 
     executor = choose_executor(jobs, scheduler)
@@ -122,7 +123,7 @@ def reproduce(
         seeds=tuple(numbers(seeds, int, "--seeds")),
         splits=tuple(numbers(split, int, "--split")),
         epochs=epochs,
-        preset=preset,
+        preset=preset or PAPER,
         values=read_assignments(assignments or []),
         data=choose_data([] if data is None else names(data), wanted),
     )

@@ -223,7 +223,8 @@ def _value(value: Any) -> str:
 
 def _presets() -> Iterator[str]:
     from trainer.models.registry import cards
-    from trainer.settings.presets import PRESETS, preset_values, recommended
+    from trainer.settings.presets import PRESETS, preset_values
+    from trainer.settings.recommended import terms
     from trainer.settings.run_settings import CoTraining, Settings
 
     def values(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -242,9 +243,10 @@ def _presets() -> Iterator[str]:
     defaults |= {f"cotraining.{name}": field.default for name, field in CoTraining.model_fields.items()}
     yield "## Presets"
     yield (
-        "The preset that fits a shard is used unless `--preset` names another. `mnist` and `rgbd` are the paper's; "
-        "`digits` and `sample`, for the bundled digits and the rendered sample, are ours. Each also sets the networks "
-        "of the model ([models](../models/README.md))."
+        "`--preset paper` is the one of these that fits the shard, and the default on the paper's own data. `mnist` "
+        "and `rgbd` are the paper's; `digits` and `sample`, for the bundled digits and the rendered sample, are the "
+        "same with steps and batches for little data. Each also sets the networks of the model "
+        "([models](../models/README.md))."
     )
     yield _columns(trained, [key for key in defaults if any(key in preset for preset in trained.values())], defaults)
     yield "The co-trained systems take these instead (`cotraining.cost`: `ct-svm` alone):"
@@ -253,8 +255,11 @@ def _presets() -> Iterator[str]:
         *(key for key in defaults if key.startswith("cotraining.") and any(key in of for of in svm.values())),
     ]
     yield _columns(svm, keys, defaults)
-    yield "`--preset best` is the fitting preset and, for a model with a classifier:"
-    both, single = recommended("sshmvae-kl", 2), recommended("sshmvae-kl", 1)
+    yield (
+        "`--preset recommended`, the default on all other data, sizes networks, batches and steps to the data "
+        "(`trainer/settings/recommended.py`; `--dry-run` prints them). A model with a classifier gets these terms:"
+    )
+    both, single = terms("sshmvae-kl", 2), terms("sshmvae-kl", 1)
     names = list(dict.fromkeys((*both, *single)))
     yield _table(
         ("", "several modalities", "one modality"),

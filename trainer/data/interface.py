@@ -63,6 +63,14 @@ class Data(Protocol):
         """The labels of each replica's test set."""
         ...
 
+    def training_rows(self, places: Tensor) -> Tensor:
+        """The numbers, within their shard's training part, of the training rows at these places, any shape."""
+        ...
+
+    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
+        """Yields all training rows of a replica's shard in order, block by block, `[n, D]` of each modality."""
+        ...
+
     def x(self, index: Tensor) -> dict[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         ...

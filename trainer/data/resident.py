@@ -24,6 +24,7 @@ class Resident:
     Attributes:
         features: the features of each modality, `[rows of all shards, D]` float32, on the device.
         label: the labels, `[rows of all shards]`, on the device; -1 means unknown.
+        number: the number of each row within its part of its shard, `[rows of all shards]`, on the device.
         modalities: the modalities the model sees.
         classes: the names of the classes.
         examples: the rows of each replica.
@@ -31,6 +32,7 @@ class Resident:
 
     features: Mapping[str, Tensor]
     label: Tensor
+    number: Tensor
     modalities: tuple[Modality, ...]
     classes: tuple[str, ...]
     examples: tuple[Examples, ...]
@@ -65,6 +67,15 @@ class Resident:
     def close(self) -> None:
         """Does nothing: no thread reads ahead."""
 
+    def training_rows(self, places: Tensor) -> Tensor:
+        """The numbers, within their shard's training part, of the training rows at these places, any shape."""
+        return self.number[places]
+
+    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
+        """Yields all training rows of a replica's shard, in one block."""
+        first, rows = self.examples[replica].first, self.examples[replica].training_rows
+        yield {name: features[first : first + rows] for name, features in self.features.items()}
+
     def x(self, index: Tensor) -> dict[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         return {name: features[index] for name, features in self.features.items()}
@@ -92,14 +103,16 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
         )
     features = {m.name: torch.empty(rows, m.width, device=device) for m in modalities}
     label = torch.empty(rows, dtype=torch.int64, device=device)
+    number = torch.empty_like(label)
     row = 0
     for shard in distinct.values():
         for part in (shard.train, shard.test):
             label[row : row + part.rows] = torch.tensor(part.labels)
+            number[row : row + part.rows] = torch.arange(part.rows)
             for name, flat in features.items():
                 start = row
                 for block in part.blocks(name):
                     flat[start : start + len(block)] = torch.from_numpy(block)
                     start += len(block)
             row += part.rows
-    return Resident(features, label, modalities, shards[0].classes, examples)
+    return Resident(features, label, number, modalities, shards[0].classes, examples)

@@ -22,13 +22,16 @@ class Examples:
     """The rows of one replica in the flat tensors, and the ids of its labelled examples.
 
     `unlabelled` is the rest of the training set. It is the whole training set for a model that does not learn from
-    labels, and empty for a classifier that is trained alone.
+    labels, and empty for a classifier that is trained alone. The shard's training part is `training_rows` long and
+    begins at row `first`.
     """
 
     labelled: Rows
     unlabelled: Rows
     test: Rows
     labelled_ids: tuple[str, ...]
+    first: int = 0
+    training_rows: int = 0
 
 
 def index_rows(
@@ -99,7 +102,12 @@ def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
     if len(known) == 0:
         raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")
     return Examples(
-        offset + labelled, offset + unlabelled, offset + train.rows + known, tuple(map(str, train.ids[labelled]))
+        labelled=offset + labelled,
+        unlabelled=offset + unlabelled,
+        test=offset + train.rows + known,
+        labelled_ids=tuple(map(str, train.ids[labelled])),
+        first=offset,
+        training_rows=train.rows,
     )
 
 

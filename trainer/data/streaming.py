@@ -54,6 +54,7 @@ class Streamed:
         paced: which examples are streamed: "unlabelled", or "labelled" if there are no unlabelled ones.
         feeds: one per replica; replicas with the same shard have the same feed.
         write: writes rows into the flat tensors.
+        number: the number, within its part of its shard, of each row in the flat tensors.
     """
 
     features: Mapping[str, Tensor]
@@ -64,6 +65,7 @@ class Streamed:
     paced: str
     feeds: tuple[Feed, ...]
     write: Write
+    number: Tensor
 
     def streams(self, name: str, seeds: Sequence[int], batch_size: int) -> Sequence[Stream]:
         if name != self.paced:
@@ -122,6 +124,16 @@ class Streamed:
             for examples, feed in zip(self.examples, self.feeds, strict=True)
         ]
 
+    def training_rows(self, places: Tensor) -> Tensor:
+        return self.number[places]
+
+    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
+        feed = self.feeds[replica]
+        rows = feed.shard.train.rows
+        slices = [slice(first, min(first + feed.layout.block, rows)) for first in range(0, rows, feed.layout.block)]
+        for piece in feed.shard.train.pieces(list(self.features), slices):
+            yield {name: torch.from_numpy(values).to(self.label.device) for name, values in piece.items()}
+
     def x(self, index: Tensor) -> dict[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
         return {name: features[index] for name, features in self.features.items()}
@@ -164,7 +176,8 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
         base += len(labelled) + SLOTS * layout.size + test_rows
     features = {name: torch.zeros(base, width, device=device) for name, width in widths.items()}
     label = torch.zeros(base, dtype=torch.int64, device=device)
-    write = _writer(features, label)
+    number = torch.zeros_like(label)
+    write = _writer(features, label, number)
     feeds = {}
     for digest, (shard, offset, labelled, layout, start) in plans.items():
         _copy(shard.train, list(widths), labelled - offset, layout.block, start, write)
@@ -178,14 +191,16 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
                 replica.unlabelled,
                 replica.test,
                 replica.labelled_ids,
+                replica.first,
+                replica.training_rows,
             )
             for replica, shard in zip(examples, shards, strict=True)
         )
     by_replica = tuple(feeds[shard.digest] for shard in shards)
-    return Streamed(features, label, modalities, shards[0].classes, examples, paced, by_replica, write)
+    return Streamed(features, label, modalities, shards[0].classes, examples, paced, by_replica, write, number)
 
 
-def _writer(features: Mapping[str, Tensor], label: Tensor) -> Write:
+def _writer(features: Mapping[str, Tensor], label: Tensor, number: Tensor) -> Write:
     """A function that writes rows into the flat tensors; on CUDA via pinned memory, without waiting for the copy."""
     if label.device.type == "cuda":
 
@@ -198,17 +213,18 @@ def _writer(features: Mapping[str, Tensor], label: Tensor) -> Write:
         def send(target: Tensor, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
             target.numpy()[...] = values  # NumPy's copy starts no threads next to the model's
 
-    def write(place: int, piece: Mapping[str, Features], labels: NDArray[np.int64]) -> None:
+    def write(place: int, piece: Mapping[str, Features], labels: NDArray[np.int64], rows: Rows) -> None:
         for name, values in piece.items():
             send(features[name][place : place + len(values)], values)
         send(label[place : place + len(labels)], labels)
+        send(number[place : place + len(rows)], rows)
 
     return write
 
 
 def _shifted(write: Write, base: int) -> Write:
     """The same function with its places counted from `base`."""
-    return lambda place, piece, labels: write(base + place, piece, labels)
+    return lambda place, piece, labels, rows: write(base + place, piece, labels, rows)
 
 
 def _copy(part: Part, names: Sequence[str], rows: Rows, block: int, place: int, write: Write) -> None:
@@ -218,5 +234,5 @@ def _copy(part: Part, names: Sequence[str], rows: Rows, block: int, place: int, 
     for number, span, piece in zip(blocks, slices, part.pieces(names, slices), strict=True):
         wanted = rows[np.searchsorted(rows, span.start) : np.searchsorted(rows, span.stop)]
         features = {name: values[wanted - number * block] for name, values in piece.items()}
-        write(place, features, part.labels[wanted])
+        write(place, features, part.labels[wanted], wanted)
         place += len(wanted)

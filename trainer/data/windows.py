@@ -21,7 +21,7 @@ from trainer.nn.rng import seed_for
 PIECE_BYTES = 2**20  # of the widest modality, read at a time: one chunk of a shard that mmssl wrote
 BLOCKS = 16  # a window mixes rows from at least this many random places of the shard, unless blocks are single rows
 SLOTS = 2  # windows in memory: training uses one while the next is read
-Write = Callable[[int, Mapping[str, Features], NDArray[np.int64]], None]
+Write = Callable[[int, Mapping[str, Features], NDArray[np.int64], Rows], None]
 
 
 class Layout:
@@ -201,5 +201,6 @@ class Reader:
         for order, piece in enumerate(self.part.pieces(self.names, slices)):
             if self._closed:
                 return False
-            self.write(start + order * rows, piece, self.part.labels[slices[order]])
+            span = slices[order]
+            self.write(start + order * rows, piece, self.part.labels[span], np.arange(span.start, span.stop))
         return not self._closed

@@ -28,7 +28,7 @@ def train(
     Args:
         model: the model's name, such as `sshmvae-kl`.
         out: the folder in which each run gets a folder of its own.
-        preset: settings to start from; None for the preset that fits the shard, `best` for the recommended settings.
+        preset: settings to start from; None for the paper's on its own data, and otherwise the recommended ones.
         device: auto, cpu or cuda.
         settings: any setting by name (docs/reference/settings.md): `labels=100`, `epochs=20`.
 

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.shard import Shard
+from pipeline.shards.shard import Modality, Shard
 from trainer.data.memory_limit import choose_windows
 from trainer.data.selection import choose_modalities
 from trainer.models.card import ModelCard
 from trainer.models.registry import card, cards
-from trainer.settings.names import RECOMMENDED
-from trainer.settings.presets import PRESETS, fitting_preset, preset_values, recommended
+from trainer.settings.names import PAPER, RECOMMENDED
+from trainer.settings.presets import PAPER_DATA, PRESETS, fitting_preset, preset_values
+from trainer.settings.recommended import recommended
 from trainer.settings.run_settings import Settings, build
 
 
@@ -41,8 +42,8 @@ def plan(
 
     Args:
         shards: one, or one per split.
-        preset: settings to start from; None for the preset that fits the shard, `best` for the recommended settings on
-            top of it. If the shard marks labelled examples, those are the labelled ones.
+        preset: settings to start from; None for the paper's on its own data and for systems that have no recommended
+            ones, otherwise the recommended ones. If the shard marks labelled examples, those are the labelled ones.
         values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
         stack: how many replicas will be trained in one pass; they share the memory limit.
 
@@ -56,13 +57,7 @@ def plan(
     for shard in shards:
         wanted = values.get("modalities", ())  # not yet validated
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
-        fitting = fitting_preset(shard.preset, seen)
-        if preset == RECOMMENDED:
-            if not model_card.is_generative:
-                raise UsageError(f"the preset {preset} has no settings for {model}", f"presets: {', '.join(PRESETS)}")
-            start = preset_values(fitting, model) | recommended(model, len(seen))
-        else:
-            start = preset_values(preset or fitting, model)
+        start = _start(model_card, shard, seen, preset, values)
         if shard.train.labelled is not None:
             start["labels"] = "shard"
         base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
@@ -89,6 +84,26 @@ def plan(
     return jobs
 
 
+def _start(
+    model_card: ModelCard, shard: Shard, seen: tuple[Modality, ...], preset: str | None, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values to start from; `values` replace them later, and decide here whether there can be terms of ours.
+
+    Raises:
+        UsageError: there is no such preset, or it has no settings for the model.
+    """
+    has_ours = model_card.is_generative and values.get("objective", "bound") == "bound"
+    if preset is None:
+        preset = RECOMMENDED if has_ours and shard.dataset not in PAPER_DATA else PAPER
+    if preset == RECOMMENDED and not has_ours:
+        what = "a classifier alone" if model_card.is_generative else model_card.name
+        raise UsageError(f"the preset {preset} has no settings for {what}", f"presets: {', '.join((PAPER, *PRESETS))}")
+    if preset not in (PAPER, RECOMMENDED):
+        return preset_values(preset, model_card.name)
+    paper = preset_values(fitting_preset(shard.preset, seen), model_card.name)
+    return paper if preset == PAPER else paper | recommended(model_card.name, shard.train.rows, seen)
+
+
 def _check_accepted(model_card: ModelCard, values: Mapping[str, Any]) -> None:
     """Refuses a setting that the model does not have, since it would have no effect.
 
@@ -112,17 +127,17 @@ def _check_beyond(settings: Settings, modalities: int) -> None:
         UsageError: one does not.
     """
     chosen = settings.beyond()
-    terms = ("mean_alpha", "partial_alpha", "consistency", "smoothness", "information", "agreement")
-    if "onset" in chosen and not any(name in chosen for name in terms):
+    late = ("consistency", "smoothness", "partial_smoothness", "information", "agreement")
+    if "onset" in chosen and not any(name in chosen for name in late):
         raise UsageError(
-            "onset says when the terms beyond the paper are switched on, and none is set", f"one of {', '.join(terms)}"
+            "onset says when the terms beyond the paper are switched on, and none is set", f"one of {', '.join(late)}"
         )
-    for name in terms:
+    for name in ("propagation", "mean_alpha", "partial_alpha", *late):
         if name in chosen and not settings.learns_labels:
             raise UsageError(f"{settings.model} has no classifier, so it cannot use {name}")
         if name in chosen and settings.objective == "classifier":
             raise UsageError(f"{name} has no effect when the classifier is trained alone", "leave one of the two out")
-    for name in ("partial_alpha", "consistency", "agreement"):
+    for name in ("partial_alpha", "consistency", "partial_smoothness", "agreement"):
         if name in chosen and modalities < 2:
             raise UsageError(f"{name} needs two modalities, and {settings.model} would see only one")
 

@@ -20,34 +20,86 @@ from trainer.settings.run_settings import Settings
 Features = Mapping[str, Tensor]
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
+_SHARPNESS = 3  # of propagated labels; 2 to 4 makes them calibrated on every data set we tried (docs/log/2026-11.md)
 _PROBE = 1e-2  # length of the step at which `smoothness` takes its gradient, as a fraction of the full step
 
 
-def penalties(
-    settings: Settings, model: Classifier, noise: Noise, x_l: Features | None, y_l: Tensor | None, x_u: Features | None
+def label_terms(
+    settings: Settings,
+    model: Classifier,
+    x_l: Features | None,
+    y_l: Tensor | None,
+    views: Sequence[Tensor] = (),
+    soft: Tensor | None = None,
 ) -> dict[str, Penalty]:
-    """The terms, (weight, value `[R]`) by name, that the settings ask for and the batches allow.
+    """What labels say, given and propagated ones, as (weight, value `[R]`) by name; these terms join at the first step.
 
     Args:
         x_l, y_l: a labelled batch, or None.
-        x_u: an unlabelled batch, or None.
+        views, soft: `view_predictions` of an unlabelled batch and its propagated labels, or nothing.
     """
     result: dict[str, Penalty] = {}
+    if soft is not None:
+        result["-log q(y) propagated"] = settings.propagation, propagated_labels(views, soft)
     if settings.partial_alpha and x_l is not None and y_l is not None:
         result["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(model, x_l, y_l)
     if settings.mean_alpha and x_l is not None and y_l is not None:
         result["-log q(y) at the mean"] = settings.mean_alpha, -(y_l * model.classify(x_l)).sum(-1).mean(-1)
+    return result
+
+
+def penalties(
+    settings: Settings,
+    model: Classifier,
+    noise: Noise,
+    x_l: Features | None,
+    x_u: Features | None,
+    views: Sequence[Tensor] = (),
+) -> dict[str, Penalty]:
+    """What unlabelled examples say of the classes, as (weight, value `[R]`) by name; these terms join at the onset.
+
+    Args:
+        x_l, x_u: a labelled and an unlabelled batch, or None.
+        views: `view_predictions` of the unlabelled batch, if they are known.
+    """
+    result: dict[str, Penalty] = {}
     if settings.smoothness:
         terms = [smoothness(model.classify, noise, x, settings.radius) for x in (x_l, x_u) if x is not None]
         result["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
+    if settings.partial_smoothness and x_u is not None:
+        terms = [smoothness(model.classify, noise, part, settings.radius) for part in singles(model, x_u)]
+        result["smoothness of one modality"] = settings.partial_smoothness, torch.stack(terms).sum(0)
     if settings.consistency and x_u is not None:
         result["consistency"] = settings.consistency, consistency(model, x_u)
     if settings.information and x_u is not None:
         result["-I(y; X)"] = settings.information, -information(model.classify(x_u))
     if settings.agreement and x_u is not None:
-        views = [model.classify(view) for view in (x_u, *singles(model, x_u))]
-        result["-I(y; y')"] = settings.agreement, -agreement(views)
+        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u))
     return result
+
+
+def view_predictions(model: Classifier, x: Features) -> list[Tensor]:
+    """log q(y|view), `[R, B, K]` each: given all modalities, and each alone where there are several."""
+    return [model.classify(view) for view in ([x, *singles(model, x)] if len(x) > 1 else [x])]
+
+
+def propagated_labels(views: Sequence[Tensor], soft: Tensor) -> Tensor:
+    """-log q(y|view) of the soft labels p, summed over the views, `[R]`.
+
+        mean over the batch of  (1 - H(p) / ln K) * sum over the views of -sum_k t_k log q(k|view),  t = p^3 / sum p^3
+
+    The first factor is the soft label's own confidence: a row that says nothing teaches nothing, and where the graph is
+    poor, few rows say much. p itself is much less sure than it is right; t is about as sure as it is right.
+
+    Args:
+        views: as `view_predictions`.
+        soft: p `[R, B, K]`, from `trainer.data.propagation`.
+    """
+    log_p = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()
+    confidence = 1 - entropy(log_p) / math.log(soft.shape[-1])
+    target = (_SHARPNESS * log_p).softmax(-1)
+    terms = [-(target * log_q).sum(-1) for log_q in views]
+    return (confidence * torch.stack(terms).sum(0)).mean(-1)
 
 
 def partial_labels(model: Classifier, x: Features, y: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from trainer.reporting.plot_style import announce, save
 from trainer.reproduction import printed_numbers
 from trainer.reproduction.experiments import RGBD, SPLITS, Experiment, Grid, Number, Spec
 from trainer.reproduction.protocol import SEEDS, Plan
+from trainer.settings.names import PAPER
 from trainer.settings.presets import fitting_preset, paper_epochs
 
 
@@ -43,7 +44,8 @@ def reduced(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
         departures.append(f"{_count(len(protocol.splits), 'split')} instead of {len(SPLITS)}")
     for spec, run in work:
         shard = run.job.shard
-        preset = protocol.preset or fitting_preset(shard.preset, shard.modalities)
+        fitting = fitting_preset(shard.preset, shard.modalities)
+        preset = fitting if protocol.preset == PAPER else protocol.preset
         if preset != spec.source:
             departures.append(f"the settings of the preset '{preset}', not the paper's")
     departures += [f"{name} set to {value}, not the preset's" for name, value in protocol.values.items()]

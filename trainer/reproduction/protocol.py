@@ -13,6 +13,7 @@ from pipeline.shards.shard import Shard
 from trainer.jobs.plan import plan as plan_jobs
 from trainer.jobs.stacks import PlannedRun
 from trainer.reproduction.experiments import DIGITS, EXPERIMENTS, SPLITS, Experiment, Source, Spec
+from trainer.settings.names import PAPER
 
 SEEDS = (0, 1, 2, 3, 4)
 # The settings that experiments decide themselves, so that `--set` cannot.
@@ -27,7 +28,7 @@ class Protocol:
         seeds: seeds of the runs on MNIST; runs on splits use only the first one.
         splits: splits of RGB-D.
         epochs: epochs instead of the preset's.
-        preset: a preset instead of the one that fits the data.
+        preset: a preset instead of the paper's.
         values: settings that replace the preset's; those that the experiments vary themselves are not allowed.
         data: by source, what replaces the paper's data (`choose_data`).
     """
@@ -35,13 +36,13 @@ class Protocol:
     seeds: tuple[int, ...] = SEEDS
     splits: tuple[int, ...] = tuple(SPLITS)
     epochs: int | None = None
-    preset: str | None = None
+    preset: str = PAPER
     values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     data: Mapping[Source, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def name(self) -> str:
         """The name of the results' folder: `paper`, or what departs from it, so that reduced results are kept apart."""
-        departures = [*self.data.values(), *([self.preset] if self.preset else [])]
+        departures = [*self.data.values(), *([] if self.preset == PAPER else [self.preset])]
         if self.epochs is not None:
             departures.append(f"{self.epochs}-epochs")
         departures += [name if isinstance(value, Mapping) else f"{name}-{value}" for name, value in self.values.items()]

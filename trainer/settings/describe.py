@@ -1,10 +1,11 @@
 """Settings in words: what several runs have in common, and what distinguishes them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from trainer.models.registry import card
 from trainer.settings.names import RECOMMENDED
-from trainer.settings.presets import recommended
+from trainer.settings.recommended import terms
 from trainer.settings.run_settings import Settings
 
 
@@ -25,22 +26,24 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
         parts.insert(1, f"on {'+'.join(settings.modalities)}")
     if settings.objective != "bound":
         parts.append(f"{settings.objective} alone")
-    if settings.alpha != 1:
+    usual = _recommended_terms(settings)
+    if settings.alpha != usual.get("alpha", 1):
         parts.append(f"alpha {settings.alpha:g}")
     if settings.has_beta:
         parts.append(f"beta {settings.beta:g}")
-    return parts + _beyond(settings)
+    if usual:
+        parts.append(RECOMMENDED)
+    return parts + _values({name: value for name, value in settings.beyond().items() if usual.get(name) != value})
 
 
-def _beyond(settings: Settings) -> list[str]:
-    """The settings beyond the paper; if they include all of the preset `best`, its name and what differs from it."""
-    in_use = settings.beyond()
+def _recommended_terms(settings: Settings) -> dict[str, Any]:
+    """The recommended terms, if a run has all of them, whatever their values; otherwise none."""
+    in_use = settings.beyond().keys()
     for modalities in (2, 1):
-        preset = recommended(settings.model, modalities)
-        if preset.keys() <= in_use.keys():
-            differing = {name: value for name, value in in_use.items() if preset.get(name) != value}
-            return [f"preset {RECOMMENDED}", *_values(differing)]
-    return _values(in_use)
+        usual = terms(settings.model, modalities)
+        if usual.keys() - {"alpha"} <= in_use:
+            return usual
+    return {}
 
 
 def _values(settings: Mapping[str, object]) -> list[str]:

@@ -7,4 +7,5 @@ LabelEstimator = Literal["gumbel", "exact"]
 Objective = Literal["bound", "classifier"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
-RECOMMENDED = "best"  # not a preset itself: the recommended settings on top of the preset that fits the data
+# Presets that depend on the data: the paper's settings for data like its own, and ours.
+PAPER, RECOMMENDED = "paper", "recommended"

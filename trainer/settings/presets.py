@@ -11,7 +11,7 @@ from pipeline.shards.schema import Modality
 from trainer.models.card import Networks
 from trainer.models.registry import card
 from trainer.nn.notation import parse
-from trainer.settings.names import RECOMMENDED, PresetName
+from trainer.settings.names import PAPER, RECOMMENDED, PresetName
 
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 PAPER_DATA: dict[str, PresetName] = {  # the data sets of the paper's tables, as their shards are named
@@ -21,7 +21,6 @@ PAPER_DATA: dict[str, PresetName] = {  # the data sets of the paper's tables, as
     "nm-mnist-r120-n0.7": "mnist",
     "rgbd": "rgbd",
 }
-_WEIGHT = 50.0  # weight of each extra term in the recommended settings (docs/log/2026-11.md)
 
 
 def preset_values(preset: str, model: str) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def preset_values(preset: str, model: str) -> dict[str, Any]:
         UsageError: there is no such preset, or the model has no networks for it.
     """
     if preset not in PRESETS:
-        raise UsageError(f"there is no preset '{preset}'", f"presets: {', '.join([*PRESETS, RECOMMENDED])}")
+        raise UsageError(f"there is no preset '{preset}'", f"presets: {', '.join([*PRESETS, PAPER, RECOMMENDED])}")
     values = {"mnist": _mnist, "rgbd": _rgbd, "digits": _digits, "sample": _sample}[preset](model)
     return values | dict(card(model).presets.get(preset, {}))
 
@@ -98,20 +97,8 @@ def _sample(model: str) -> dict[str, Any]:
     return values | ({"alpha": 10.0} if card(model).is_generative else {})
 
 
-def recommended(model: str, modalities: int) -> dict[str, Any]:
-    """The recommended settings, found by measurement, on top of the preset that fits the data.
-
-    They include only terms that the model and the number of modalities allow.
-    """
-    values: dict[str, Any] = {"averaging": 0.99, "schedule": "cosine"}
-    if card(model).learns_labels:
-        values |= {"onset": 0.6, "mean_alpha": _WEIGHT, "smoothness": _WEIGHT}
-        values |= {"partial_alpha": _WEIGHT, "agreement": _WEIGHT} if modalities > 1 else {"information": _WEIGHT}
-    return values
-
-
 def fitting_preset(named: str | None, modalities: tuple[Modality, ...]) -> str:
-    """The preset that fits a shard: the one the shard names, otherwise chosen by how its modalities are distributed."""
+    """What `paper` means for a shard: the preset it names, otherwise by how its modalities are distributed."""
     if named is not None:
         return named
     return "rgbd" if {m.distribution for m in modalities} == {"nonnegative"} else "mnist"

@@ -47,8 +47,8 @@ class CoTraining(BaseModel):
 
 
 BEYOND = (
-    "label_estimator", "mean_alpha", "partial_alpha", "consistency", "smoothness", "radius", "information", "agreement",
-    "onset", "averaging", "schedule", "samples",
+    "label_estimator", "propagation", "mean_alpha", "partial_alpha", "consistency", "smoothness", "partial_smoothness",
+    "radius", "information", "agreement", "onset", "averaging", "schedule", "samples",
 )  # fmt: skip
 
 
@@ -87,18 +87,22 @@ class Settings(BaseModel):
         cotraining: the settings of a round of co-training; None for models that are not co-trained.
 
     Beyond the paper (docs/guide/training.md); the defaults are the paper's objective and schedule:
+        propagation: the weight of -log q(y|.) of the propagated labels (`trainer.data.propagation`) of the unlabelled
+            examples, summed over q(y|X) and each q(y|x_m).
+        neighbours: the number of nearest neighbours along which labels are propagated.
         mean_alpha: the weight of log q(y|X) of the labelled examples, with the latent variables at their means.
         partial_alpha: the weight of log q(y|x_m) of the labelled examples, summed over the single modalities m.
         consistency: the weight of KL(q(y|X) || q(y|x_m)) of the unlabelled examples, summed over the single modalities
             m.
         smoothness: the weight of the virtual adversarial term of q(y|X).
+        partial_smoothness: the weight of the same term of each q(y|x_m) of the unlabelled examples.
         radius: the length of the adversarial step, as a fraction of the mean length of the batch's examples.
         information: the weight of the mutual information between label and example in q(y|X), over the unlabelled
             examples.
         agreement: the weight of the mutual information between the labels that two views give the same unlabelled
             example, summed over pairs of views; the views are q(y|X) and each q(y|x_m).
-        onset: the fraction of training after which the six terms above (mean_alpha to agreement) join; until then,
-            training follows the paper.
+        onset: the fraction of training after which the terms from consistency to agreement join; until then, training
+            follows the paper, with more from labels if any of the three terms above is set.
         averaging: the decay per step of the running average of the weights, which is evaluated and kept instead of the
             weights; 0 for no average.
         schedule: how the learning rate changes: "constant", or "cosine" for half a cosine from the onset down to 0.
@@ -126,10 +130,13 @@ class Settings(BaseModel):
     precision: Precision = "tf32"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
+    propagation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    neighbours: Positive = 7
     mean_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     partial_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     consistency: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    partial_smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     radius: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.2
     information: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     agreement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
+from trainer.data import propagation
 from trainer.data.interface import Data
 from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
@@ -16,7 +17,7 @@ from trainer.models.registry import card
 from trainer.nn.labels import LabelRule
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
-from trainer.objective.regularisers import penalties
+from trainer.objective.regularisers import label_terms, penalties, view_predictions
 from trainer.objective.semisupervised import Objective, classifier_alone, objective
 from trainer.settings.run_settings import Settings
 from trainer.training.average import RunningAverage
@@ -49,6 +50,8 @@ class Step:
         self.labelled_share = labelled_share(data.examples).to(device)
         self.average = RunningAverage(self.model, self.settings.averaging > 0, device)
         self.batches = Batches(stack, data)
+        self._replicas = torch.arange(len(stack), device=device).unsqueeze(-1)
+        self.soft_labels = self._propagated()
         self.extra_terms = ExtraTerms(len(stack), device)
         self.terms = TermTotals(self._term_names(), len(stack), device)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -91,8 +94,12 @@ class Step:
                 assert labelled is not None, "a classifier alone needs labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
-                classifier = cast(Classifier, self.model)
-                extra = self.extra_terms(lambda: penalties(self.settings, classifier, self.noise, x_l, y_l, x_u))
+                classifier, views, soft = cast(Classifier, self.model), list[Tensor](), None
+                if self.soft_labels is not None and x_u is not None and batches.index_u is not None:
+                    views = view_predictions(classifier, x_u)
+                    soft = self.soft_labels[self._replicas, data.training_rows(batches.index_u)]
+                extra = label_terms(self.settings, classifier, x_l, y_l, views, soft)
+                extra |= self.extra_terms(lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views))
         return objective(
             labelled,
             unlabelled,
@@ -101,6 +108,12 @@ class Step:
             labelled_share=self.labelled_share,
             penalties=extra,
         )
+
+    def _propagated(self) -> Tensor | None:
+        """The propagated labels of all training rows, `[R, N, K]`, if the settings ask for them."""
+        if not self.settings.propagation or not self.batches.unlabelled:
+            return None
+        return propagation.propagated_labels(self.data, self.settings.neighbours, self.settings.window is not None)
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -134,7 +134,7 @@ def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows
     examples = tuple(
         Examples(np.arange(6), np.arange(6, 10), np.array(test_rows, np.int64), tuple("abcdef")) for test_rows in tests
     )
-    return Resident(features, label, modalities, ("left", "right"), examples)
+    return Resident(features, label, torch.arange(len(label)), modalities, ("left", "right"), examples)
 
 
 def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ def separable(classes: int, scale: float = 1.0) -> Resident:
     names = tuple(map(str, range(classes)))
     half = rows // 2
     examples = [Examples(np.arange(o, o + half), np.arange(0), np.arange(o + half, o + rows), ()) for o in (0, rows)]
-    return Resident(features, label, modalities, names, tuple(examples))
+    return Resident(features, label, torch.arange(len(label)), modalities, names, tuple(examples))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])

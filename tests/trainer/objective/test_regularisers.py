@@ -13,15 +13,19 @@ from tests.support.training import CPU, V, W, X, make_settings, make_shard, make
 from trainer.jobs.plan import plan
 from trainer.jobs.train import evaluate_run
 from trainer.models.interface import Classifier
+from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
     agreement,
     consistency,
     information,
+    label_terms,
     partial_labels,
     penalties,
+    propagated_labels,
     singles,
     smoothness,
+    view_predictions,
 )
 from trainer.training.step import Step
 
@@ -78,7 +82,7 @@ def test_labels_at_the_mean_are_the_cross_entropy_of_what_the_test_asks(tmp_path
     model = cast(Classifier, step.model)
     log_q = model.classify(x)[0].detach()
     by_hand = -sum(float(log_q[b, int(y[0, b].argmax())]) for b in range(len(log_q))) / len(log_q)
-    (value,) = penalties(step.settings, model, step.noise, x, y, None).values()
+    (value,) = label_terms(step.settings, model, x, y).values()
     assert float(value[1].detach()) == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -104,13 +108,13 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
 
 
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
-    step, x, y = ready(tmp_path, smoothness=1, radius=0.5)
+    step, x, _ = ready(tmp_path, smoothness=1, radius=0.5)
     assert step.batches.index_u is not None
     model, x_u = cast(Classifier, step.model), step.data.x(step.batches.index_u)
     penalty_values = []
     for batches in ((x, None), (None, x_u), (x, x_u)):
         with step.noise.separate_streams("smoothness"):
-            terms = penalties(step.settings, model, step.noise, batches[0], y, batches[1])
+            terms = penalties(step.settings, model, step.noise, *batches)
             penalty_values.append(float(terms["smoothness"][1].detach()))
     assert penalty_values[0] > 0
     assert penalty_values[2] > penalty_values[0]
@@ -166,7 +170,7 @@ def test_agreement_is_the_mutual_information_of_the_labels_that_two_views_give()
 def test_agreement_is_between_all_modalities_and_each_alone_and_teaches_every_network(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path, agreement=1)
     model = cast(Classifier, step.model)
-    (value,) = penalties(step.settings, model, step.noise, None, None, x).values()
+    (value,) = penalties(step.settings, model, step.noise, None, x).values()
     views = [model.classify(view) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
     torch.testing.assert_close(value[1], -agreement(views))
     value[1].sum().backward()
@@ -213,7 +217,7 @@ def test_every_penalty_is_taken_off_j_with_its_weight(tmp_path: Path) -> None:
 
 
 def test_before_the_onset_training_is_the_papers_and_after_it_the_terms_count(tmp_path: Path) -> None:
-    terms: dict[str, Any] = {"mean_alpha": 1, "consistency": 1, "smoothness": 1, "information": 1}
+    terms: dict[str, Any] = {"consistency": 1, "smoothness": 1, "partial_smoothness": 1, "information": 1}
     step, _, _ = ready(tmp_path, onset=0.5, **terms)
     plain, _, _ = ready(tmp_path)
     half = step.batches.per_epoch * step.settings.epochs // 2
@@ -331,19 +335,82 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     with pytest.raises(UsageError, match=said):
-        plan(model, [shard], values={"modalities": modalities, **values})
+        plan(model, [shard], preset="paper", values={"modalities": modalities, **values})
 
 
-def test_the_best_preset_stands_on_the_datas_own_and_gives_each_model_what_it_can_take(tmp_path: Path) -> None:
+def test_our_settings_are_the_default_except_on_the_papers_own_data_and_give_each_model_what_it_can_take(
+    tmp_path: Path,
+) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    plain = plan("sshmvae-kl", [shard])[0].settings
-    best = plan("sshmvae-kl", [shard], preset="best")[0].settings
-    assert plain.beyond() == {}
-    assert best.beyond()
-    assert best.model_dump() == plain.model_dump() | best.beyond()
+    ours = plan("sshmvae-kl", [shard])[0].settings
+    assert ours == plan("sshmvae-kl", [shard], preset="recommended")[0].settings
+    assert {"propagation", "agreement", "onset"} <= ours.beyond().keys()
+    papers = plan("sshmvae-kl", [shard], preset="paper")[0].settings
+    assert papers.beyond() == {}
+    assert papers.alpha == 1
+    on_its_own = make_shard(tmp_path / "own.h5", dataset="hm-mnist")
+    assert plan("sshmvae-kl", [on_its_own])[0].settings == plan("sshmvae-kl", [on_its_own], preset="paper")[0].settings
     for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
-        assert plan(model, [shard], preset="best")[0].settings.beyond()
-    (single,) = plan("m2", [shard], preset="best", values={"modalities": ("x",)})
-    assert not {"consistency", "partial_alpha", "agreement"} & single.settings.beyond().keys()
-    chosen = plan("sshmvae-kl", [shard], preset="best", values={"schedule": "constant"})[0].settings
+        assert plan(model, [shard])[0].settings.beyond()
+    (single,) = plan("m2", [shard], values={"modalities": ("x",)})
+    assert not {"partial_smoothness", "partial_alpha", "agreement"} & single.settings.beyond().keys()
+    chosen = plan("sshmvae-kl", [shard], values={"schedule": "constant"})[0].settings
     assert "schedule" not in chosen.beyond()  # what is asked for goes before the preset
+
+
+def test_what_has_no_recommended_settings_gets_the_papers_or_is_told(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    for model, values in (("sshmvae-kl", {"objective": "classifier"}), ("ct-svm", {})):
+        assert plan(model, [shard], values=values)[0].settings.beyond() == {}
+        with pytest.raises(UsageError, match="has no settings for"):
+            plan(model, [shard], preset="recommended", values=values)
+
+
+def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confidence(tmp_path: Path) -> None:
+    step, x, _ = ready(tmp_path)
+    model = cast(Classifier, step.model)
+    soft = torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0]])[torch.arange(len(x["x"][0])) % 3]
+    views = view_predictions(model, x)
+    assert len(views) == 3
+    expected = 0.0
+    for log_q in (view[0].detach() for view in views):
+        for row, p in enumerate(soft.double()):
+            confidence = 1 + float((p * p.clamp_min(1e-300).log()).sum()) / math.log(3)
+            cubed = p**3 / (p**3).sum()
+            expected -= confidence * float((cubed * log_q[row].double()).sum()) / len(soft)
+    assert float(propagated_labels(views, soft.unsqueeze(0)).detach()) == pytest.approx(expected, rel=1e-4)
+    assert len(view_predictions(model, {"x": x["x"]})) == 1
+
+
+def test_a_step_teaches_the_propagated_labels_of_its_own_rows_from_the_first_step_on(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    stack = [make_settings("sshmvae-kl", shard, seed=seed, propagation=3, agreement=1, onset=0.5) for seed in (0, 1)]
+    step = make_step(stack, shard)
+    step.batches.load(4)
+    step.set_pace(0)
+    index = step.batches.index_u
+    assert step.soft_labels is not None
+    assert index is not None
+    soft = torch.stack([step.soft_labels[r, index[r]] for r in (0, 1)])  # one shard in memory: its rows come first
+    with frozen_statistics(step.model):
+        by_hand = propagated_labels(view_predictions(cast(Classifier, step.model), step.data.x(index)), soft)
+    terms = step.objective().terms
+    torch.testing.assert_close(terms["-log q(y) propagated"], by_hand.detach())
+    assert not terms["-I(y; y')"].any()  # it joins later
+
+
+def test_smoothness_of_one_modality_is_that_of_each_view_alone(tmp_path: Path) -> None:
+    step, x, _ = ready(tmp_path, partial_smoothness=1)
+    model = cast(Classifier, step.model)
+    with step.noise.separate_streams("smoothness"):
+        (value,) = penalties(step.settings, model, step.noise, None, x).values()
+    with step.noise.separate_streams("smoothness"):
+        parts = [smoothness(model.classify, step.noise, {m: x[m]}, step.settings.radius) for m in ("x", "w")]
+    assert float(value[1].detach()) == pytest.approx(float(sum(parts).detach()), rel=1e-5)
+
+
+def test_nothing_is_propagated_where_everything_is_labelled(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    step = make_step([make_settings("sshmvae-kl", shard, labels="all", propagation=3)], shard)
+    step(0)
+    assert "-log q(y) propagated" not in step.terms.names

@@ -17,7 +17,7 @@ from trainer.reporting.page import Page, compose, read, summarise
 from trainer.reporting.render import as_json, html, markdown, pivot, replicas, signed
 from trainer.reporting.run_tables import table
 from trainer.settings.describe import description
-from trainer.settings.presets import recommended
+from trainer.settings.recommended import terms
 
 CPU = torch.device("cpu")
 NASTY = '<script>alert("x")</script> & | `y`'
@@ -237,15 +237,23 @@ def test_how_many_runs_a_block_is_over() -> None:
 
 
 def test_what_goes_beyond_the_paper_has_a_short_name_where_it_is_the_preset(tmp_path: Path) -> None:
-    preset = recommended("sshmvae-kl", 2)
+    preset = terms("sshmvae-kl", 2)
     runs = [
         finished(tmp_path, "sshmvae-kl", **settings)
         for settings in (preset, preset | {"onset": 0.75}, preset | {"smoothness": 0.0}, {"information": 2.5}, {})
     ]
     assert [description(run.settings)[5:] for run in runs] == [
-        ["preset best"],
-        ["preset best", "onset 0.75"],
-        ["mean_alpha 50", "partial_alpha 50", "agreement 50", "onset 0.6", "averaging 0.99", "schedule cosine"],
+        ["recommended"],
+        ["recommended", "onset 0.75"],
+        [
+            "beta 1",
+            "propagation 10",
+            "partial_smoothness 10",
+            "agreement 50",
+            "onset 0.6",
+            "averaging 0.99",
+            "schedule cosine",
+        ],
         ["information 2.5"],
         [],
     ]

@@ -162,7 +162,8 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
         "seed": 1, "alpha": 2, "beta": 2, "label_estimator": "exact", "temperature": 0.2, "epochs": 3, "batch_size": 9,
         "labelled_batch_size": 9, "window": 99, "learning_rate": 1e-2, "precision": "fp32", "iterations": 9,
         "samples": 1, "partial_alpha": 1, "consistency": 1, "smoothness": 1, "radius": 1, "averaging": 0.9,
-        "information": 1, "agreement": 1, "mean_alpha": 1, "onset": 0.5,
+        "information": 1, "agreement": 1, "mean_alpha": 1, "onset": 0.5, "propagation": 1,
+        "neighbours": 9, "partial_smoothness": 1,
         "schedule": "cosine", "networks": GOOD["networks"] | {"q(y|a)": "a, DK"}, "objective": "classifier",
     }  # fmt: skip
     assert {*changes, "cotraining"} == Settings.model_fields.keys()
@@ -300,8 +301,8 @@ def test_labels_that_the_shard_marks_are_taken_unless_others_are_asked_for(tmp_p
 
 def test_the_preset_is_that_of_the_chosen_modalities(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "shard.h5")
-    assert plan("ssmvae", [shard])[0].settings.batch_size == 512
-    nonnegative = plan("ssmvae", [shard], values={"modalities": ("w",), "labels": 6})[0].settings
+    assert plan("ssmvae", [shard], preset="paper")[0].settings.batch_size == 512
+    nonnegative = plan("ssmvae", [shard], preset="paper", values={"modalities": ("w",), "labels": 6})[0].settings
     assert (nonnegative.batch_size, nonnegative.learning_rate) == (128, 1e-4)
 
 

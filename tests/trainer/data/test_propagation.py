@@ -1,0 +1,171 @@
+"""Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pipeline.runtime.errors import UsageError
+from tests.support.streamed_data import numbered, streamed, streaming_settings
+from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, turns
+from trainer.data import propagation
+from trainer.data.propagation import Graph, joined, nearest, neighbour_graph, projected, propagate, propagated_labels
+from trainer.data.streaming import load
+from trainer.nn.labels import one_hot
+
+
+def points(rows: int = 40, width: int = 6, seed: int = 0) -> Tensor:
+    return torch.empty(rows, width).normal_(generator=torch.Generator().manual_seed(seed))
+
+
+def dense(graph: Graph) -> Tensor:
+    """S as a matrix, from its edges."""
+    size = len(graph.neighbours)
+    matrix = torch.zeros(size, size)
+    for row in range(size):
+        for other, weight in zip(graph.neighbours[row].tolist(), graph.weights[row].tolist(), strict=True):
+            matrix[row, other] += weight
+            matrix[other, row] += weight
+    return matrix
+
+
+def test_the_graph_is_zhous_with_the_cubed_cosines_of_nearest_neighbours() -> None:
+    x = points()
+    unit = normalize(x, dim=-1)
+    cosines = unit @ unit.T
+    weights = torch.zeros_like(cosines)
+    for row in range(len(x)):
+        others = cosines[row].clone()
+        others[row] = -2
+        for other in others.topk(4).indices.tolist():
+            weight = max(float(cosines[row, other]), 0) ** 3
+            weights[row, other] += weight
+            weights[other, row] += weight
+    degree = weights.sum(1)
+    expected = weights / (degree[:, None] * degree[None]).sqrt()
+    torch.testing.assert_close(dense(neighbour_graph(x, 4)), expected)
+
+
+def test_a_product_with_the_graph_is_the_product_with_its_matrix() -> None:
+    graph, values = neighbour_graph(points(), 4), points(40, 3, seed=1)
+    torch.testing.assert_close(graph @ values, dense(graph) @ values)
+
+
+def test_neighbours_are_the_same_in_pieces_and_never_the_row_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normalize(torch.cat([points(), points()]), dim=-1)  # every row twice: its duplicate is its nearest
+    cosines, rows = nearest(x, 3)
+    assert torch.equal(rows[:, 0], (torch.arange(80) + 40) % 80)
+    assert not (rows == torch.arange(80).unsqueeze(-1)).any()
+    monkeypatch.setattr(propagation, "_SIMILARITIES", 80 * 7)
+    in_pieces = nearest(x, 3)
+    torch.testing.assert_close(in_pieces[0], cosines)
+    assert torch.equal(in_pieces[1][:, 0], rows[:, 0])
+
+
+def test_in_the_limit_it_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zhou et al. 2004, eq. 5: F = (1 - alpha) (I - alpha S)^-1 Y."""
+    monkeypatch.setattr(propagation, "ITERATIONS", 4000)
+    graph, rows, given = neighbour_graph(points(), 5), torch.tensor([3, 11, 19, 30]), torch.tensor([0, 1, 1, 2])
+    soft = propagate(graph, rows, one_hot(given, 3))
+    labels = torch.zeros(40, 3)
+    labels[rows, given] = torch.tensor([1.0, 0.5, 0.5, 1.0])  # every class weighs the same
+    spread = 0.01 * torch.linalg.solve(torch.eye(40) - 0.99 * dense(graph), labels)
+    spread = spread / spread.sum(0)
+    expected = spread / spread.sum(1, keepdim=True)
+    others = torch.tensor([row for row in range(40) if row not in rows.tolist()])
+    torch.testing.assert_close(soft[others], expected[others], rtol=1e-3, atol=1e-4)
+    assert torch.equal(soft[rows], one_hot(given, 3))  # labelled rows keep their labels
+
+
+def test_two_labels_name_two_rings_and_a_row_that_none_reaches_has_no_opinion() -> None:
+    angle = torch.linspace(0, 2 * torch.pi, 61)[:-1]
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    none = torch.zeros(60, 2)
+    lonely = torch.zeros(4, 6)
+    lonely[:, 4:] = 1 + points(4, 2).abs()
+    x = torch.cat([torch.cat([ring, none, none], 1), torch.cat([none, ring, none], 1), lonely])
+    soft = propagate(neighbour_graph(x, 3), torch.tensor([0, 60]), torch.eye(2))
+    assert (soft[:60].argmax(1) == 0).all()
+    assert (soft[60:120].argmax(1) == 1).all()
+    assert torch.equal(soft[120:], torch.full((4, 2), 0.5))
+
+
+def test_modalities_count_alike_however_wide_and_large_and_blocks_do_not_matter() -> None:
+    x, w = 100 + 7 * points(50, 30), points(50, 2, seed=1) / 9
+
+    def read(size: int) -> list[dict[str, Tensor]]:
+        return [{"x": x[row : row + size], "w": w[row : row + size]} for row in range(0, 50, size)]
+
+    whole = joined(lambda: read(50))
+    for part in (whole[:, :30], whole[:, 30:]):
+        assert part.mean(0).abs().max() < 1e-5
+        assert float(part.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(joined(lambda: read(7)), whole)
+    rough = projected(lambda: read(7))
+    torch.testing.assert_close(rough, projected(lambda: read(50)), rtol=1e-4, atol=1e-5)
+    exact, near = (normalize(value, dim=-1) @ normalize(value, dim=-1).T for value in (whole, rough))
+    assert (exact - near).abs().mean() < 0.06
+    assert np.corrcoef(exact.flatten(), near.flatten())[0, 1] > 0.95
+
+
+def test_constant_features_are_no_obstacle() -> None:
+    soft = propagate(neighbour_graph(torch.zeros(6, 3), 3), torch.tensor([0, 1]), torch.eye(2))
+    assert torch.equal(soft[2:], torch.full((4, 2), 0.5))
+
+
+def test_replicas_spread_their_own_labels_and_shards_have_their_own_graphs(tmp_path: Path) -> None:
+    first = make_shard(tmp_path / "first.h5", train=clusters("train", turns(40), (X, W), spread=1.0))
+    second = make_shard(tmp_path / "second.h5", train=clusters("train", turns(31), (X, W), seed=5))
+    stack = [make_settings("ssmvae", shard, seed=seed) for shard, seed in ((first, 0), (first, 1), (second, 0))]
+    together = propagated_labels(load(stack, [first, first, second], CPU), 3)
+    for replica, (settings, shard) in enumerate(zip(stack, (first, first, second), strict=True)):
+        alone = propagated_labels(load([settings], [shard], CPU), 3)
+        torch.testing.assert_close(together[replica, : alone.shape[1]], alone[0])
+    assert not torch.equal(together[0], together[1])
+
+
+def test_streamed_rows_find_their_own_propagated_labels(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "numbered.h5")
+    stack = [streaming_settings(shard, seed=seed) for seed in (0, 1)]
+    data = streamed(stack, shard)
+    try:
+        streams = data.streams("unlabelled", [0, 1], 16)
+        index = data.first_index(streams)
+        for step in range(40):
+            data.write_indices(index, streams, step)
+            assert torch.equal(data.training_rows(index), data.x(index)["w"][..., 0].long())  # w is the row
+        for replica, examples in enumerate(data.examples):
+            places = torch.from_numpy(examples.labelled)
+            ids = [f"train-{row}" for row in data.training_rows(places).tolist()]
+            assert ids == list(data.examples[replica].labelled_ids)
+        rows = torch.cat([block["w"][:, 0] for block in data.training_features(0)])
+        assert torch.equal(rows, torch.arange(shard.train.rows).float())
+        soft = propagated_labels(data, 5, streamed=True)
+        assert soft.shape == (2, shard.train.rows, len(shard.classes))
+        torch.testing.assert_close(soft.sum(-1), torch.ones(2, shard.train.rows))
+    finally:
+        data.close()
+
+
+def test_too_many_rows_name_the_library_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(propagation.EXACT_ROWS, "cpu", 10)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UsageError, match="40 rows are too many") as raised:
+        nearest(normalize(points(), dim=-1), 3)
+    assert "mmssl[neighbours]" in str(raised.value.hint)
+
+
+def test_the_library_finds_nearly_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss", reason="the extra `neighbours` is not installed")
+    x = normalize(torch.cat([points(1500, 8), points(20, 8)]), dim=-1)  # some rows twice
+    _, exact = nearest(x, 5)
+    monkeypatch.setitem(propagation.EXACT_ROWS, "cpu", 10)
+    cosines, rows = nearest(x, 5)
+    assert not (rows == torch.arange(len(x)).unsqueeze(-1)).any()
+    same = (rows.unsqueeze(-1) == exact.unsqueeze(-2)).any(-1).float().mean()
+    assert float(same) > 0.95
+    torch.testing.assert_close(cosines, (x.unsqueeze(1) * x[rows]).sum(-1), rtol=1e-4, atol=1e-5)

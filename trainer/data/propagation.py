@@ -1,0 +1,188 @@
+"""Propagated labels: the labels of a few rows, spread to all training rows along a graph of similar rows.
+
+Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W between nearest neighbours alone:
+
+    S = D^(-1/2) W D^(-1/2)             W [N, N] symmetric, D its row sums
+    F <- alpha S F + (1 - alpha) Y      Y [N, K], the given labels; each class weighs the same
+    F <- F / (sums of its columns)      classes are about equally frequent, as in p(y)
+    P = F / (sums of its rows)
+
+W_ij is the cubed cosine between i and each of its nearest neighbours j, over all modalities joined. Each modality is
+centred and divided by the root of its mean squared length, so that all of them count alike, however wide they are.
+The graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pipeline.runtime.errors import UsageError
+from trainer.data.interface import Data
+from trainer.nn.labels import one_hot
+
+ALPHA, ITERATIONS, POWER = 0.99, 30, 3
+EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all pairs takes hours
+PROJECTED = 256  # values per row of a projection
+_SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
+_TINY = 1e-30
+Read = Callable[[], Iterable[Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A symmetric graph of neighbours.
+
+    Attributes:
+        neighbours: the rows of each row's k nearest others, `[N, k]`.
+        weights: S's value of each of these edges, `[N, k]`; an edge listed from both ends counts twice.
+    """
+
+    neighbours: Tensor
+    weights: Tensor
+
+    def __matmul__(self, values: Tensor) -> Tensor:
+        """S F, `[N, C] -> [N, C]`."""
+        outgoing = torch.einsum("nk,nkc->nc", self.weights, values[self.neighbours])
+        sent = self.weights.unsqueeze(-1) * values.unsqueeze(1)  # [N, k, C]
+        return outgoing.index_add_(0, self.neighbours.flatten(), sent.flatten(0, 1))
+
+
+def propagated_labels(data: Data, neighbours: int, streamed: bool = False) -> Tensor:
+    """Each replica's soft labels of its shard's training rows, `[R, N, K]`; those of labelled rows are their own.
+
+    N is the length of the longest training part; what lies beyond a shorter one is never read. A row that no label
+    reaches has 1/K everywhere.
+
+    Args:
+        neighbours: k, the number of neighbours of each row.
+        streamed: whether the features do not fit into memory; then their random projections do (1 kB per row).
+
+    Raises:
+        UsageError: there are too many rows to compare all pairs, and the library for more is not installed.
+    """
+    replicas_of: dict[int, list[int]] = {}  # by the first row of their shard: these share a graph
+    for replica, examples in enumerate(data.examples):
+        replicas_of.setdefault(examples.first, []).append(replica)
+    join = projected if streamed else joined
+    classes, labels = len(data.classes), {}
+    for replicas in replicas_of.values():
+        graph = neighbour_graph(join(partial(data.training_features, replicas[0])), neighbours)
+        for replica in replicas:
+            places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
+            given = one_hot(data.label[places], classes)
+            labels[replica] = propagate(graph, data.training_rows(places), given)
+    longest = max(len(soft) for soft in labels.values())
+    result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)
+    for replica, soft in labels.items():
+        result[replica, : len(soft)] = soft
+    return result
+
+
+def joined(read: Read) -> Tensor:
+    """All modalities of all rows side by side, centred and scaled alike, `[N, D]`.
+
+    Args:
+        read: yields the rows from the first to the last, a block of each modality `[n, D_m]` at a time.
+    """
+    centre, scale = _moments(read())
+    return torch.cat([torch.cat([(x - centre[m]) / scale[m] for m, x in block.items()], -1) for block in read()])
+
+
+def projected(read: Read) -> Tensor:
+    """Random projections of `joined`'s rows, `[N, 256]`, which nearly keep the cosines between them.
+
+    Johnson and Lindenstrauss 1984. The projection is always the same. `read` is called twice.
+    """
+    centre, scale = _moments(read())
+    source = torch.Generator().manual_seed(0)
+    directions = {
+        m: torch.empty(len(mean), PROJECTED).normal_(std=PROJECTED**-0.5, generator=source).to(mean.device)
+        for m, mean in centre.items()
+    }
+    return torch.cat(
+        [torch.stack([(x - centre[m]) / scale[m] @ directions[m] for m, x in block.items()]).sum(0) for block in read()]
+    )
+
+
+def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Each modality's mean `[D_m]`, and the root of the mean squared length of its centred rows."""
+    rows, total, squares = 0, dict[str, Tensor](), dict[str, Tensor]()
+    for block in blocks:
+        rows += len(next(iter(block.values())))
+        for m, x in block.items():
+            total[m] = total.get(m, 0) + x.sum(0, dtype=torch.float64)
+            squares[m] = squares.get(m, 0) + x.double().square().sum(0)
+    mean = {m: value / rows for m, value in total.items()}
+    variance = {m: (squares[m] / rows - mean[m].square()).clamp_min(0).sum() for m in mean}
+    return (
+        {m: value.float() for m, value in mean.items()},
+        {m: value.sqrt().clamp_min(_TINY).float() for m, value in variance.items()},
+    )
+
+
+def neighbour_graph(x: Tensor, neighbours: int) -> Graph:
+    """S of the rows of x, `[N, D]`, each connected to its nearest neighbours by cosine.
+
+    Raises:
+        UsageError: as in `propagated_labels`.
+    """
+    x = normalize(x, dim=-1)
+    cosines, rows = nearest(x, min(neighbours, len(x) - 1))
+    weights = cosines.clamp_min(0) ** POWER
+    degree = weights.sum(-1).index_add_(0, rows.flatten(), weights.flatten())
+    scale = degree.clamp_min(_TINY).rsqrt()
+    return Graph(rows, scale.unsqueeze(-1) * weights * scale[rows])
+
+
+def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k most similar other rows of each row of x (unit length, `[N, D]`): their cosines and numbers, `[N, k]`.
+
+    Raises:
+        UsageError: as in `propagated_labels`.
+    """
+    if len(x) > EXACT_ROWS[x.device.type]:
+        return _nearly_nearest(x, k)
+    step = max(1, _SIMILARITIES // len(x))
+    found = []
+    for start in range(0, len(x), step):
+        cosines = x[start : start + step] @ x.T
+        cosines.diagonal(start).fill_(-2)  # below any cosine: no row is its own neighbour
+        found.append(cosines.topk(k))
+    return torch.cat([top.values for top in found]), torch.cat([top.indices for top in found])
+
+
+def _nearly_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`nearest` by an index that finds nearly all of them in far less time than comparing all pairs takes."""
+    try:
+        import faiss
+    except ImportError:
+        raise UsageError(
+            f"{len(x):,} rows are too many to find each row's nearest neighbours by comparing all pairs",
+            "pip install 'mmssl[neighbours]', or leave the propagated labels out: --set propagation=0",
+        ) from None
+    index = faiss.IndexHNSWFlat(x.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    rows = x.cpu().numpy()
+    index.add(rows)
+    cosines, numbers = (torch.from_numpy(found).to(x.device) for found in index.search(rows, k + 1))
+    own = numbers == torch.arange(len(x), device=x.device).unsqueeze(-1)
+    own[:, -1] |= ~own.any(-1)  # duplicates may have taken a row's own place
+    return cosines[~own].view(-1, k), numbers[~own].view(-1, k).clamp_min(0)
+
+
+def propagate(graph: Graph, rows: Tensor, given: Tensor) -> Tensor:
+    """P `[N, K]`, from the labels `given` (one-hot, `[L, K]`) of the rows `[L]`, which keep them."""
+    size = len(graph.neighbours)
+    labels = given.new_zeros(size, given.shape[-1])
+    labels[rows] = given / given.sum(0).clamp_min(1)
+    spread = labels
+    for _ in range(ITERATIONS):
+        spread = ALPHA * (graph @ spread) + (1 - ALPHA) * labels
+    spread = spread / spread.sum(0).clamp_min(_TINY)
+    reached = spread.sum(-1, keepdim=True)
+    soft = torch.where(reached > 0, spread / reached.clamp_min(_TINY), 1 / given.shape[-1])
+    soft[rows] = given
+    return soft
