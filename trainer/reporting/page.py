@@ -15,6 +15,7 @@ import torch
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.versions import versions
+from pipeline.shards.schema import VALIDATION
 from trainer.models.registry import model_names
 from trainer.reporting.comparison import TOLERANCE, ExperimentResult, read_result
 from trainer.reporting.page_figures import ModelFigures, ModelsSection, Picture, draw_models, pictures
@@ -258,6 +259,8 @@ def _paper_order(run: Run) -> tuple[str, int, tuple[str, ...], float, str, float
 
 def _caveats(runs: Sequence[Run]) -> Iterator[str]:
     """How these runs depart from the paper's, one sentence each."""
+    if runs[0].settings.data.endswith(VALIDATION):
+        yield "Scores on a part of the training data, held out to choose settings: these are not test results."
     preset = PAPER_DATA.get(runs[0].settings.data)
     epochs = None if preset is None else paper_epochs(preset, "sshmvae")
     if epochs is None:

@@ -179,6 +179,12 @@ def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) ->
     assert [picture.title for picture in mnist.pictures] == ["Training on hm-mnist"]
 
 
+def test_scores_on_a_validation_part_are_not_called_test_results(tmp_path: Path) -> None:
+    (data_set,) = compose([], [finished(tmp_path, data="hm-mnist-validation")], CPU, models=False).data_sets
+    assert "not test results" in data_set.caveats[0]
+    assert "not the paper's data" in data_set.caveats[1]
+
+
 def test_pictures_that_the_runs_call_for(tmp_path: Path) -> None:
     runs = [finished(tmp_path, alpha=alpha, split=split, labels=labels) for alpha, split, labels in ((1, 0, 100), (2, 1, 100), (1, 1, 300))]  # fmt: skip  # noqa: E501
     (data_set,) = compose([], runs, CPU, models=False).data_sets

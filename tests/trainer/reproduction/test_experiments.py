@@ -235,6 +235,8 @@ def test_experiments_and_data_are_chosen_by_name() -> None:
         choose_data(["rgbd", "rgbd-sample"], everything)
     with pytest.raises(UsageError, match="none of table1 would use it"):
         choose_data(["rgbd-sample"], select(["table1"]))
+    with pytest.raises(UsageError, match="not on validation parts"):
+        choose_data(["rgbd-validation"], everything)
 
 
 def test_what_an_experiment_is_about_cannot_be_set(digits: Shards, tmp_path: Path) -> None:
