@@ -204,8 +204,8 @@ def test_differences_are_shown_and_low_ones_marked(digits: Shards, tmp_path: Pat
     )
     shown = text(changed.blocks[0], True)[0][0][1][0]
     assert shown is not None
-    assert (shown.paper, shown.ours, shown.difference, shown.low) == ("89.03", "88.00 ± 0.25 (2)", "-1.03", True)
-    assert "89.03 / 88.00 ± 0.25 (2) / **-1.03**" in markdown(changed)
+    assert (shown.paper, shown.ours, shown.difference, shown.low) == ("89.03", "88.00 ± 3.18 (2)", "-1.03", True)
+    assert "89.03 / 88.00 ± 3.18 (2) / **-1.03**" in markdown(changed)
     assert "docs/design/deviations.md" in markdown(changed)
 
 
