@@ -80,7 +80,8 @@ def test_results_say_what_plus_minus_is_and_compare_settings_pair_by_pair(
     lines = written.getvalue().splitlines()
     meaning = "mean ± half-width of the 95 % confidence interval (Student's t) over 3"
     assert f"{meaning} replicas (seeds)" in lines
-    assert f"Accuracy minus that of the first setting, paired: {meaning} shared replicas (seeds)" in lines
+    (title,) = (line for line in lines if line.startswith("Accuracy minus that of the first setting, "))
+    assert "paired over 3 shared replicas; ± as above" in title
     assert any(re.search(r"│ alpha 10 │ x +│ zeros +│ \+2\.00 ± 0\.00 +│ 3", line) for line in lines)
     assert lines[-1] == str(runs[0].folder)
     written.truncate(0)

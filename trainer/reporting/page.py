@@ -65,6 +65,11 @@ class DataSetSection:
     apart: tuple[str, ...]
     missing: tuple[str, ...]
 
+    @property
+    def part(self) -> str:
+        """The part of the data that the scores are of."""
+        return "validation" if self.name.endswith(VALIDATION) else "test"
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -59,25 +59,22 @@ class ResultTable:
     def plus_minus(self) -> str:
         """What ± means in the rows, in words; empty if there is none."""
         counts = [row.replicas for row in self.rows if row.accuracy_ci95 is not None]
-        return self._plus_minus("", counts, "replicas")
+        if not counts:
+            return ""
+        approximate = f"; {SPLITS_OVERLAP}" if "splits" in self.replicas else ""
+        return f"{PLUS_MINUS} over {_range(counts)} replicas ({self.replicas}){approximate}"
 
     @property
     def differences_title(self) -> str:
-        """What the differences are, in words; empty if there are none."""
+        """What the differences are, in words that refer to `plus_minus`; empty if there are none."""
         if not self.differences:
             return ""
         first = self.differences[0].reference
-        named = f" ({first})" if first else ""
-        counts = [row.pairs for row in self.differences]
-        return self._plus_minus(f"Accuracy minus that of the first setting{named}, paired: ", counts, "shared replicas")
-
-    def _plus_minus(self, start: str, counts: Sequence[int], of: str) -> str:
-        if not counts:
-            return ""
-        low, high = min(counts), max(counts)
-        number = str(low) if low == high else f"{low} to {high}"
-        approximate = f"; {SPLITS_OVERLAP}" if "splits" in self.replicas else ""
-        return f"{start}{PLUS_MINUS} over {number} {of} ({self.replicas}){approximate}"
+        pairs = _range([row.pairs for row in self.differences])
+        return (
+            f"Accuracy minus that of the first setting{f' ({first})' if first else ''}, in percentage points, "
+            f"paired over {pairs} shared replicas; ± as above, for the mean difference"
+        )
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
@@ -119,6 +116,12 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
                 )
             )
     return ResultTable(common, tuple(rows), tuple(differences(labels, evaluated)), _replicas(groups))
+
+
+def _range(counts: Sequence[int]) -> str:
+    """`5`, or `2 to 5`."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _replicas(groups: Sequence[Sequence[Run]]) -> str:

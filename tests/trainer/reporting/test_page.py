@@ -212,7 +212,11 @@ def test_an_interval_is_written_and_read_again_and_old_results_have_one_too() ->
 
 
 def test_scores_on_a_validation_part_are_not_called_test_results(tmp_path: Path) -> None:
-    (data_set,) = compose([], [finished(tmp_path, data="hm-mnist-validation")], CPU, models=False).data_sets
+    page = compose([], [finished(tmp_path, data="hm-mnist-validation")], CPU, models=False)
+    (data_set,) = page.data_sets
+    for form in (html(page), markdown(page)):
+        assert "validation accuracy (%)" in form
+        assert "test accuracy (%)" not in form
     assert "not test results" in data_set.caveats[0]
     assert "not the paper's data" in data_set.caveats[1]
 

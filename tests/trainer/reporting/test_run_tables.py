@@ -27,8 +27,8 @@ def test_the_interval_is_students_over_replicas(tmp_path: Path) -> None:
 def test_splits_are_said_to_overlap(tmp_path: Path) -> None:
     runs = [finished(tmp_path, split=split, alpha=alpha) for split in range(3) for alpha in (1.0, 2.0)]
     found = table(runs)
-    for words in (found.plus_minus, found.differences_title):
-        assert words.endswith("(splits); splits share training data, so the interval is approximate")
+    assert found.plus_minus.endswith("(splits); splits share training data, so the interval is approximate")
+    assert "paired over 3 shared replicas; ± as above" in found.differences_title
     both = table([*runs, finished(tmp_path, split=0, seed=1)])
     assert "(seeds and splits)" in both.plus_minus
     assert "over 3 to 4 replicas" in both.plus_minus
