@@ -14,7 +14,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 preprocess = typer.Typer(help="Prepare a data set for training.", no_args_is_help=True)
-shards = typer.Typer(help="Inspect shards and verify them.", no_args_is_help=True)
+shards = typer.Typer(help="Inspect and verify shards; divide off validation parts.", no_args_is_help=True)
 data_sets = typer.Typer(help="List, fetch and verify data sets; render a small sample.", no_args_is_help=True)
 app.add_typer(preprocess, name="preprocess")
 app.add_typer(shards, name="shards")

@@ -89,6 +89,24 @@ def inspect(file: Annotated[Path, typer.Argument(help="Shard to inspect.")], as_
 
 
 @shards.command()
+def validation(
+    files: Annotated[list[Path], typer.Argument(help="Shards whose training part to divide.")],
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to.", show_default="each shard's own")
+    ] = None,
+) -> None:
+    """Divide the training part of shards into training and validation, to choose settings without the test part.
+
+    Writes FILE-validation.h5 for FILE.h5; an existing one is verified.
+    """
+    from pipeline.datasets.validation import build_validation, validation_path
+
+    for file in files:
+        target = validation_path(file)
+        messages.say(str(build_validation(file, folder / target.name if folder else target).resolve()))
+
+
+@shards.command()
 def verify(files: Annotated[list[Path], typer.Argument(help="Shards to verify.")]) -> None:
     """Read shards completely and check every byte."""
     from pipeline.shards.shard import Shard

@@ -67,6 +67,14 @@ def nm_digits(rotation: Rotation = 45.0, noise: NoiseLevel = 0.5, seed: PairSeed
     _digits("nm-digits", root, rotation=rotation, noise=noise, seed=seed)
 
 
+@preprocess.command("mfeat")
+def preprocess_mfeat(root: Root = WORKSPACE) -> None:
+    """Standardise the six views of UCI's 2,000 handwritten digits (Multiple Features)."""
+    from pipeline.datasets.mfeat import build
+
+    messages.say(str(build(root / "shards", root / "raw")))
+
+
 @preprocess.command("rgbd")
 def preprocess_rgbd(
     data: RgbdData = RgbdDataSet.rgbd,

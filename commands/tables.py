@@ -93,12 +93,12 @@ def evaluation(title: str, result: "Evaluation") -> None:
 
 
 def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
-    """Prints the scores of trained runs, and the runs' folders."""
+    """Prints the scores of trained runs, what ± means, paired differences between settings, and the runs' folders."""
     several = any(row.setting for row in result_table.rows)
     table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
     previous = ""
     for row in result_table.rows:
-        spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
+        spread = "" if row.accuracy_ci95 is None else f" ± {row.accuracy_ci95:.2f}"
         cells = [row.given, row.completion, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
         if several and previous and row.setting != previous:
             table.add_section()
@@ -106,8 +106,26 @@ def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
         previous = row.setting
     messages.say(result_table.common)
     messages.out.print(table)
+    if result_table.plus_minus:
+        messages.say(result_table.plus_minus)
+    if result_table.differences:
+        _differences(result_table)
     for run in done:
         messages.say(str(run.folder.resolve()))
+
+
+def _differences(result_table: "ResultTable") -> None:
+    """Prints how settings differ from the first one, over the replicas that they share."""
+    table = Table("setting", "given", "how", "difference (points)", "pairs")
+    previous = ""
+    for row in result_table.differences:
+        if previous and row.setting != previous:
+            table.add_section()
+        setting = row.setting if row.setting != previous else ""
+        table.add_row(setting, row.given, row.how, f"{row.mean:+.2f} ± {row.ci95:.2f}", str(row.pairs))
+        previous = row.setting
+    messages.say(result_table.differences_title)
+    messages.out.print(table)
 
 
 def demo_step(number: int, what: str, real: str) -> None:

@@ -40,8 +40,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help=f"Data set ({', '.join(data_set_names())}, rgbd, rgbd-sample) or a shard's FILE.h5, "
-            "with {split} in its name if there are splits.",
+            help=f"Data set ({', '.join(data_set_names())}, rgbd, rgbd-sample), NAME-validation to score "
+            "on a part of its training data, or a shard's FILE.h5, with {split} in its name if there are splits.",
             show_default="hm-digits, which is bundled",
             rich_help_panel=DATA,
         ),

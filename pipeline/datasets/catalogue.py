@@ -1,11 +1,10 @@
 """The data sets by name: listing, locating, fetching and verifying them."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets import manifests, washington
+from pipeline.datasets import manifests, mfeat, washington
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, raw_folder
 from pipeline.datasets.registry import cards
@@ -36,6 +35,8 @@ def list_data_sets(root: Path) -> list[DataSetEntry]:
             )
         )
     for card in cards():
+        if card.name in manifests.names():  # listed above
+            continue
         shard = root / "shards" / f"{card.name}.h5"
         entries.append(DataSetEntry(card.name, card.title, 0, "-", shard if shard.exists() else None))
     entries.append(
@@ -46,6 +47,8 @@ def list_data_sets(root: Path) -> list[DataSetEntry]:
 
 def fetch(name: str, root: Path) -> list[str]:
     """Fetches a data set, and unpacks it if it is an archive; does nothing if it is there already.
+
+    No address of mfeat's files is known: if they are not there, the error says where to get them.
 
     Returns:
         For the RGB-D archive, every deviation from the known facts about it; otherwise nothing.
@@ -58,7 +61,10 @@ def fetch(name: str, root: Path) -> list[str]:
         if _raw(REAL, root) is None:
             unpack(_archive(root), root / "raw" / ARCHIVE / "unpacked")
         return deviations(root)
-    manifests.fetch(name, root / "raw")
+    if name == mfeat.NAME:
+        mfeat.locate(root / "raw")
+    else:
+        manifests.fetch(name, root / "raw")
     return []
 
 
@@ -69,10 +75,17 @@ def verify(name: str, root: Path) -> list[str]:
         Every deviation, one sentence each; empty if there is none.
 
     Raises:
-        DataError: no such data set, or it is not available.
+        DataError: no such data set, it is not available, or one of mfeat's views is damaged.
     """
     if name in (ARCHIVE, REAL):
         return deviations(root)
+    if name == mfeat.NAME:
+        paths = mfeat.locate(root / "raw")
+        mfeat.read(paths)
+        unknown = [path.name for path in paths.values() if path.suffix != ".gz"]
+        if unknown:
+            _log.warning("no checksum is known of %s: only the format was checked", ", ".join(unknown))
+        return []
     manifest = manifests.load(name)
     folder = _place(manifest, root)
     if folder is None:
@@ -111,8 +124,9 @@ def _archive(root: Path) -> Path:
 def _place(manifest: manifests.Manifest, root: Path) -> Path | None:
     if manifest.name == ARCHIVE:
         return _raw(REAL, root)
-    shared = os.environ.get("MMSSL_DATA")
-    for folder in (root / "raw" / manifest.name, *([Path(shared) / manifest.name] if shared else [])):
+    for folder in manifests.places(root / "raw" / manifest.name):
+        if manifest.name == mfeat.NAME and all((folder / f"mfeat-{view}").is_file() for view in mfeat.VIEWS):
+            return folder
         if all((folder / file.name).is_file() for file in manifest.files):
             return folder
     return None

@@ -34,13 +34,13 @@ class Record(BaseModel):
 
 
 class RemoteFile(Record):
-    """One file: its addresses (tried in this order), what its bytes must be, and how we know.
+    """One file: its addresses (tried in this order; none if none is known), what its bytes must be, and how we know.
 
     `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is only for people to compare.
     """
 
     name: FileName
-    urls: tuple[Url, ...] = Field(min_length=1)
+    urls: tuple[Url, ...] = ()
     size: PositiveInt
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
@@ -94,7 +94,27 @@ def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
     if isinstance(manifest, str):
         manifest = load(manifest)
     folder = raw / manifest.name
-    return {file.name: _find(file, folder, manifest.name) or _get(file, folder) for file in manifest.files}
+    return {file.name: find(file, folder) or _get(file, folder) for file in manifest.files}
+
+
+def places(folder: Path) -> list[Path]:
+    """Where the files of a data set may lie: its folder `raw/<name>`, and `$MMSSL_DATA/<name>`."""
+    shared = os.environ.get("MMSSL_DATA")
+    return [folder, *([Path(shared) / folder.name] if shared else [])]
+
+
+def find(file: RemoteFile, folder: Path) -> Path | None:
+    """Finds and verifies a file in `places(folder)`; None if it is in none of them.
+
+    Raises:
+        DataError: the file that is there has the wrong bytes.
+    """
+    for place in places(folder):
+        path = place / file.name
+        if path.exists():
+            verify(file, path)
+            return path
+    return None
 
 
 def verify(file: RemoteFile, path: Path) -> None:
@@ -103,7 +123,8 @@ def verify(file: RemoteFile, path: Path) -> None:
     Raises:
         DataError: it cannot be read, or its size or sha256 is not the recorded one.
     """
-    hint = f"move {path} away, and run the same command to get it again"
+    again = "to get it again" if file.urls else "to learn where to get it"
+    hint = f"move {path} away, and run the same command {again}"
     try:
         size = path.stat().st_size
         if size != file.size:
@@ -121,19 +142,9 @@ def _content(name: str) -> Mapping[str, object]:
     return tomllib.loads(entry.read_text("utf-8"))
 
 
-def _find(file: RemoteFile, folder: Path, name: str) -> Path | None:
-    shared = os.environ.get("MMSSL_DATA")
-    for place in (folder, *([Path(shared) / name] if shared else [])):
-        path = place / file.name
-        if path.exists():
-            verify(file, path)
-            return path
-    return None
-
-
 def _get(file: RemoteFile, folder: Path) -> Path:
     with lease(folder / file.name, wait=lambda: None):  # several jobs that start at once may want it
-        return _find(file, folder, folder.name) or _download(file, folder)
+        return find(file, folder) or _download(file, folder)
 
 
 def _download(file: RemoteFile, folder: Path) -> Path:
@@ -157,8 +168,9 @@ def _download(file: RemoteFile, folder: Path) -> Path:
                 raise storage_error(target, error) from error
         attempts.append(f"{url} ({reason})")
         _log.warning("%s: %s", url, reason)
+    tried = f"tried {', '.join(attempts)}" if attempts else "no address of it is known"
     raise DataError(
-        f"cannot get {file.name}: tried {', '.join(attempts)}",
+        f"cannot get {file.name}: {tried}",
         f"download the file yourself and put it into {folder}/, or set MMSSL_DATA to a folder that holds "
         f"{folder.name}/{file.name}; then run the same command again",
     )

@@ -14,6 +14,7 @@ _FILES = {  # in the order of lists
     "nm-mnist": "pipeline.datasets.digits",
     "hm-digits": "pipeline.datasets.digits",
     "nm-digits": "pipeline.datasets.digits",
+    "mfeat": "pipeline.datasets.mfeat",
 }
 
 

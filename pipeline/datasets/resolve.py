@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pipeline.datasets.locations import REAL, SAMPLE
 from pipeline.datasets.registry import cards, data_set_names
+from pipeline.datasets.validation import build_validation
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.shards.schema import VALIDATION
 
 BUNDLED = "hm-digits"
 
@@ -16,7 +18,8 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
 
     Args:
         data: a name (`hm-mnist`, `nm-mnist-r60-n0.3`, `rgbd`, `rgbd-sample`, a name given to `mmssl extract`, ...), or
-            a file; `{split}` in a file's name stands for the split's number.
+            a file; `{split}` in a file's name stands for the split's number. A name that ends in `-validation` means
+            the same data with its training part divided, and its test part left out.
         splits: numbers; empty if the data has no splits.
         root: the workspace.
 
@@ -26,6 +29,8 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
     """
     if data.endswith((".h5", ".hdf5")) or "/" in data:
         return _files(data, splits)
+    if data.endswith(VALIDATION):
+        return [build_validation(path) for path in shard_paths(data.removesuffix(VALIDATION), splits, root)]
     if data in (REAL, SAMPLE) or any((root / "shards").glob(f"{glob.escape(data)}-split-*.h5")):
         return _splits(data, splits, root)
     for card in cards():
@@ -38,7 +43,7 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
     raise UsageError(
         f"there is no data set '{data}'",
         f"data sets: {', '.join(data_set_names())}, nm-mnist-r60-n0.3 and the like, {REAL}, {SAMPLE}, the --name of "
-        "shards that `mmssl extract` made, or a shard's file: --data FILE.h5",
+        f"shards that `mmssl extract` made, any of these with {VALIDATION}, or a shard's file: --data FILE.h5",
     )
 
 

@@ -74,6 +74,18 @@ class Facts(Record):
         return [{category: numbers[k] for category, numbers in self.left_out.items()} for k in range(count)]
 
 
+def object_of(sample: str) -> str:
+    """The object that a sample shows: `bell_pepper_2` of `bell_pepper_2_4_171`.
+
+    Raises:
+        DataError: it is not the id of a sample.
+    """
+    match = _NUMBERS.fullmatch(sample)
+    if match is None:
+        raise DataError(f"{sample!r} is not the id of an RGB-D frame, <category>_<object>_<video>_<frame>")
+    return f"{match[1]}_{match[2]}"
+
+
 def load_facts() -> Facts:
     """Loads the facts about the data set; its archive has the manifest `washington-rgbd`."""
     return load("washington-objects", Facts)

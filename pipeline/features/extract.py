@@ -42,6 +42,7 @@ from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease, remove_stale
 from pipeline.runtime.versions import versions
+from pipeline.shards.schema import VALIDATION
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 
@@ -153,6 +154,8 @@ def extract(
     name = name or default_name(dataset, images)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
+    if name.endswith(VALIDATION):
+        raise UsageError(f"--name {name}: names that end in {VALIDATION} are for validation parts")
     index = _index(store)
     if scheduler is None:
         choose_device(device)  # a missing device is reported before the work begins

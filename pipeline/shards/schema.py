@@ -15,6 +15,7 @@ Features = NDArray[np.float32]
 SCHEMA = 1
 SCHEMA_HINT = "docs/reference/shard.md describes a valid shard"
 RESERVED = ("label", "id", "labelled")
+VALIDATION = "-validation"  # ends the name of data whose test part is a validation part of the training rows
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 import io
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from commands import messages, progress, tables
-from trainer.reporting.run_tables import ResultTable, ScoreRow
+from tests.support.finished_runs import finished
+from trainer.reporting.run_tables import ResultTable, ScoreRow, table
 
 
 @pytest.fixture
@@ -62,3 +64,27 @@ def test_the_demos_table_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -
     table = [line for line in lines if line.startswith(("│", "┃"))]
     assert len(table) == 1 + len(rows)  # a cell that wraps would take a line more
     assert max(map(len, table)) <= 80
+
+
+def test_results_say_what_plus_minus_is_and_compare_settings_pair_by_pair(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(messages, "out", Console(file=written, width=120))
+    runs = [
+        finished(tmp_path, "ssmvae", alpha=alpha, seed=seed, accuracies=[{"x": base + seed / 100, "x+w": 0.9}])
+        for alpha, base in ((1.0, 0.5), (10.0, 0.52))
+        for seed in range(3)
+    ]
+    tables.results(table(runs), runs[:1])
+    lines = written.getvalue().splitlines()
+    meaning = "mean ± half-width of the 95 % confidence interval (Student's t) over 3"
+    assert f"{meaning} replicas (seeds)" in lines
+    (title,) = (line for line in lines if line.startswith("Accuracy minus that of the first setting, "))
+    assert "paired over 3 shared replicas; ± as above" in title
+    assert any(re.search(r"│ alpha 10 │ x +│ zeros +│ \+2\.00 ± 0\.00 +│ 3", line) for line in lines)
+    assert lines[-1] == str(runs[0].folder)
+    written.truncate(0)
+    tables.results(table(runs[:1]), [])
+    assert "±" not in written.getvalue()
+    assert "minus" not in written.getvalue()

@@ -6,10 +6,11 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, computed_field, model_validator
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
+from trainer.evaluation.intervals import mean_and_half_width
 
 TOLERANCE = 0.5  # percentage points by which our number may be lower and still count as reaching the paper's
 
@@ -38,15 +39,27 @@ class Measured(Record):
     """A number that we measured.
 
     Attributes:
-        mean, std: mean and standard deviation over the runs; no standard deviation (None) for a single run.
+        mean, std: mean and standard deviation (n - 1) over the runs; no standard deviation (None) for a single run.
         values: one per run, in the order of `runs`.
         runs: names of the runs' folders.
+        ci95: half the width of the mean's 95 % confidence interval (Student's t over the runs), which tables show as
+            ±; None for a single run. It is written to files and computed from the values when they are read.
     """
 
     mean: float
     std: float | None
     values: tuple[float, ...]
     runs: tuple[str, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recomputed(cls, content: Any) -> Any:
+        return {key: value for key, value in content.items() if key != "ci95"} if isinstance(content, dict) else content
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ci95(self) -> float | None:
+        return mean_and_half_width(self.values)[1] if self.values else None
 
 
 class Cell(Record):

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.reporting.comparison import TOLERANCE, Block, Cell, ExperimentResult
 
-LEGEND = "paper / ours ± standard deviation (number of runs) / ours minus the paper's"
+OURS = f"ours: {PLUS_MINUS} over runs (number of runs)"
+LEGEND = f"paper / {OURS} / ours minus the paper's"
 DEVIATIONS = "docs/design/deviations.md"
 
 
@@ -60,7 +62,9 @@ def legend(result: ExperimentResult) -> list[str]:
     if result.printed:
         lines.append(f"{LEGEND}.")
     elif cells:
-        lines.append("Ours ± standard deviation (number of runs).")
+        lines.append(f"{OURS[0].upper()}{OURS[1:]}.")
+    if any(cell.printed is not None and cell.printed.std is not None for cell in cells):
+        lines.append("The paper's own ± is the standard deviation over its trials.")
     if result.comparable and any(cell.is_low for cell in cells):
         lines.append(f"Differences are marked where ours is lower by more than {TOLERANCE} points.")
     if any(cell.printed is not None and cell.printed.quoted for cell in cells):
@@ -107,7 +111,7 @@ def _ours(cell: Cell) -> str:
     ours = cell.measured
     if ours is None:
         return "missing"
-    spread = "" if ours.std is None else f" ± {ours.std:.2f}"
+    spread = "" if ours.ci95 is None else f" ± {ours.ci95:.2f}"
     return f"{ours.mean:.2f}{spread} ({len(ours.values)})"
 
 

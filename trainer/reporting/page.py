@@ -15,6 +15,7 @@ import torch
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.versions import versions
+from pipeline.shards.schema import VALIDATION
 from trainer.models.registry import model_names
 from trainer.reporting.comparison import TOLERANCE, ExperimentResult, read_result
 from trainer.reporting.page_figures import ModelFigures, ModelsSection, Picture, draw_models, pictures
@@ -63,6 +64,11 @@ class DataSetSection:
     closer: tuple[ModelFigures, ...]
     apart: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @property
+    def part(self) -> str:
+        """The part of the data that the scores are of."""
+        return "validation" if self.name.endswith(VALIDATION) else "test"
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,8 @@ def _paper_order(run: Run) -> tuple[str, int, tuple[str, ...], float, str, float
 
 def _caveats(runs: Sequence[Run]) -> Iterator[str]:
     """How these runs depart from the paper's, one sentence each."""
+    if runs[0].settings.data.endswith(VALIDATION):
+        yield "Scores on a part of the training data, held out to choose settings: these are not test results."
     preset = PAPER_DATA.get(runs[0].settings.data)
     epochs = None if preset is None else paper_epochs(preset, "sshmvae")
     if epochs is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.files import write_atomically
+from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
@@ -48,6 +49,11 @@ def as_json(page: Page) -> str:
         "mmssl": page.version,
         "summary": None if page.summary is None else asdict(page.summary),
         "outcomes": [section.result.model_dump(mode="json") for section in page.results],
+        "tables": [
+            {"data": data_set.name, "plus_minus": data_set.results.plus_minus} | asdict(data_set.results)
+            for data_set in page.data_sets
+            if data_set.results is not None
+        ],
         "runs": runs,
     }
     return json.dumps(content, indent=2) + "\n"
@@ -62,6 +68,7 @@ def _template(name: str, *, escape: bool, **content: object) -> str:
     environment = template_environment(escape=escape)
     environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
     environment.globals |= {
+        "PLUS_MINUS": PLUS_MINUS,
         "TOLERANCE": TOLERANCE,
         "common_settings": _common_settings,
         "pivot": pivot,

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainer.evaluation.intervals import PLUS_MINUS, SPLITS_OVERLAP, mean_and_half_width
 from trainer.evaluation.metrics import COMPLETION_TITLES
+from trainer.reporting.paired_differences import DifferenceRow, differences
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
@@ -20,7 +22,9 @@ class ScoreRow:
         setting: what tells this setting from the others in the table; empty if there is only one.
         given: the given modalities, `x+w`.
         completion: what stands in for the missing ones, in words.
-        accuracy, accuracy_std: mean and standard deviation over replicas, in per cent; the latter None for one replica.
+        accuracy: mean over replicas, in per cent.
+        accuracy_ci95: half the width of the mean's 95 % confidence interval (Student's t over replicas), in percentage
+            points; None for one replica.
         nll: mean negative log-likelihood, in nats.
         ece: mean expected calibration error, in [0, 1].
         replicas: how many there are.
@@ -30,7 +34,7 @@ class ScoreRow:
     given: str
     completion: str
     accuracy: float
-    accuracy_std: float | None
+    accuracy_ci95: float | None
     nll: float
     ece: float
     replicas: int
@@ -38,10 +42,39 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows, and what all their settings have in common, in words."""
+    """Rows, and what a reader needs to understand them.
+
+    Attributes:
+        common: what all settings have in common, in words.
+        differences: of each setting from the first, where they share two or more seeds or splits.
+        replicas: what tells the replicas of a setting apart: `seeds`, `splits`, or `seeds and splits`.
+    """
 
     common: str
     rows: tuple[ScoreRow, ...]
+    differences: tuple[DifferenceRow, ...] = ()
+    replicas: str = "seeds"
+
+    @property
+    def plus_minus(self) -> str:
+        """What ± means in the rows, in words; empty if there is none."""
+        counts = [row.replicas for row in self.rows if row.accuracy_ci95 is not None]
+        if not counts:
+            return ""
+        approximate = f"; {SPLITS_OVERLAP}" if "splits" in self.replicas else ""
+        return f"{PLUS_MINUS} over {_range(counts)} replicas ({self.replicas}){approximate}"
+
+    @property
+    def differences_title(self) -> str:
+        """What the differences are, in words that refer to `plus_minus`; empty if there are none."""
+        if not self.differences:
+            return ""
+        first = self.differences[0].reference
+        pairs = _range([row.pairs for row in self.differences])
+        return (
+            f"Accuracy minus that of the first setting{f' ({first})' if first else ''}, in percentage points, "
+            f"paired over {pairs} shared replicas; ± as above, for the mean difference"
+        )
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
@@ -55,6 +88,8 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
 def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
     """Tabulates finished runs: one row per setting (all but seed and split), given modalities and completion.
 
+    Settings that share two or more seeds or splits with the first one are also compared with it replica by replica.
+
     Args:
         titled: as for `description`.
 
@@ -63,24 +98,38 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
     """
     groups = grouped(runs)
     common, labels = names([group[0].settings for group in groups], titled)
+    evaluated = [[(run, run.result()) for run in group] for group in groups]
     rows = []
-    for group, label in zip(groups, labels, strict=True):
-        results = [run.result() for run in group]
-        for scores in zip(*(result.scores for result in results), strict=True):
-            accuracies = [100 * score.accuracy for score in scores]
+    for replicas, label in zip(evaluated, labels, strict=True):
+        for scores in zip(*(result.scores for _, result in replicas), strict=True):
+            accuracy, half_width = mean_and_half_width([100 * score.accuracy for score in scores])
             rows.append(
                 ScoreRow(
                     setting=label,
                     given=scores[0].given,
                     completion=COMPLETION_TITLES[scores[0].completion],
-                    accuracy=statistics.fmean(accuracies),
-                    accuracy_std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+                    accuracy=accuracy,
+                    accuracy_ci95=half_width,
                     nll=statistics.fmean(score.nll for score in scores),
                     ece=statistics.fmean(score.ece for score in scores),
                     replicas=len(scores),
                 )
             )
-    return ResultTable(common, tuple(rows))
+    return ResultTable(common, tuple(rows), tuple(differences(labels, evaluated)), _replicas(groups))
+
+
+def _range(counts: Sequence[int]) -> str:
+    """`5`, or `2 to 5`."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _replicas(groups: Sequence[Sequence[Run]]) -> str:
+    """What tells the replicas of a setting apart, in words."""
+    seeds, splits = (
+        any(len({getattr(run.settings, name) for run in group}) > 1 for group in groups) for name in ("seed", "split")
+    )
+    return " and ".join(["seeds"] * (seeds or not splits) + ["splits"] * splits)
 
 
 def run_as_dict(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_if_changed
 from pipeline.shards.shard import Shard
+from trainer.evaluation.intervals import SPLITS_OVERLAP
 from trainer.jobs.environment import environment
 from trainer.jobs.stacks import PlannedRun, status
 from trainer.reporting import plots
@@ -92,12 +93,16 @@ def measure(plan: Plan, experiment: Experiment, device: torch.device) -> Experim
     if len(done) < len(work):
         notes.insert(0, f"INCOMPLETE: {len(done)} of {len(work)} runs are done; the same command goes on.")
     shards = [(spec, run.job.shard) for spec in experiment.specs() for run in plan.work[spec]]
+    blocks = tuple(_block(plan, experiment.name, grid) for grid in experiment.grids)
+    measured = [cell.measured for block in blocks for row in block.rows for cell in row.cells if cell.measured]
+    if "rgbd" in experiment.sources and any(number.ci95 is not None for number in measured):
+        notes.append(f"Runs are splits: {SPLITS_OVERLAP}.")
     return ExperimentResult(
         name=experiment.name,
         title=experiment.title,
         reduced=reduced(plan, experiment),
         comparable=all(_comparable(spec, shard) for spec, shard in shards),
-        blocks=tuple(_block(plan, experiment.name, grid) for grid in experiment.grids),
+        blocks=blocks,
         runs=tuple(run.folder.name for run in done),
         notes=tuple(notes),
         settings=_common([run.job.settings.model_dump(mode="json") for run in work]),

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.runtime.errors import UsageError
+from pipeline.shards.schema import VALIDATION
 from pipeline.shards.shard import Shard
 from trainer.jobs.plan import plan as plan_jobs
 from trainer.jobs.stacks import PlannedRun
@@ -102,10 +103,15 @@ def choose_data(names: Sequence[str], experiments: Sequence[Experiment]) -> dict
     """Chooses what replaces the paper's data: `digits` replaces MNIST, any other name Washington RGB-D.
 
     Raises:
-        UsageError: two names replace the same data, or no experiment uses one.
+        UsageError: two names replace the same data, no experiment uses one, or one is a validation part.
     """
     replacements: dict[Source, str] = {}
     for name in names:
+        if name.endswith(VALIDATION):
+            raise UsageError(
+                f"--data {name}: the paper's tables are measured on test parts, not on validation parts",
+                f"--data {name.removesuffix(VALIDATION)}",
+            )
         source: Source = "mnist" if name in ("mnist", "digits") else "rgbd"
         if source in replacements:
             raise UsageError(f"--data {','.join(names)}: {replacements[source]} and {name} would replace the same data")

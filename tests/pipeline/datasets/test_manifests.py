@@ -99,6 +99,24 @@ def in_folder(raw: Path) -> list[str]:
     return sorted(path.name for path in (raw / "made").iterdir())
 
 
+# --- files without an address ---------------------------------------------------------------------------------------
+
+
+def test_a_file_of_which_no_address_is_known_is_found_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = manifest("http://example.org/a")
+    made = made.model_copy(update={"files": (made.files[0].model_copy(update={"urls": ()}),)})
+    with pytest.raises(DataError, match=r"cannot get .*: no address of it is known$") as caught:
+        fetch(made, tmp_path / "raw")
+    assert f"put it into {tmp_path / 'raw' / made.name}/" in str(caught.value.hint)
+    place = tmp_path / "shared" / made.name / made.files[0].name
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    monkeypatch.setenv("MMSSL_DATA", str(tmp_path / "shared"))
+    assert list(fetch(made, tmp_path / "raw").values()) == [place]
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +165,6 @@ def test_an_unknown_name_is_refused(name: str) -> None:
     [
         {"size": 0},
         {"sha256": "abc"},
-        {"urls": ()},
         {"urls": ("ftp://example.org/a",)},
         {"name": "../a"},
         {"name": ".a"},

@@ -26,6 +26,7 @@ from tests.support.tiny_vgg import WIDTH, TinyVgg
         ((0, -1), {}, UsageError, "there is no split -1"),
         ((0,), {"modalities": ["rgb", "lidar"]}, UsageError, "there is no modality 'lidar'"),
         ((0,), {"name": "../elsewhere"}, UsageError, r"--name \.\./elsewhere"),
+        ((0,), {"name": "mine-validation"}, UsageError, "--name mine-validation: .* are for validation parts"),
         ((0,), {"device": "tpu"}, UsageError, "no device 'tpu'"),
         ((0,), {"weights": "nowhere.pth"}, DataError, r"there is no file of weights nowhere\.pth"),
     ],

@@ -82,11 +82,11 @@ def test_a_cell_says_ours_the_papers_and_the_difference_by_more_than_colour(tmp_
     cells = Text(html(page_of(tmp_path, outcome(*ROWS)))).cells
     assert cells == [
         "system", "x", "w",
-        "SS-MVAE", "ours 77.31 ± 1.00 paper 76.81 ▲ +0.50 points relative to the paper",
-        "ours 66.30 ± 1.00 paper 67.02 ▼ −0.72 points relative to the paper",
+        "SS-MVAE", "ours 77.31 ± 2.48 paper 76.81 ▲ +0.50 points relative to the paper",
+        "ours 66.30 ± 2.48 paper 67.02 ▼ −0.72 points relative to the paper",
         "CT+SVM", "not trained paper 78.70 ± 1.50 †",
-        "ours 75.40 ± 1.00 paper 75.40 = 0.00 points relative to the paper",
-        "best * not in the paper", "ours 93.00 ± 1.00", "one modality",
+        "ours 75.40 ± 2.48 paper 75.40 = 0.00 points relative to the paper",
+        "best * not in the paper", "ours 93.00 ± 2.48", "one modality",
     ]  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_other_data_than_the_papers_are_not_compared_with_its_numbers(tmp_path: 
     other = outcome(*ROWS, comparable=False)
     page = page_of(tmp_path, other)
     assert page.summary is None
-    assert Text(html(page)).cells[4] == "ours 77.31 ± 1.00 paper 76.81"
+    assert Text(html(page)).cells[4] == "ours 77.31 ± 2.48 paper 76.81"
     for form in (html(page), markdown(page)):
         assert "not for comparison" in form
         assert "+0.50" not in form
@@ -121,7 +121,7 @@ def test_other_data_than_the_papers_are_not_compared_with_its_numbers(tmp_path: 
 def test_what_the_paper_prints_no_number_of_is_shown_as_ours_alone(tmp_path: Path) -> None:
     figure = outcome(Row(name="SS-MVAE", cells=(cell(77.31, None), cell(66.3, None))), comparable=False)
     written = written_alone(figure)
-    assert "| SS-MVAE | 77.31 ± 1.00 (3) | 66.30 ± 1.00 (3) |" in written
+    assert "| SS-MVAE | 77.31 ± 2.48 (3) | 66.30 ± 2.48 (3) |" in written
     assert "paper /" not in written
     assert "not for comparison" not in html(page_of(tmp_path, figure))
 
@@ -177,6 +177,48 @@ def test_runs_are_grouped_by_data_with_means_best_and_caveats(tmp_path: Path) ->
     assert text.count('class="best"') == 1 + 2 + 3  # x of one row; w of two; x+w of three
     assert all(image["alt"] for image in Text(text).images)
     assert [picture.title for picture in mnist.pictures] == ["Training on hm-mnist"]
+
+
+def test_differences_between_settings_are_in_every_form(tmp_path: Path) -> None:
+    runs = [
+        finished(tmp_path, model, seed=seed, accuracies=[{"x": share + gain, "w": share, "x+w": 0.9}], completions=how)
+        for model, gain, how in (("sshmvae", 0.0, ("zeros", "iterative")), ("sshmvae-kl", 0.25, ("encoders",)))
+        for seed, share in enumerate((0.5, 0.4))
+    ]
+    page = compose([], runs, CPU, models=False)
+    cells = Text(html(page)).cells
+    first = cells.index("difference")
+    assert cells[first + 2 : first + 7] == ["SS-HMVAE-kl, beta 1", "x", "encoders against iterative sampling", "+35.00 ± 0.00", "2"]  # fmt: skip  # noqa: E501
+    assert "| SS-HMVAE-kl, beta 1 | x | encoders against iterative sampling | +35.00 ± 0.00 | 2 |" in markdown(page)
+    (tabulated,) = json.loads(as_json(page))["tables"]
+    assert tabulated["data"] == "hm-mnist"
+    assert tabulated["rows"][0]["accuracy_ci95"] == pytest.approx(12.7062 * 5, rel=1e-5)  # t(0.975, 1) s / sqrt(2)
+    assert [row["given"] for row in tabulated["differences"]] == ["x", "w", "x+w"]
+    meaning = "half-width of the 95 % confidence interval (Student's t) over 2"
+    for form in (html(page).replace("&#39;", "'"), markdown(page), tabulated["plus_minus"]):
+        assert meaning in form
+        assert "standard deviation" not in form
+    assert "difference" not in Text(html(compose([], runs[:2], CPU, models=False))).cells
+
+
+def test_an_interval_is_written_and_read_again_and_old_results_have_one_too() -> None:
+    measured = Measured(mean=2, std=1, values=(1, 2, 3), runs=("a", "b", "c"))
+    written = measured.model_dump(mode="json")
+    assert written["ci95"] == pytest.approx(4.302653 / 3**0.5)
+    assert Measured.model_validate(written) == Measured.model_validate_json(json.dumps(written)) == measured
+    del written["ci95"]  # as files were written before
+    assert Measured.model_validate(written).ci95 == measured.ci95
+    assert Measured(mean=1, std=None, values=(1,), runs=("a",)).ci95 is None
+
+
+def test_scores_on_a_validation_part_are_not_called_test_results(tmp_path: Path) -> None:
+    page = compose([], [finished(tmp_path, data="hm-mnist-validation")], CPU, models=False)
+    (data_set,) = page.data_sets
+    for form in (html(page), markdown(page)):
+        assert "validation accuracy (%)" in form
+        assert "test accuracy (%)" not in form
+    assert "not test results" in data_set.caveats[0]
+    assert "not the paper's data" in data_set.caveats[1]
 
 
 def test_pictures_that_the_runs_call_for(tmp_path: Path) -> None:

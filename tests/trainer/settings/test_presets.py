@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets import digits
-from pipeline.shards.schema import Distribution
+from pipeline.shards.schema import VALIDATION, Distribution
 from pipeline.shards.shard import Modality, Shard
 from tests.support.small_shards import MakeShard
 from trainer.models.factory import Factory
@@ -13,7 +13,7 @@ from trainer.models.registry import card, cards
 from trainer.nn.labels import LabelRule
 from trainer.nn.notation import Notation, parse
 from trainer.nn.rng import Noise
-from trainer.settings.presets import PRESETS, fitting_preset, preset_values
+from trainer.settings.presets import PAPER_DATA, PRESETS, fitting_preset, preset_values
 from trainer.settings.run_settings import build
 
 HALVES = (Modality("x", 392, "bernoulli"), Modality("w", 392, "bernoulli"))
@@ -184,3 +184,7 @@ def test_the_spelling_of_a_shards_name_decides_nothing(dataset: str, make_shard:
 def test_the_bundled_digits_name_their_preset(tmp_path: Path) -> None:
     for name in ("hm-digits", "nm-digits"):
         assert Shard.open(digits.build(name, tmp_path, tmp_path / "raw")).preset == "digits"
+
+
+def test_no_validation_part_is_the_papers_data() -> None:
+    assert not any(name.endswith(VALIDATION) for name in PAPER_DATA)

@@ -1,0 +1,81 @@
+"""Tables of runs: means with intervals, and which settings are compared with which."""
+
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from tests.support.finished_runs import finished
+from trainer.reporting.run_tables import table
+from trainer.training.run_folder import Run
+
+
+def test_the_interval_is_students_over_replicas(tmp_path: Path) -> None:
+    shares = (0.90, 0.93, 0.91)
+    runs = [finished(tmp_path, seed=seed, accuracies=[{"x+w": share}]) for seed, share in enumerate(shares)]
+    (row,) = table(runs).rows
+    low, high = stats.t.interval(0.95, 2, loc=91.3333333, scale=stats.sem([100 * share for share in shares]))
+    assert row.accuracy == pytest.approx(91.3333333)
+    assert row.accuracy_ci95 == pytest.approx((high - low) / 2)
+    assert row.replicas == 3
+    assert table(runs).plus_minus.endswith("over 3 replicas (seeds)")
+    alone = table(runs[:1])
+    assert alone.rows[0].accuracy_ci95 is None
+    assert (alone.plus_minus, alone.differences, alone.differences_title) == ("", (), "")
+
+
+def test_splits_are_said_to_overlap(tmp_path: Path) -> None:
+    runs = [finished(tmp_path, split=split, alpha=alpha) for split in range(3) for alpha in (1.0, 2.0)]
+    found = table(runs)
+    assert found.plus_minus.endswith("(splits); splits share training data, so the interval is approximate")
+    assert "paired over 3 shared replicas; ± as above" in found.differences_title
+    both = table([*runs, finished(tmp_path, split=0, seed=1)])
+    assert "(seeds and splits)" in both.plus_minus
+    assert "over 3 to 4 replicas" in both.plus_minus
+
+
+def test_settings_are_paired_over_the_seeds_they_share(tmp_path: Path) -> None:
+    def run(alpha: float, seed: int, x: float) -> Run:
+        return finished(tmp_path, alpha=alpha, seed=seed, accuracies=[{"x": x, "w": 0.5, "x+w": 0.9}])
+
+    runs = [run(1, 0, 0.5), run(1, 1, 0.6), run(1, 2, 0.1), run(5, 1, 0.63), run(5, 0, 0.51), run(7, 0, 0.4)]
+    found = table(runs)
+    assert [(row.setting, row.reference, row.given, row.pairs) for row in found.differences] == [
+        ("alpha 5", "", "x", 2), ("alpha 5", "", "w", 2), ("alpha 5", "", "x+w", 2)
+    ]  # fmt: skip
+    first = found.differences[0]
+    assert first.mean == pytest.approx(2)  # of 1 and 3 points
+    assert first.standard_error == pytest.approx(1)
+    assert first.ci95 == pytest.approx(stats.t.ppf(0.975, 1))
+    assert first.how == "zeros"
+
+
+def test_only_all_modalities_and_single_ones_are_compared(tmp_path: Path) -> None:
+    shares = {"x": 0.5, "w": 0.5, "v": 0.5, "x+w": 0.6, "x+v": 0.6, "w+v": 0.6, "x+w+v": 0.9}
+    runs = [finished(tmp_path, alpha=alpha, seed=seed, accuracies=[shares]) for alpha in (1.0, 2.0) for seed in (0, 1)]
+    assert [row.given for row in table(runs).differences] == ["x", "w", "v", "x+w+v"]
+    fewer = [
+        finished(tmp_path, modalities=("x", "w"), seed=seed, accuracies=[{"x": 0.5, "w": 0.5, "x+w": 0.6}])
+        for seed in (0, 1)
+    ]
+    given = [row.given for row in table([*runs[:2], *fewer]).differences]
+    assert given == ["x", "w"]  # all modalities of one are not all of the other
+
+
+def test_equal_completions_are_compared_and_otherwise_the_last_ones(tmp_path: Path) -> None:
+    def runs(model: str, alpha: float, completions: tuple[str, ...]) -> list[Run]:
+        return [finished(tmp_path, model, alpha=alpha, seed=seed, completions=completions) for seed in (0, 1)]
+
+    found = table(
+        [
+            *runs("sshmvae", 1, ("zeros", "iterative")),
+            *runs("sshmvae", 2, ("zeros", "iterative")),
+            *runs("sshmvae-kl", 1, ("encoders",)),
+        ]
+    )
+    assert [(row.given, row.how) for row in found.differences] == [
+        ("x", "zeros"), ("x", "iterative sampling"), ("w", "zeros"), ("w", "iterative sampling"), ("x+w", "all given"),
+        ("x", "encoders against iterative sampling"), ("w", "encoders against iterative sampling"),
+        ("x+w", "all given"),
+    ]  # fmt: skip
+    assert {row.reference for row in found.differences} == {"sshmvae"}
