@@ -12,6 +12,7 @@ centred and divided by the root of its mean squared length, so that all of them 
 The graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,11 @@ EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all 
 PROJECTED = 256  # values per row of a projection
 _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
+_MANY = 10_000  # rows from which on the work is announced
 Read = Callable[[], Iterable[Mapping[str, Tensor]]]
+Check = Callable[[], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Graph:
         return outgoing.index_add_(0, self.neighbours.flatten(), sent.flatten(0, 1))
 
 
-def propagated_labels(data: Data, neighbours: int, streamed: bool = False) -> Tensor:
+def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check: Check = lambda: None) -> Tensor:
     """Each replica's soft labels of its shard's training rows, `[R, N, K]`; those of labelled rows are their own.
 
     N is the length of the longest training part; what lies beyond a shorter one is never read. A row that no label
@@ -60,6 +65,7 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False) -> Te
     Args:
         neighbours: k, the number of neighbours of each row.
         streamed: whether the features do not fit into memory; then their random projections do (1 kB per row).
+        check: is called between pieces of the work, and may raise.
 
     Raises:
         UsageError: there are too many rows to compare all pairs, and the library for more is not installed.
@@ -70,7 +76,12 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False) -> Te
     join = projected if streamed else joined
     classes, labels = len(data.classes), {}
     for replicas in replicas_of.values():
-        graph = neighbour_graph(join(partial(data.training_features, replicas[0])), neighbours)
+        rows = data.examples[replicas[0]].training_rows
+        if rows >= _MANY:
+            _log.info(
+                "propagating labels: finding the %d nearest neighbours of each of %s rows", neighbours, f"{rows:,}"
+            )
+        graph = neighbour_graph(join(partial(data.training_features, replicas[0])), neighbours, check)
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             given = one_hot(data.label[places], classes)
@@ -124,21 +135,21 @@ def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor],
     )
 
 
-def neighbour_graph(x: Tensor, neighbours: int) -> Graph:
+def neighbour_graph(x: Tensor, neighbours: int, check: Check = lambda: None) -> Graph:
     """S of the rows of x, `[N, D]`, each connected to its nearest neighbours by cosine.
 
     Raises:
         UsageError: as in `propagated_labels`.
     """
     x = normalize(x, dim=-1)
-    cosines, rows = nearest(x, min(neighbours, len(x) - 1))
+    cosines, rows = nearest(x, min(neighbours, len(x) - 1), check)
     weights = cosines.clamp_min(0) ** POWER
     degree = weights.sum(-1).index_add_(0, rows.flatten(), weights.flatten())
     scale = degree.clamp_min(_TINY).rsqrt()
     return Graph(rows, scale.unsqueeze(-1) * weights * scale[rows])
 
 
-def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(x: Tensor, k: int, check: Check = lambda: None) -> tuple[Tensor, Tensor]:
     """The k most similar other rows of each row of x (unit length, `[N, D]`): their cosines and numbers, `[N, k]`.
 
     Raises:
@@ -149,6 +160,7 @@ def nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     step = max(1, _SIMILARITIES // len(x))
     found = []
     for start in range(0, len(x), step):
+        check()
         cosines = x[start : start + step] @ x.T
         cosines.diagonal(start).fill_(-2)  # below any cosine: no row is its own neighbour
         found.append(cosines.topk(k))

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 import torch
 
 from pipeline.runtime.errors import Interrupted
-from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.interface import Data
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.evaluation.evaluate import evaluate
@@ -36,12 +37,12 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
     progress = progress or Silent()
     keep_freed_memory()
     settings = runs[0].settings
-    step = Step([run.settings for run in runs], data, device)
-    done, rows = restore(runs, step)
-    per_epoch = step.batches.per_epoch
-    total = per_epoch * settings.epochs
-    saved = time.monotonic()
     with closing(data), stop_requests() as stop, precision(settings, device):
+        step = Step([run.settings for run in runs], data, device, check=partial(_stop_early, stop))
+        done, rows = restore(runs, step)
+        per_epoch = step.batches.per_epoch
+        total = per_epoch * settings.epochs
+        saved = time.monotonic()
         while done < total:
             step(done)
             done += 1
@@ -64,6 +65,11 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
                     "run the same command again to resume",
                 )
     return step
+
+
+def _stop_early(stop: Stop) -> None:
+    if stop.requested:
+        raise Interrupted(f"stopped by {stop.name} before the first step", "run the same command again")
 
 
 def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step, data: Data, epoch: int) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
-from trainer.data import propagation
 from trainer.data.interface import Data
+from trainer.data.propagation import Check, propagated_labels
 from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model
@@ -32,9 +32,19 @@ class Step:
     """One optimisation step of a stack: reads batches, makes one Adam update, and adds the terms of J to the totals.
 
     On CUDA the whole step is captured as a graph and replayed, unless `eager` is set; both give the same result.
+
+    Args:
+        check: is called now and then while labels are propagated, which may take minutes, and may raise.
     """
 
-    def __init__(self, stack: Sequence[Settings], data: Data, device: torch.device, eager: bool = False) -> None:
+    def __init__(
+        self,
+        stack: Sequence[Settings],
+        data: Data,
+        device: torch.device,
+        eager: bool = False,
+        check: Check = lambda: None,
+    ) -> None:
         self.settings, self.data, self.device = stack[0], data, device
         self.captures = device.type == "cuda" and not eager
         self.model, self.noise = make_model(stack, data, device)
@@ -51,7 +61,7 @@ class Step:
         self.average = RunningAverage(self.model, self.settings.averaging > 0, device)
         self.batches = Batches(stack, data)
         self._replicas = torch.arange(len(stack), device=device).unsqueeze(-1)
-        self.soft_labels = self._propagated()
+        self.soft_labels = self._propagated(check)
         self.extra_terms = ExtraTerms(len(stack), device)
         self.terms = TermTotals(self._term_names(), len(stack), device)
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -109,11 +119,12 @@ class Step:
             penalties=extra,
         )
 
-    def _propagated(self) -> Tensor | None:
+    def _propagated(self, check: Check) -> Tensor | None:
         """The propagated labels of all training rows, `[R, N, K]`, if the settings ask for them."""
         if not self.settings.propagation or not self.batches.unlabelled:
             return None
-        return propagation.propagated_labels(self.data, self.settings.neighbours, self.settings.window is not None)
+        streamed = self.settings.window is not None
+        return propagated_labels(self.data, self.settings.neighbours, streamed, check)
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,6 +12,8 @@ from trainer.training.step import Step, precision
 
 BEYOND = {
     "onset": 0.4,
+    "propagation": 1.0,
+    "partial_smoothness": 1.0,
     "mean_alpha": 1.0,
     "partial_alpha": 1.0,
     "smoothness": 1.0,

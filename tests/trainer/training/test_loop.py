@@ -1,12 +1,15 @@
 """What a step learns from: labels, unlabelled rows, streams; and what an epoch's metrics say."""
 
 import math
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.runtime.errors import Interrupted
 from tests.support.steps import equal, take, weights
 from tests.support.training import (
     CLASSES,
@@ -21,6 +24,7 @@ from tests.support.training import (
     run_stack,
     scores,
 )
+from trainer.data.resident import Resident
 from trainer.evaluation.evaluate import evaluate
 from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
 from trainer.nn.rng import Noise
@@ -145,6 +149,27 @@ def test_making_a_step_takes_no_noise(tmp_path: Path) -> None:
     fresh = Noise([5, 6])
     for replica in range(2):
         assert torch.equal(step.noise.state(replica), fresh.state(replica))
+
+
+def test_a_stop_while_labels_are_propagated_ends_the_run_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    settings = make_settings("ssmvae", shard, propagation=1)
+    read = Resident.training_features
+
+    def interrupted(data: Resident, replica: int) -> Iterator[dict[str, torch.Tensor]]:
+        if not asked:
+            asked.append(replica)
+            signal.raise_signal(signal.SIGTERM)
+        yield from read(data, replica)
+
+    asked: list[int] = []
+    monkeypatch.setattr(Resident, "training_features", interrupted)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM before the first step"):
+        run_stack(tmp_path / "runs", [settings], [shard])
+    (run,) = run_stack(tmp_path / "runs", [settings], [shard])
+    assert run.done
 
 
 def test_metrics_are_the_means_of_an_epochs_terms(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "all labelled": {"model": "ssmvae", "labels": "all"},
     "beyond": {
         "model": "sshmvae-kl", "partial_alpha": 1, "consistency": 1, "smoothness": 1, "averaging": 0.9,
-        "schedule": "cosine",
+        "schedule": "cosine", "propagation": 1, "partial_smoothness": 1,
     },
 }  # fmt: skip
 
