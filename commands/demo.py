@@ -2,13 +2,13 @@
 
 from commands import messages, progress, tables
 from commands.app import app
-from commands.options import WORKSPACE, Device, DeviceOption, Root
+from commands.options import WORKSPACE, Device, DeviceOption, ReferenceOption, Root
 
 _MODELS = (("sshmvae", None), ("sshmvae-kl", None), ("sshmvae-kl", "best"))  # model and preset; None: the data's own
 
 
 @app.command()
-def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
+def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, root: Root = WORKSPACE) -> None:
     """Show what happens when a camera fails: from nothing to a page in minutes, without a download.
 
     The same command resumes after an interruption.
@@ -22,6 +22,7 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     from pipeline.runtime.files import write_if_changed
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
+    from trainer.baselines.references import add_references
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.train import train_all
     from trainer.reporting.camera_page import html
@@ -71,7 +72,9 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
     with progress.watching() as watch_training:
         runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
-    tables.missing_cameras(table(runs), len(shards[0].classes))
+    by_folder = {run.folder: job.shard for run, job in zip(runs, jobs, strict=True)}
+    references = add_references(runs, lambda run: by_folder[run.folder]) if reference else {}
+    tables.missing_cameras(table(runs, references=references), len(shards[0].classes))
     page = root / "demo.html"
     write_if_changed(page, html(demo_page(runs, store, chosen)))
     messages.say(str(page.resolve()))

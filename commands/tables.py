@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.metrics import Evaluation
     from trainer.jobs.stacks import PlannedRun, Stack
     from trainer.reporting.comparison import ExperimentResult
-    from trainer.reporting.run_tables import ResultTable
+    from trainer.reporting.run_tables import ResultTable, ScoreRow
     from trainer.training.run_folder import Run
     from trainer.training.run_listing import ListedRun
 
@@ -106,8 +106,26 @@ def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
         previous = row.setting
     messages.say(result_table.common)
     messages.out.print(table)
+    references(result_table.references, result_table.left_out)
     for run in done:
         messages.say(str(run.folder.resolve()))
+
+
+def references(rows: Sequence["ScoreRow"], left_out: Sequence[str]) -> None:
+    """Prints what everyday classifiers reach on the same labels, and which of them were left out."""
+    if rows:
+        table = Table("for reference, on the same labels", "given", "accuracy (%)", "nll", "ece", "replicas")
+        previous = ""
+        for row in rows:
+            if previous and row.setting != previous:
+                table.add_section()
+            spread = "" if row.accuracy_std is None else f" ± {row.accuracy_std:.2f}"
+            cells = [row.given, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}", str(row.replicas)]
+            table.add_row(row.setting if row.setting != previous else "", *cells)
+            previous = row.setting
+        messages.out.print(table)
+    for sentence in left_out:
+        messages.say(sentence)
 
 
 def demo_step(number: int, what: str, real: str) -> None:
@@ -124,7 +142,10 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")
     previous = ""
-    for row in sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given")):
+    models = sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given"))
+    titles = [row.setting for row in result_table.references]
+    references = sorted(result_table.references, key=lambda row: (titles.index(row.setting), -row.given.count("+")))
+    for row in (*models, *references):
         if previous and row.setting != previous:
             table.add_section()
         completion = "-" if row.completion == "all given" else row.completion
@@ -138,6 +159,8 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
         f"mean over {count} split{'s' if count > 1 else ''}"
     )
     messages.out.print(table)
+    for sentence in result_table.left_out:
+        messages.say(sentence)
     messages.say(
         "The features come from random weights and the data are a rendered sample: the numbers show how the models "
         "work, and say nothing about the paper's data."

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
-from trainer.baselines.consistency_network import EPOCHS, HIDDEN, consistency_network
+from trainer.baselines.consistency_network import BATCH, EPOCHS, HIDDEN, LEAST_STEPS, consistency_network
 from trainer.baselines.rival_task import LEAST_PROBABILITY, LogQ, Size, Subset, Task, joined, log_of, singles_and_all
 from trainer.data.selection import Rows
 from trainer.evaluation.metrics import Score, score
@@ -33,7 +33,7 @@ ITERATIONS = 2000  # at most, of the optimiser of logistic regression
 
 # How many multiplications, about, a fit may take: a second or two, and about ten minutes. A fit's number is estimated
 # from the numbers of rows, features and classes alone (`Rival.work`, given all modalities together).
-QUICK, PATIENT = 5e9, 4e12
+QUICK, PATIENT = 2e9, 4e12
 _MATRIX = 0.1  # time of a multiplication in a product of matrices, relative to one in a distance between two rows
 _PASSES = 400  # of logistic regression over its rows, forwards and backwards
 _MLP_PASSES, _MLP_WIDTH = 600, 100
@@ -215,7 +215,7 @@ RIVALS = (
         "consistency-mlp",
         "consistency MLP",
         consistency_network,
-        lambda size: _MATRIX * 7 * EPOCHS * size.rows * (size.width + HIDDEN) * HIDDEN,
+        lambda size: _MATRIX * 7 * max(EPOCHS * size.rows, LEAST_STEPS * BATCH) * (size.width + HIDDEN) * HIDDEN,
         completion="zeros",
     ),
 )
@@ -228,5 +228,9 @@ def rival_names() -> list[str]:
 
 
 def rival_named(name: str) -> Rival:
-    """The rival of that name."""
-    return next(rival for rival in RIVALS if rival.name == name)
+    """The rival of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {rival.name: rival for rival in RIVALS}[name]
