@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.metrics import Evaluation
     from trainer.jobs.stacks import PlannedRun, Stack
     from trainer.reporting.comparison import ExperimentResult
+    from trainer.reporting.rival_comparison import RivalComparison
     from trainer.reporting.run_tables import ResultTable, ScoreRow
     from trainer.training.run_folder import Run
     from trainer.training.run_listing import ListedRun
@@ -212,5 +213,34 @@ def experiments(measured: Sequence["ExperimentResult"], paths: Sequence[Path], i
             for number, note in enumerate(notes, 1):
                 messages.say(f"†{number}: {note}")
         messages.out.print()
+    for path in paths:
+        messages.say(str(path.resolve()))
+
+
+def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
+    """Prints a table per number of labels, what follows from it in sentences, and the files it was written to."""
+    from trainer.reporting.rival_comparison import replicas_in_words
+
+    for level in compared.levels:
+        interval = ", ± half of the 95 % interval" if len(compared.replicas) > 1 else ""
+        messages.say(
+            f"{compared.data}, {level.words}: test accuracy (%), mean over {replicas_in_words(compared)}{interval}; "
+            "nll and ece given all"
+        )
+        table = Table("system", *compared.given, "nll", "ece", "seconds per run")
+        previous_ours = True
+        for system in level.systems:
+            if previous_ours and not system.ours:
+                table.add_section()
+            previous_ours = system.ours
+            cells = [
+                f"{of.mean:.1f}{'' if of.half_width is None else f' ± {of.half_width:.1f}'}"
+                for of in (system.accuracy[given] for given in compared.given)
+            ]
+            seconds = f"{system.seconds:.3g}"
+            table.add_row(messages.plain(system.title), *cells, f"{system.nll:.3f}", f"{system.ece:.3f}", seconds)
+        messages.out.print(table)
+    for sentence in compared.sentences:
+        messages.say(sentence)
     for path in paths:
         messages.say(str(path.resolve()))

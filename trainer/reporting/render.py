@@ -12,6 +12,7 @@ from pipeline.runtime.files import write_atomically
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
+from trainer.reporting.rival_comparison import MeasuredMean
 from trainer.reporting.run_tables import REPLICA_SETTINGS, ResultTable, run_as_dict
 from trainer.reporting.template_environment import template_environment
 from trainer.training.run_folder import Run
@@ -47,6 +48,7 @@ def as_json(page: Page) -> str:
         "made": page.made,
         "mmssl": page.version,
         "summary": None if page.summary is None else asdict(page.summary),
+        "comparisons": [section.comparison.model_dump(mode="json") for section in page.rivals],
         "outcomes": [section.result.model_dump(mode="json") for section in page.results],
         "runs": runs,
     }
@@ -60,7 +62,13 @@ def write(page: Page, path: Path, form: Callable[[Page], str]) -> None:
 
 def _template(name: str, *, escape: bool, **content: object) -> str:
     environment = template_environment(escape=escape)
-    environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
+    environment.filters |= {
+        "signed": signed,
+        "points": points,
+        "pretty": _pretty,
+        "md": _md,
+        "consecutive": _consecutive,
+    }
     environment.globals |= {
         "TOLERANCE": TOLERANCE,
         "common_settings": _common_settings,
@@ -84,6 +92,14 @@ def signed(difference: float) -> str:
     """`+0.31`, `−1.20`, `0.00`: a difference with a typographic sign, and none for zero."""
     rounded = f"{difference:+.2f}"
     return "0.00" if float(rounded) == 0 else rounded.replace("-", "\N{MINUS SIGN}")
+
+
+def points(difference: MeasuredMean | None) -> str:
+    """`+3.1 ± 0.9`: a difference in points with its half-width; a dash for None."""
+    if difference is None:
+        return "–"
+    mean = f"{difference.mean:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return mean if difference.half_width is None else f"{mean} ± {difference.half_width:.1f}"
 
 
 def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:
