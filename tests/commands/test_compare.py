@@ -92,6 +92,7 @@ def test_all_rivals_on_marked_labels_and_several_splits(mmssl: Command) -> None:
         make_shard(Path(f"mine-{split}.h5"), train=train, split=split, preset="digits")
     done = mmssl("compare", "./mine-{split}.h5", "--split", "0,1", "--seeds", 0, *TINY, "--out", "here", "--json")
     assert done.code == 0, done.err
+    assert ", ".join(rivals.rival_names()) in " ".join(mmssl("compare", "--help").out.replace("│", " ").split())
     (level,) = done.json["levels"]
     assert (level["labels"], level["count"], done.json["replicas"]) == ("shard", 9, [[0, 0], [1, 0]])
     assert [system["name"] for system in level["systems"]] == [

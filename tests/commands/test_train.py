@@ -215,6 +215,12 @@ def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mm
     assert accuracy["sound+touch"] > 0.6  # chance is a third; a pool of two encoders
     assert accuracy["sound+touch+rgb.left"] > 0.6
     assert Path(run["folder"]).parent == Path("workspace/runs").resolve()  # a name's slash makes no folder
+    every = ["sound", "touch", "rgb.left", "sound+touch+rgb.left"]
+    for of in run["reference"].values():
+        assert [score["given"] for score in of["scores"]] == every
+    assert mmssl("report", "--no-models", "--html", "r.html", "--markdown", "r.md").code == 0
+    (line,) = (line for line in Path("r.md").read_text().splitlines() if line.startswith("| LS+SVC"))
+    assert line.count(" – |") == 1 + 3  # the completion, and the three pairs
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])

@@ -42,7 +42,7 @@ def consistency_network(task: Task) -> dict[Subset, LogQ]:
     predictions = {}
     for given in singles_and_all(task.modalities):
         kept = torch.tensor([[name in given for name in task.modalities]])
-        x = (test * _by_feature(kept, _widths(task))).to(task.device)
+        x = (test * kept[:, _owners(task)]).to(task.device)
         with torch.no_grad():
             predictions[given] = _logits(network, x).log_softmax(-1).cpu().numpy()
     return predictions
@@ -52,13 +52,13 @@ def _train(task: Task) -> Weights:
     """The teacher: the running average of the trained network's weights."""
     seed = int(seed_for(task.seed, "consistency network").generate_state(1, np.uint64)[0]) >> 1
     random = torch.Generator(task.device).manual_seed(seed)
-    widths = _widths(task)
+    owners = _owners(task).to(task.device)
     mean, deviation = _scaling(task)
     x = ((torch.from_numpy(joined(task.train, task.everything)) - mean) / deviation).to(task.device)
     labelled = torch.from_numpy(task.labelled).to(task.device)
     labels = torch.from_numpy(task.labels).to(task.device)
 
-    student = _initial((sum(widths), HIDDEN, HIDDEN, task.classes), random)
+    student = _initial((len(owners), HIDDEN, HIDDEN, task.classes), random)
     teacher = [weight.detach().clone() for weight in student]
     optimizer = torch.optim.Adam(student, lr=RATE)
     steps = max(LEAST_STEPS, EPOCHS * math.ceil(len(x) / BATCH))
@@ -66,7 +66,7 @@ def _train(task: Task) -> Weights:
 
     def seen(rows: Tensor, dropped: bool) -> Tensor:
         values = x[rows] + NOISE * torch.empty_like(x[rows]).normal_(generator=random)
-        return values * _by_feature(_kept(len(rows), len(widths), random), widths) if dropped else values
+        return values * _kept(len(rows), len(task.modalities), random)[:, owners] if dropped else values
 
     for step in range(steps):
         if len(order) < min(BATCH, len(x)):  # the next pass, in another order
@@ -116,13 +116,10 @@ def _kept(rows: int, modalities: int, random: torch.Generator) -> Tensor:
     return torch.where(kept.any(1, keepdim=True), kept, only_one)
 
 
-def _by_feature(kept: Tensor, widths: Sequence[int]) -> Tensor:
-    """`[B, M]` to `[B, D]`: every feature is kept or not as its modality is."""
-    return kept.repeat_interleave(torch.tensor(widths, device=kept.device), dim=1).float()
-
-
-def _widths(task: Task) -> list[int]:
-    return [task.train[name].shape[1] for name in task.modalities]
+def _owners(task: Task) -> Tensor:
+    """The number of the modality that each feature belongs to, `[D]`."""
+    widths = torch.tensor([task.train[name].shape[1] for name in task.modalities])
+    return torch.arange(len(widths)).repeat_interleave(widths)
 
 
 def _scaling(task: Task) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.errors import DataError, StorageError
+from pipeline.runtime.errors import DataError, StorageError, TrainingError
 from pipeline.runtime.files import write_atomically
 from pipeline.shards.shard import Shard
-from trainer.baselines.rival_task import load_task, size_of
+from trainer.baselines.rival_task import Task, load_task, size_of
 from trainer.baselines.rivals import QUICK, REFERENCES, measure, reason_to_leave_out, rival_named
 from trainer.evaluation.metrics import Score
 from trainer.settings.run_settings import Settings
@@ -46,7 +46,7 @@ class Reference:
     @property
     def sentence(self) -> str:
         """A sentence that says why it was left out; empty if it was not."""
-        return f"{self.title} was left out: {self.left_out}; mmssl compare computes it." if self.left_out else ""
+        return f"{self.title} was left out: {self.left_out}." if self.left_out else ""
 
 
 def references(settings: Settings, shard: Shard) -> tuple[Reference, ...]:
@@ -57,16 +57,23 @@ def references(settings: Settings, shard: Shard) -> tuple[Reference, ...]:
     """
     size = size_of(settings, shard)
     reasons = {name: reason_to_leave_out(rival_named(name), size, QUICK) for name in REFERENCES}
+    reasons = {name: reason and f"{reason}; mmssl compare computes it" for name, reason in reasons.items()}
     if settings.window is not None:
-        reasons = dict.fromkeys(REFERENCES, "the run streams its data from disk")
+        reasons = dict.fromkeys(REFERENCES, "the run streams its data from disk; mmssl compare reads it into memory")
     wanted = [name for name, reason in reasons.items() if reason is None]
     if not wanted:
         return tuple(Reference(name, (), reason) for name, reason in reasons.items())
     task = load_task(settings, shard, labelled_only=wanted == ["logistic-regression"])
     return tuple(
-        Reference(name, measure(rival_named(name), task).scores if reason is None else (), reason)
-        for name, reason in reasons.items()
+        _measured(name, task) if reason is None else Reference(name, (), reason) for name, reason in reasons.items()
     )
+
+
+def _measured(name: str, task: Task) -> Reference:
+    try:
+        return Reference(name, measure(rival_named(name), task).scores)
+    except TrainingError as error:
+        return Reference(name, (), error.message)
 
 
 def reference_key(settings: Settings) -> tuple[object, ...]:

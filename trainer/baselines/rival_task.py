@@ -13,6 +13,7 @@ from trainer.data.selection import Rows, choose_labelled, choose_modalities
 from trainer.settings.run_settings import Settings
 
 UNKNOWN = -1  # the label of a row whose label may not be seen; scikit-learn's semi-supervised methods use it too
+BLOCK = 4096  # rows that are read at a time
 LEAST_PROBABILITY = 1e-12  # a probability of 0 counts as this, so that its logarithm is finite
 Subset = tuple[str, ...]
 LogQ = NDArray[np.float32]  # log-probabilities of the classes, [N, K]
@@ -139,9 +140,12 @@ def _known(shard: Shard) -> Rows:
 
 
 def _read(part: Part, modalities: Subset, rows: Rows) -> dict[str, Features]:
-    if len(rows) == part.rows:
-        return {name: part.features(name) for name in modalities}
-    if 4 * len(rows) > part.rows:
-        return {name: part.features(name)[rows] for name in modalities}
-    pieces = list(part.pieces(modalities, (slice(row, row + 1) for row in rows)))  # few rows: the rest is not read
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in modalities}
+    """The features of some rows, in ascending order; what lies between them is read, but not kept."""
+    kept: dict[str, list[Features]] = {name: [] for name in modalities}
+    starts = range(0, part.rows, BLOCK)
+    pieces = part.pieces(modalities, (slice(start, start + BLOCK) for start in starts))
+    for start, piece in zip(starts, pieces, strict=True):
+        inside = rows[(rows >= start) & (rows < start + BLOCK)] - start
+        for name, features in piece.items():
+            kept[name].append(features[inside])
+    return {name: np.concatenate(blocks) for name, blocks in kept.items()}

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
+from pipeline.runtime.errors import TrainingError
 from trainer.baselines.consistency_network import BATCH, EPOCHS, HIDDEN, LEAST_STEPS, consistency_network
 from trainer.baselines.rival_task import LEAST_PROBABILITY, LogQ, Size, Subset, Task, joined, log_of, singles_and_all
 from trainer.data.selection import Rows
@@ -73,13 +74,17 @@ def measure(rival: Rival, task: Task) -> RivalScores:
     """Fits a rival and scores it on the test examples.
 
     Raises:
-        TrainingError: a prediction is not a number.
+        TrainingError: it cannot be fitted to these features, or a prediction is not a number.
     """
     assert rival.predict is not None, f"{rival.name} is trained as a run"
     begun = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        predictions = rival.predict(task)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an overflow, after which the library refuses the values
+        try:
+            predictions = rival.predict(task)
+        except ValueError as error:
+            raise TrainingError(f"{rival.title} cannot be fitted: {str(error).splitlines()[0]}") from error
     seconds = time.perf_counter() - begun
     return RivalScores(
         tuple(

@@ -17,7 +17,8 @@ Points = list[tuple[float, ComparedSystem]]  # by number of labels
 def rival_figure(comparison: RivalComparison) -> "Figure":
     """Test accuracy against the number of labels: a panel for each column, a line for each system.
 
-    A band is the 95 % interval of the mean; with a single number of labels it is a bar.
+    A band is the 95 % interval of the mean, as far as it lies between 0 and 100 %; with a single number of labels it is
+    a bar.
     """
     figure, panels = panels_of(len(comparison.given), share_y=True)
     counts = sorted({level.count for level in comparison.levels})
@@ -59,8 +60,9 @@ def _curve(panel: "Axes", points: Points, given: str, number: int) -> None:
         markersize=6 if ours else 4,
     )
     if len(points) == 1:
-        panel.errorbar(counts, means, yerr=half_widths, color=colour(number), capsize=3)
+        below, above = min(half_widths[0], means[0]), min(half_widths[0], 100 - means[0])
+        panel.errorbar(counts, means, yerr=[[below], [above]], color=colour(number), capsize=3)
         return
-    low = [mean - half for mean, half in zip(means, half_widths, strict=True)]
-    high = [mean + half for mean, half in zip(means, half_widths, strict=True)]
+    low = [max(0.0, mean - half) for mean, half in zip(means, half_widths, strict=True)]
+    high = [min(100.0, mean + half) for mean, half in zip(means, half_widths, strict=True)]
     panel.fill_between(counts, low, high, color=colour(number), alpha=0.12, linewidth=0)

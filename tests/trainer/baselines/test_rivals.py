@@ -1,5 +1,6 @@
 """The rivals, held against direct calls of scikit-learn, and what all of them have in common."""
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
+from pipeline.runtime.errors import TrainingError
 from tests.support.training import V, W, X, clusters, make_settings, make_shard, turns
 from trainer.baselines import consistency_network
+from trainer.baselines import references as reference_lines
+from trainer.baselines.references import references
 from trainer.baselines.rival_task import LEAST_PROBABILITY, Size, Task, load_task, singles_and_all, size_of
 from trainer.baselines.rivals import (
     PATIENT,
@@ -194,6 +198,39 @@ def test_what_would_take_long_is_left_out_with_its_reason() -> None:
     single = replace(digits, modalities=1)
     assert [rival.name for rival in RIVALS if reason_to_leave_out(rival, single, PATIENT)] == ["co-training"]
     assert "two modalities" in str(reason_to_leave_out(rival_named("co-training"), single, PATIENT))
+
+
+@pytest.mark.parametrize("name", [name for name in ALONE if name != "consistency-mlp"])
+def test_features_that_cannot_be_fitted_are_one_sentence(name: str, task: Task) -> None:
+    infinite = replace(task, train={given: np.full_like(values, np.inf) for given, values in task.train.items()})
+    with pytest.raises(TrainingError, match=f"{re.escape(rival_named(name).title)} cannot be fitted: "):
+        measure(rival_named(name), infinite)
+
+
+def test_a_reference_that_cannot_be_fitted_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Huge values overflow in the distances of label spreading; logistic regression scales them first."""
+    parts = {name: clusters(name, turns(40), (V, W)) for name in ("train", "test")}
+    for part in parts.values():
+        part.features["v"] = part.features["v"] * np.float32(2e38)
+    shard = make_shard(tmp_path / "s.h5", modalities=(V, W), **parts)
+    simple, _ = references(make_settings("ssmvae", shard), shard)
+    assert simple.scores[-1].accuracy == 1
+
+    def refuse(*_: object) -> None:
+        raise TrainingError("it cannot be fitted: no")
+
+    monkeypatch.setattr(reference_lines, "measure", refuse)
+    simple, _ = references(make_settings("ssmvae", shard), shard)
+    assert (simple.scores, simple.sentence) == ((), "logistic regression was left out: it cannot be fitted: no.")
+
+
+def test_a_run_that_streams_has_no_references(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "s.h5")
+    for reference in references(make_settings("ssmvae", shard, window=20), shard):
+        assert "streams its data from disk" in reference.sentence
+        assert reference.scores == ()
 
 
 def test_the_registry_names_each_once() -> None:
