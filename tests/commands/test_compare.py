@@ -74,7 +74,7 @@ def test_compare_ends_in_tables_sentences_a_record_and_a_picture(mmssl: Command)
 
     reported = mmssl("report", folder, "--markdown", "out.md", "--html", "out.html")
     assert reported.code == 0
-    assert "| 20 labels | x | SS-HMVAE-kl (recommended) |" in Path("out.md").read_text()
+    assert "| 20 labels | x (w missing) | SS-HMVAE-kl (recommended) |" in Path("out.md").read_text()
     assert "left out" not in reported.err
 
     kept = sorted((folder / "rivals").glob("ls-svc-labels-20-seed-0-*.json"))

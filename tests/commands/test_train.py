@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.runtime.errors import StorageError
 from pipeline.shards.shard import Shard
 from tests.support.commands import Command, start
 from tests.support.small_networks import SDGM, as_toml
@@ -98,6 +99,20 @@ def test_evaluate_adds_missing_references_and_a_report_shows_them(mmssl: Command
     (Path(run["folder"]) / "reference.json").write_text('{"a": 1}')
     refused = mmssl("report", "--no-models")
     assert (refused.code, "does not hold references" in refused.sentence) == (1, True)
+
+
+def test_references_that_cannot_be_kept_are_shown_with_a_warning(
+    mmssl: Command, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: str) -> None:
+        raise StorageError(f"cannot write {path}: the disk is read-only")
+
+    monkeypatch.setattr(references, "write_atomically", refuse)
+    done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1)
+    assert done.code == 0
+    assert "│ LS+SVC" in done.out
+    assert "the references are not kept: cannot write" in done.err
+    assert not list(Path("workspace").rglob("reference.json"))
 
 
 def test_a_reference_that_would_take_long_is_left_out_in_words(

@@ -170,12 +170,16 @@ def test_the_report_has_a_section_in_all_its_forms(tmp_path: Path) -> None:
     assert "What is gained over the usual classifiers on hm-digits" in text
     assert "With 20 labels, logistic regression is better on x alone: 73.0 against 71.0" in text
     assert (
-        "| 20 labels | w | M (recommended) | 62.0 | +9.5 ± 6.4 | 20 / 0.1 | label spreading | 59.0 | +3.0 ± 12.7 | "
-        "20 / 0.1 |" in text
+        "| 20 labels | w (x missing) | M (recommended) | 62.0 | +9.5 ± 6.4 | label spreading | 59.0 | +3.0 ± 12.7 | "
+        "20 / 0.1 / 0.1 |" in text
     )
     shown = html(page)
     assert shown.count("<img ") == 1
-    assert "over logistic regression" in shown
+    assert "gain over logistic regression" in shown
+    assert "+9.5 ± 6.4" in shown
+    alone = compose([], [], torch.device("cpu"), comparisons=[(tmp_path, comparison(level(20, {})))])
+    assert "| 20 labels | x+w | M (recommended) | 91.0 | – | – | – | – | 20 / – / – |" in markdown(alone)
+    assert "No rival was compared." in html(alone)
     (saved,) = json.loads(as_json(page))["comparisons"]
     assert RivalComparison.model_validate(saved) == TWO_LEVELS
 
