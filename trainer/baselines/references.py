@@ -15,7 +15,7 @@ from pipeline.runtime.errors import DataError, StorageError, TrainingError
 from pipeline.runtime.files import write_atomically
 from pipeline.shards.shard import Shard
 from trainer.baselines.rival_task import Task, load_task, size_of
-from trainer.baselines.rivals import QUICK, REFERENCES, measure, reason_to_leave_out, rival_named
+from trainer.baselines.rivals import PATIENT, QUICK, REFERENCES, measure, reason_to_leave_out, rival_named
 from trainer.evaluation.metrics import Score
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
@@ -57,9 +57,11 @@ def references(settings: Settings, shard: Shard) -> tuple[Reference, ...]:
     """
     size = size_of(settings, shard)
     reasons = {name: reason_to_leave_out(rival_named(name), size, QUICK) for name in REFERENCES}
-    reasons = {name: reason and f"{reason}; mmssl compare computes it" for name, reason in reasons.items()}
+    for name, reason in reasons.items():
+        if reason is not None and reason_to_leave_out(rival_named(name), size, PATIENT) is None:
+            reasons[name] = f"{reason}; mmssl compare computes it"
     if settings.window is not None:
-        reasons = dict.fromkeys(REFERENCES, "the run streams its data from disk; mmssl compare reads it into memory")
+        reasons = dict.fromkeys(REFERENCES, "the run streams its data from disk")
     wanted = [name for name, reason in reasons.items() if reason is None]
     if not wanted:
         return tuple(Reference(name, (), reason) for name, reason in reasons.items())

@@ -226,6 +226,19 @@ def test_a_reference_that_cannot_be_fitted_is_left_out_with_the_reason(
     assert (simple.scores, simple.sentence) == ((), "logistic regression was left out: it cannot be fitted: no.")
 
 
+def test_a_reference_names_the_command_that_computes_it_only_if_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(tmp_path / "s.h5")
+    settings = make_settings("ssmvae", shard)
+    monkeypatch.setattr(reference_lines, "QUICK", 0)
+    assert all(of.sentence.endswith("; mmssl compare computes it.") for of in references(settings, shard))
+    monkeypatch.setattr(reference_lines, "PATIENT", 0)
+    for reference in references(settings, shard):
+        assert "40 training rows of 9 features, 6 of them labelled" in reference.sentence
+        assert "mmssl compare" not in reference.sentence
+
+
 def test_a_run_that_streams_has_no_references(tmp_path: Path) -> None:
     shard = make_shard(tmp_path / "s.h5")
     for reference in references(make_settings("ssmvae", shard, window=20), shard):
