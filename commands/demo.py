@@ -2,14 +2,14 @@
 
 from commands import messages, progress, tables
 from commands.app import app
-from commands.options import WORKSPACE, Device, DeviceOption, Root
+from commands.options import WORKSPACE, Device, DeviceOption, ReferenceOption, Root
 from trainer.settings.names import PAPER, RECOMMENDED
 
 _MODELS = (("sshmvae-kl", RECOMMENDED), ("sshmvae-kl", PAPER), ("sshmvae", PAPER))  # model and preset
 
 
 @app.command()
-def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
+def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, root: Root = WORKSPACE) -> None:
     """Show what happens when a camera fails: from nothing to a page in minutes, without a download.
 
     The same command resumes after an interruption.
@@ -23,6 +23,7 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     from pipeline.runtime.files import write_if_changed
     from pipeline.sample.render import render
     from pipeline.shards.shard import Shard
+    from trainer.baselines.references import add_references
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.train import train_all
     from trainer.reporting.camera_page import html
@@ -72,7 +73,9 @@ def demo(device: DeviceOption = Device.auto, root: Root = WORKSPACE) -> None:
     jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
     with progress.watching() as watch_training:
         runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
-    tables.missing_cameras(table(runs), len(shards[0].classes))
+    by_folder = {run.folder: job.shard for run, job in zip(runs, jobs, strict=True)}
+    references = add_references(runs, lambda run: by_folder[run.folder]) if reference else {}
+    tables.missing_cameras(table(runs, references=references), len(shards[0].classes))
     page = root / "demo.html"
     write_if_changed(page, html(demo_page(runs, store, chosen)))
     messages.say(str(page.resolve()))

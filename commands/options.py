@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
 
 import typer
 
@@ -78,6 +78,13 @@ Scheduler = Annotated[
 Jobs = Annotated[
     int, typer.Option(min=1, help="Number of processes on this machine that train at once.", rich_help_panel=COMPUTE)
 ]
+ReferenceOption = Annotated[
+    bool,
+    typer.Option(
+        help="Show what logistic regression and LS+SVC reach on the same labels, where that takes a second or two.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -127,6 +134,27 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
     if text is not None and (not values or len(set(values)) < len(values)):
         raise UsageError(f"{option} {text}: {'a number occurs twice' if values else 'the range is empty'}")
     return values
+
+
+def label_counts(text: str | None) -> tuple[int | Literal["all", "shard"], ...]:
+    """Parses numbers of labels, `20,50,all`; empty for None.
+
+    Raises:
+        UsageError: a part is neither a number above 0, nor 'all' nor 'shard', or occurs twice.
+    """
+    counts: list[int | Literal["all", "shard"]] = []
+    for part in names(text) if text is not None else []:
+        if part in ("all", "shard"):
+            counts.append("all" if part == "all" else "shard")
+        elif part.isascii() and part.isdigit() and int(part) > 0:
+            counts.append(int(part))
+        else:
+            raise UsageError(
+                f"--labels {text}: '{part}' is not a number of labels", "examples: --labels 20,50,100, --labels all"
+            )
+    if len(set(counts)) < len(counts):
+        raise UsageError(f"--labels {text}: a number occurs twice")
+    return tuple(counts)
 
 
 def names(text: str) -> list[str]:

@@ -119,8 +119,8 @@ def report(
     if html is None and markdown is None and as_json is None:
         html = Path("report.html")
     forms = ((html, render.html), (markdown, render.markdown), (as_json, render.as_json))
-    experiments, run_list = page.read(what or [root / "runs"])
-    composed = page.compose(experiments, run_list, chosen, models)
+    contents = page.read(what or [root / "runs"])
+    composed = page.compose(contents.results, contents.runs, chosen, models, contents.comparisons)
     for path, form in forms:
         if path is not None:
             render.write(composed, path, form)

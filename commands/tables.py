@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from trainer.evaluation.metrics import Evaluation
     from trainer.jobs.stacks import PlannedRun, Stack
     from trainer.reporting.comparison import ExperimentResult
-    from trainer.reporting.run_tables import ResultTable
+    from trainer.reporting.rival_comparison import RivalComparison
+    from trainer.reporting.run_tables import ResultTable, ScoreRow
     from trainer.training.run_folder import Run
     from trainer.training.run_listing import ListedRun
 
@@ -110,6 +111,7 @@ def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
         messages.say(result_table.plus_minus)
     if result_table.differences:
         _differences(result_table)
+    references(result_table.references, result_table.left_out)
     for run in done:
         messages.say(str(run.folder.resolve()))
 
@@ -128,6 +130,23 @@ def _differences(result_table: "ResultTable") -> None:
     messages.out.print(table)
 
 
+def references(rows: Sequence["ScoreRow"], left_out: Sequence[str]) -> None:
+    """Prints what everyday classifiers reach on the same labels, and which of them were left out."""
+    if rows:
+        table = Table("for reference, on the same labels", "given", "accuracy (%)", "nll", "ece", "replicas")
+        previous = ""
+        for row in rows:
+            if previous and row.setting != previous:
+                table.add_section()
+            spread = "" if row.accuracy_ci95 is None else f" ± {row.accuracy_ci95:.2f}"
+            cells = [row.given, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}", str(row.replicas)]
+            table.add_row(row.setting if row.setting != previous else "", *cells)
+            previous = row.setting
+        messages.out.print(table)
+    for sentence in left_out:
+        messages.say(sentence)
+
+
 def demo_step(number: int, what: str, real: str) -> None:
     """Prints what the demo does next, and the command that does it with real data."""
     messages.out.print(
@@ -142,7 +161,10 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")
     previous = ""
-    for row in sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given")):
+    models = sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given"))
+    titles = [row.setting for row in result_table.references]
+    references = sorted(result_table.references, key=lambda row: (titles.index(row.setting), -row.given.count("+")))
+    for row in (*models, *references):
         if previous and row.setting != previous:
             table.add_section()
         completion = "-" if row.completion == "all given" else row.completion
@@ -156,6 +178,8 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
         f"mean over {count} split{'s' if count > 1 else ''}"
     )
     messages.out.print(table)
+    for sentence in result_table.left_out:
+        messages.say(sentence)
     messages.say(
         "The features come from random weights and the data are a rendered sample: the numbers show how the models "
         "work, and say nothing about the paper's data."
@@ -207,5 +231,34 @@ def experiments(measured: Sequence["ExperimentResult"], paths: Sequence[Path], i
             for number, note in enumerate(notes, 1):
                 messages.say(f"†{number}: {note}")
         messages.out.print()
+    for path in paths:
+        messages.say(str(path.resolve()))
+
+
+def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
+    """Prints a table per number of labels, what follows from it in sentences, and the files it was written to."""
+    from trainer.reporting.rival_comparison import replicas_in_words
+
+    for level in compared.levels:
+        interval = ", ± half of the 95 % interval" if len(compared.replicas) > 1 else ""
+        messages.say(
+            f"{compared.data}, {level.words}: test accuracy (%), mean over {replicas_in_words(compared)}{interval}; "
+            "nll and ece given all"
+        )
+        table = Table("system", *compared.given, "nll", "ece", "seconds per run")
+        previous_ours = True
+        for system in level.systems:
+            if previous_ours and not system.ours:
+                table.add_section()
+            previous_ours = system.ours
+            cells = [
+                f"{of.mean:.1f}{'' if of.half_width is None else f' ± {of.half_width:.1f}'}"
+                for of in (system.accuracy[given] for given in compared.given)
+            ]
+            seconds = f"{system.seconds:.3g}"
+            table.add_row(messages.plain(system.title), *cells, f"{system.nll:.3f}", f"{system.ece:.3f}", seconds)
+        messages.out.print(table)
+    for sentence in compared.sentences:
+        messages.say(sentence)
     for path in paths:
         messages.say(str(path.resolve()))

@@ -24,6 +24,7 @@ from commands.options import (
     LabelEstimator,
     ModelName,
     PresetOption,
+    ReferenceOption,
     Root,
     Scheduler,
     names,
@@ -129,6 +130,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Print the resolved settings without training.", rich_help_panel=OUTPUT),
     ] = False,
+    reference: ReferenceOption = True,
     as_json: Json = False,
     root: Root = WORKSPACE,
 ) -> None:
@@ -139,6 +141,7 @@ def train(
     from pipeline.datasets.resolve import BUNDLED, shard_paths
     from pipeline.runtime.devices import choose_device
     from pipeline.shards.shard import Shard
+    from trainer.baselines.references import add_references
     from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.stacks import PlannedRun, make_stacks
@@ -191,10 +194,12 @@ def train(
     stacks = make_stacks(wanted, stack)
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         raise_if_failed(train_stacks(stacks, device, watch, executor, finished), len(stacks))
+    shards = {run.folder: job.shard for run, job in zip(runs, planned, strict=True)}
+    references = add_references(runs, lambda run: shards[run.folder]) if reference else {}
     if as_json:
-        messages.as_json([run_as_dict(run) for run in runs])
+        messages.as_json([run_as_dict(run, references) for run in runs])
     else:
-        tables.results(table(runs), runs)
+        tables.results(table(runs, references=references), runs)
 
 
 @app.command()
@@ -216,21 +221,33 @@ def evaluate(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
+    reference: ReferenceOption = True,
     as_json: Json = False,
 ) -> None:
     """Re-evaluate finished runs on their test sets, optionally with other sampling settings."""
     from dataclasses import asdict
 
     from pipeline.runtime.devices import choose_device
+    from trainer.baselines.references import add_references, as_dict
+    from trainer.inference.loading import shard_of
     from trainer.jobs.train import evaluate_run
+    from trainer.reporting.run_tables import reference_rows
     from trainer.training.run_folder import Run
 
     chosen = choose_device(device)
     runs = [Run.open(path) for path in run]
     results = [evaluate_run(opened, chosen, iterations=iterations, samples=samples) for opened in runs]
+    references = add_references(runs, shard_of) if reference else {}
     evaluated = list(zip(runs, results, strict=True))
     if as_json:
-        messages.as_json([{"folder": str(opened.folder.resolve()), **asdict(result)} for opened, result in evaluated])
+        messages.as_json(
+            [
+                {"folder": str(opened.folder.resolve()), **asdict(result)}
+                | ({"reference": as_dict(references[opened.folder])} if reference else {})
+                for opened, result in evaluated
+            ]
+        )
         return
     for opened, result in evaluated:
         tables.evaluation(opened.folder.name, result)
+        tables.references(*reference_rows([opened], references))

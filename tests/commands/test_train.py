@@ -7,26 +7,41 @@ from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from pipeline.runtime.errors import StorageError
+from pipeline.shards.shard import Shard
 from tests.support.commands import Command, start
 from tests.support.small_networks import SDGM, as_toml
+from trainer.baselines import references
+from trainer.baselines.rival_task import load_task
+from trainer.settings.run_settings import build
 
 
 def test_train_on_the_bundled_digits_ends_in_a_table_and_the_runs_folder(mmssl: Command, small_kl: Path) -> None:
     done = mmssl("train", "sshmvae-kl", "--config", small_kl, "--epochs", 15, "--lr", 0.01, "--seeds", "0..1")
     assert done.code == 0
     assert "--data hm-mnist" in done.err  # how to choose other data
-    lines = [line.split("│")[1:-1] for line in done.out.splitlines() if "│" in line]
+    shown, _, below = done.out.partition("for reference")
+    lines = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
     table = {row[0].strip(): row for row in lines}
     assert set(table) == {"x", "w", "x+w"}
     assert [cell.strip() for cell in table["x"]][1::4] == ["encoders", "2"]
     assert "±" in table["x+w"][2]
     assert float(table["x+w"][2].split("±")[0]) > 50  # chance is 10
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in below.splitlines() if "│" in line]
+    assert [row[:2] for row in lines] == [
+        ["logistic regression", "x"], ["", "w"], ["", "x+w"], ["LS+SVC", "x"], ["", "w"], ["", "x+w"]
+    ]  # fmt: skip
+    assert all(row[5] == "2" and float(row[2].split("±")[0]) > 50 for row in lines)
     folders = [Path(line) for line in done.out.splitlines() if line.startswith("/")]
     assert len(folders) == 2
     for folder in folders:
         assert {path.name for path in folder.iterdir()} == {
-            "settings.json", "labelled.txt", "metrics.csv", "weights.safetensors", "result.json", "provenance.json"
+            "settings.json", "labelled.txt", "metrics.csv", "weights.safetensors", "result.json", "provenance.json",
+            "reference.json",
         }  # fmt: skip
         assert len((folder / "labelled.txt").read_text().split()) == 100
         assert len((folder / "metrics.csv").read_text().splitlines()) == 16
@@ -37,6 +52,82 @@ def test_json_is_all_that_standard_output_holds(mmssl: Command, small: Path) -> 
     (run,) = done.json
     assert {score["given"] for score in run["result"]["scores"]} == {"x", "w", "x+w"}
     assert run["settings"]["networks"]["q(y|X)"] == "(X-D16BR)-D16BR, DK"
+
+
+def test_references_are_those_of_the_runs_own_labels_and_no_reference_leaves_them_out(
+    mmssl: Command, small: Path
+) -> None:
+    command = ("train", "ssmvae", "--config", small, "--epochs", 1, "--labels", 20, "--seeds", "0..1")
+    without = mmssl(*command, "--no-reference")
+    assert without.code == 0
+    assert "for reference" not in without.out
+    assert not list(Path("workspace").rglob("reference.json"))
+    assert [run["reference"] for run in mmssl(*command, "--no-reference", "--json").json] == [None, None]
+    runs = mmssl(*command, "--json").json  # nothing is trained again; the references are added
+    shard = Shard.open(next(Path("workspace/shards").glob("*.h5")))
+    for run in runs:
+        settings = build(run["settings"])
+        task = load_task(settings, shard)
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        classifier.fit(task.train["w"][task.labelled], task.labels[task.labelled])
+        (score,) = (s for s in run["reference"]["logistic-regression"]["scores"] if s["given"] == "w")
+        assert score["accuracy"] == classifier.score(task.test["w"], task.test_labels)
+        assert json.loads((Path(run["folder"]) / "reference.json").read_text()) == run["reference"]
+    assert runs[0]["reference"] != runs[1]["reference"]  # another seed, other labels
+    assert "│ LS+SVC" in mmssl(*command).out
+    assert "LS+SVC" not in mmssl(*command, "--no-reference").out
+
+
+def test_evaluate_adds_missing_references_and_a_report_shows_them(mmssl: Command, small: Path) -> None:
+    (run,) = mmssl(
+        "train", "ssmvae", "--config", small, "--epochs", 1, "--labels", 20, "--no-reference", "--json"
+    ).json  # fmt: skip
+    mmssl("report", "--no-models", "--markdown", "without.md")
+    assert "for reference" not in Path("without.md").read_text()
+    assert "reference" not in mmssl("evaluate", run["folder"], "--no-reference", "--json").json[0]
+    (evaluated,) = mmssl("evaluate", run["folder"], "--json").json
+    scores = evaluated["reference"]["ls-svc"]["scores"]
+    assert [score["given"] for score in scores] == ["x", "w", "x+w"]
+    shown = mmssl("evaluate", run["folder"])
+    assert f"{100 * scores[0]['accuracy']:.2f}" in shown.out.partition("LS+SVC")[2]
+    mmssl("report", "--no-models", "--markdown", "with.md", "--html", "with.html", "--json", "with.json")
+    cells = " | ".join(f"{100 * score['accuracy']:.2f}" for score in scores)
+    assert f"| LS+SVC (for reference) | – | {cells} | 1 |" in Path("with.md").read_text()
+    assert 'class="reference"' in Path("with.html").read_text()
+    (reported,) = json.loads(Path("with.json").read_text())["runs"]
+    assert reported["reference"] == evaluated["reference"]
+    (Path(run["folder"]) / "reference.json").write_text('{"a": 1}')
+    refused = mmssl("report", "--no-models")
+    assert (refused.code, "does not hold references" in refused.sentence) == (1, True)
+
+
+def test_references_that_cannot_be_kept_are_shown_with_a_warning(
+    mmssl: Command, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: str) -> None:
+        raise StorageError(f"cannot write {path}: the disk is read-only")
+
+    monkeypatch.setattr(references, "write_atomically", refuse)
+    done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1)
+    assert done.code == 0
+    assert "│ LS+SVC" in done.out
+    assert "the references are not kept: cannot write" in done.err
+    assert not list(Path("workspace").rglob("reference.json"))
+
+
+def test_a_reference_that_would_take_long_is_left_out_in_words(
+    mmssl: Command, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "QUICK", 1e8)
+    done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1)
+    assert "│ logistic regression" in done.out
+    assert (
+        "LS+SVC was left out: 1,437 training rows of 64 features, 100 of them labelled, would take it longer than a "
+        "second or two; mmssl compare computes it." in done.out
+    )
+    assert "│ LS+SVC" not in done.out
+    mmssl("report", "--no-models", "--markdown", "out.md")
+    assert "LS+SVC was left out" in Path("out.md").read_text()
 
 
 def test_the_same_command_again_does_nothing_and_says_the_same(mmssl: Command, small: Path) -> None:
@@ -139,6 +230,12 @@ def test_a_strangers_shard_of_three_modalities_trains_and_scores_every_subset(mm
     assert accuracy["sound+touch"] > 0.6  # chance is a third; a pool of two encoders
     assert accuracy["sound+touch+rgb.left"] > 0.6
     assert Path(run["folder"]).parent == Path("workspace/runs").resolve()  # a name's slash makes no folder
+    every = ["sound", "touch", "rgb.left", "sound+touch+rgb.left"]
+    for of in run["reference"].values():
+        assert [score["given"] for score in of["scores"]] == every
+    assert mmssl("report", "--no-models", "--html", "r.html", "--markdown", "r.md").code == 0
+    (line,) = (line for line in Path("r.md").read_text().splitlines() if line.startswith("| LS+SVC"))
+    assert line.count(" – |") == 1 + 3  # the completion, and the three pairs
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,9 @@ RENAMED = {
 ADDED = {
     "preset",  # HDF5 attribute of a shard: the preset that fits it
     "format",  # of settings.json: the version of a run's folder
+    "reference",  # of a run as JSON: what everyday classifiers reach on the same labels
+    "reference.json",
+    "runs in the stack",  # of provenance.json
 }
 
 # Keys that say when, where and with which versions something was made, not what it is.

@@ -41,6 +41,7 @@ from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_te
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 from tests.support.paths import ROOT
+from trainer.baselines.references import read_references
 from trainer.reporting.comparison import read_result
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import build as settings_from
@@ -104,6 +105,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         "elbo": -3.0,
         "scores": [{"given": "x", "completion": "zeros", "accuracy": 0.5, "nll": 1.0, "ece": 0.1, "examples": 6}],
     }
+    reference = {"logistic-regression": {"scores": result["scores"], "left_out": None}}
     outcome = {"name": "table", "title": "a table", "notes": ["reduced"], "settings": {"a": 1}}
 
     def in_run(read: Callable[[Run], object]) -> Read:
@@ -145,6 +147,7 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Read]]:
         ("result", json.dumps(result).encode(), "result.json", in_run(Run.result)),
         ("provenance", b'{"shard": "x", "a": [1, 2]}', "provenance.json", in_run(Run.provenance)),
         ("outcome", json.dumps(outcome).encode(), "outcome.json", read_result),
+        ("references", json.dumps(reference).encode(), "reference.json", in_run(read_references)),
         ("archive", good("a.zip"), "a.zip", unpack),
         ("RGB frame", good("rgb.png"), "rgb.png", frame),
         ("depth frame", good("depth.png"), "depth.png", frame),

@@ -1,1 +1,1 @@
-"""The co-trained systems that the paper compares with (tables 5 and 6): plain classifiers, trained without a bound."""
+"""What our models are compared with: the paper's co-trained systems, and everyday classifiers."""

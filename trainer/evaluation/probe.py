@@ -41,12 +41,19 @@ def probe(
 
     def classify(x: Mapping[str, Tensor]) -> Tensor:
         latents = model.encode(x).mean.cpu().numpy()
-        decisions: list[NDArray[np.float64]] = [
-            regression.decision_function(latent).astype(np.float64)
+        decisions = [
+            logits_of(regression.decision_function(latent))
             for regression, latent in zip(regressions, latents, strict=True)
         ]
-        if decisions[0].ndim == 1:  # two classes: only the logit of the second, relative to the first
-            decisions = [np.stack([np.zeros_like(logit), logit], axis=-1) for logit in decisions]
         return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # predict_proba can underflow to 0
 
     return classify
+
+
+def logits_of(decision: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logits `[N, K]` from the decision values of one of scikit-learn's classifiers.
+
+    Of two classes it has only the logit of the second, relative to the first, `[N]`.
+    """
+    values = decision.astype(np.float64)
+    return values if values.ndim > 1 else np.stack([np.zeros_like(values), values], axis=-1)

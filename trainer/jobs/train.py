@@ -136,6 +136,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
                 "shard": str(shard.path.resolve()),
                 **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),
+                "runs in the stack": len(runs),
                 "seconds of the last sitting": round(time.monotonic() - clock, 1),
             }
         )

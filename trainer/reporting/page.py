@@ -19,7 +19,17 @@ from pipeline.shards.schema import VALIDATION
 from trainer.models.registry import model_names
 from trainer.reporting.comparison import TOLERANCE, ExperimentResult, read_result
 from trainer.reporting.page_figures import ModelFigures, ModelsSection, Picture, draw_models, pictures
-from trainer.reporting.plot_style import data_uri
+from trainer.reporting.plot_style import data_uri, render
+from trainer.reporting.rival_comparison import (
+    KEPT_SCORES,
+    Gain,
+    RivalComparison,
+    gains,
+    is_comparison,
+    read_comparison,
+    summary_of_gains,
+)
+from trainer.reporting.rival_figure import rival_figure
 from trainer.reporting.run_tables import ResultTable, grouped, table
 from trainer.settings.describe import names
 from trainer.settings.presets import PAPER_DATA, paper_epochs
@@ -72,6 +82,18 @@ class DataSetSection:
 
 
 @dataclass(frozen=True)
+class RivalSection:
+    """The page's section about a comparison with rivals: what is gained, in sentences and by number of labels."""
+
+    anchor: str
+    source: Path
+    comparison: RivalComparison
+    summary: tuple[str, ...]
+    gains: tuple[Gain, ...]
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class Summary:
     """How the numbers compare that both the paper and we have.
 
@@ -97,37 +119,56 @@ class Page:
     results: tuple[ExperimentSection, ...]
     summary: Summary | None
     data_sets: tuple[DataSetSection, ...]
+    rivals: tuple[RivalSection, ...] = ()
 
 
-def read(paths: Sequence[Path]) -> tuple[list[tuple[Path, ExperimentResult]], list[Run]]:
-    """Reads the experiment results, tables first, and the runs in these files and folders and anywhere below them.
+@dataclass(frozen=True)
+class Contents:
+    """What lies in some files and folders: experiment results and comparisons with their files, and runs."""
+
+    results: tuple[tuple[Path, ExperimentResult], ...]
+    runs: tuple[Run, ...]
+    comparisons: tuple[tuple[Path, RivalComparison], ...]
+
+
+def read(paths: Sequence[Path]) -> Contents:
+    """Reads the results, tables first, and the runs in these files and folders and anywhere below them.
 
     Raises:
         DataError: a path does not exist, nothing is found, or a file cannot be read.
     """
-    results, runs = [], []
+    results, runs, comparisons = [], [], []
     for path in paths:
-        if path.is_file():
+        if path.is_file() and is_comparison(path):
+            comparisons.append((path, read_comparison(path)))
+        elif path.is_file():
             results.append((path, read_result(path)))
         elif path.is_dir():
             runs_below = find([path])
             runs += runs_below
             run_folders = {run.folder for run in runs_below}
-            candidates = (file for file in path.rglob("*.json") if file.parent not in run_folders)
-            results += [(file, read_result(file)) for file in candidates if _is_experiment_result(file)]
+            candidates = sorted(file for file in path.rglob("*.json") if file.parent not in run_folders)
+            compared = [file for file in candidates if is_comparison(file)]
+            comparisons += [(file, read_comparison(file)) for file in compared]
+            others = (file for file in candidates if file not in compared)
+            results += [(file, read_result(file)) for file in others if _is_experiment_result(file)]
         else:
             raise DataError(f"there is no {path}", "train a run: mmssl train sshmvae-kl")
-    if not results and not runs:
+    if not results and not runs and not comparisons:
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: there is neither a run nor a result to report", "train one: mmssl train sshmvae-kl")
     results.sort(key=lambda pair: (pair[1].name.startswith("figure"), _natural(pair[1].name)))
-    return results, list({run.folder: run for run in runs}.values())
+    return Contents(tuple(results), tuple({run.folder: run for run in runs}.values()), tuple(comparisons))
 
 
 def compose(
-    results: Sequence[tuple[Path, ExperimentResult]], runs: Sequence[Run], device: torch.device, models: bool = True
+    results: Sequence[tuple[Path, ExperimentResult]],
+    runs: Sequence[Run],
+    device: torch.device,
+    models: bool = True,
+    comparisons: Sequence[tuple[Path, RivalComparison]] = (),
 ) -> Page:
-    """Composes the page from experiment results with their files, and runs.
+    """Composes the page from experiment results and comparisons with their files, and runs.
 
     Args:
         models: whether to draw what needs the models and their data: generated images, latent spaces, confusions.
@@ -144,7 +185,8 @@ def compose(
         for number, (name, data_runs) in enumerate(by_data.items(), 1)
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return Page(made, versions()["mmssl"], sections, summarise(results), data_sets)
+    rivals = tuple(_rival_section(number, path, compared) for number, (path, compared) in enumerate(comparisons, 1))
+    return Page(made, versions()["mmssl"], sections, summarise(results), data_sets, rivals)
 
 
 def summarise(results: Sequence[tuple[Path, ExperimentResult]]) -> Summary | None:
@@ -171,6 +213,22 @@ def summarise(results: Sequence[tuple[Path, ExperimentResult]]) -> Summary | Non
     )
 
 
+# --- comparisons with rivals -----------------------------------------------------------------------------------------
+
+
+def _rival_section(number: int, path: Path, comparison: RivalComparison) -> RivalSection:
+    title = f"Accuracy against labels on {comparison.data}"
+    alt = "Test accuracy against the number of labels, a line for each system; the table has the numbers"
+    return RivalSection(
+        anchor=f"rivals-{number}",
+        source=path,
+        comparison=comparison,
+        summary=tuple(summary_of_gains(comparison)),
+        gains=tuple(gains(comparison)),
+        picture=Picture(title, alt, data_uri(render(rival_figure(comparison), "svg"), ".svg")),
+    )
+
+
 # --- experiments -----------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +239,8 @@ def _is_experiment_result(path: Path) -> bool:
     except (OSError, ValueError):
         values = None
     meant = isinstance(values, dict) and {"name", "title"} <= values.keys()
-    if not meant:
+    kept_for_a_comparison = isinstance(values, dict) and values.get("kind") == KEPT_SCORES
+    if not meant and not kept_for_a_comparison:
         _log.warning("left out %s: it is not an experiment result", path)
     return meant
 

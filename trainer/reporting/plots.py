@@ -75,7 +75,7 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
     turns = " or ".join(sorted({group[0].settings.turns.removesuffix("s") for group in groups}))
     measured = [curves_of(group) for group in groups]
     subsets = sorted(dict.fromkeys(key for by_subset in measured for key in by_subset), key=lambda key: key.count("+"))
-    figure, panels = _panels(len(subsets), share_y=True)
+    figure, panels = panels_of(len(subsets), share_y=True)
     for panel, subset in zip(panels, subsets, strict=True):
         for number, (by_subset, label) in enumerate(zip(measured, labels, strict=True)):
             if subset in by_subset:
@@ -84,7 +84,7 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
     panels[0].set_ylabel("test accuracy (%)")
     figure.suptitle(textwrap.fill(common, letters(figure, _TITLE_SIZE)))
     if len(groups) > 1:
-        _legend(figure, panels)
+        legend_below(figure, panels)
     return figure
 
 
@@ -98,7 +98,7 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
     groups = _trained(runs)
     titles = [f"{card(group[0].settings.model).title}, {group[0].settings.data}" for group in groups]
     alphas = sorted({group[0].settings.alpha for group in groups})
-    figure, panels = _panels(len(set(titles)), share_y=False)
+    figure, panels = panels_of(len(set(titles)), share_y=False)
     for panel, title in zip(panels, dict.fromkeys(titles), strict=True):
         in_panel = [group for group, group_title in zip(groups, titles, strict=True) if group_title == title]
         _, differences = names([group[0].settings for group in in_panel], titled=True)
@@ -111,7 +111,7 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
             _line(panel, measured[max(measured, key=lambda subset: subset.count("+"))], label, alphas.index(alpha))
         _epochs(panel, title, "epoch")
         panel.set_ylabel("test accuracy (%)")
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -133,7 +133,7 @@ def splits_figure(runs: Sequence[Run]) -> "Figure":
     labels = _labels(groups)
     accuracies = [by_split(group) for group in groups]
     modalities = list(dict.fromkeys(given for by_given in accuracies for given in by_given if "+" not in given))
-    figure, panels = _panels(len(modalities), share_y=False, across=False)
+    figure, panels = panels_of(len(modalities), share_y=False, across=False)
     splits = sorted({split for by_given in accuracies for on_splits in by_given.values() for split in on_splits})
     for panel, modality in zip(panels, modalities, strict=True):
         for number, (by_given, label) in enumerate(zip(accuracies, labels, strict=True)):
@@ -153,7 +153,7 @@ def splits_figure(runs: Sequence[Run]) -> "Figure":
         panel.set_ylabel("test accuracy (%)")
         panel.grid(True)
     panels[-1].set_xlabel("split")
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -176,7 +176,7 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
         for groups in lines.values()
     ]
     subsets = list(dict.fromkeys(given for by_count in accuracies for _, by_given in by_count for given in by_given))
-    figure, panels = _panels(len(subsets), share_y=True)
+    figure, panels = panels_of(len(subsets), share_y=True)
     counts = sorted({count for by_count in accuracies for count, _ in by_count})
     for panel, subset in zip(panels, subsets, strict=True):
         for number, (by_count, label) in enumerate(zip(accuracies, labels, strict=True)):
@@ -200,7 +200,7 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
         panel.set_xlabel("labels")
         panel.grid(True)
     panels[0].set_ylabel("test accuracy (%)")
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -274,7 +274,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     return [difference or common for difference in differences]
 
 
-def _panels(count: int, *, share_y: bool, across: bool = True) -> tuple["Figure", "Sequence[Axes]"]:
+def panels_of(count: int, *, share_y: bool, across: bool = True) -> tuple["Figure", "Sequence[Axes]"]:
     """A figure with panels next to one another (`across`), or one below another."""
     from matplotlib.figure import Figure
 
@@ -313,7 +313,7 @@ def _epochs(panel: "Axes", title: str, turns: str) -> None:
     panel.grid(True)
 
 
-def _legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
+def legend_below(figure: "Figure", panels: "Sequence[Axes]") -> None:
     """Adds one legend for all panels, below them, in as many columns as there is room for."""
     handles: dict[str, Artist] = {}
     for panel in panels:

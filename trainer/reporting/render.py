@@ -13,6 +13,7 @@ from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
+from trainer.reporting.rival_comparison import Gain, MeasuredMean
 from trainer.reporting.run_tables import REPLICA_SETTINGS, ResultTable, run_as_dict
 from trainer.reporting.template_environment import template_environment
 from trainer.training.run_folder import Run
@@ -48,6 +49,7 @@ def as_json(page: Page) -> str:
         "made": page.made,
         "mmssl": page.version,
         "summary": None if page.summary is None else asdict(page.summary),
+        "comparisons": [section.comparison.model_dump(mode="json") for section in page.rivals],
         "outcomes": [section.result.model_dump(mode="json") for section in page.results],
         "tables": [
             {"data": data_set.name, "plus_minus": data_set.results.plus_minus} | asdict(data_set.results)
@@ -66,7 +68,15 @@ def write(page: Page, path: Path, form: Callable[[Page], str]) -> None:
 
 def _template(name: str, *, escape: bool, **content: object) -> str:
     environment = template_environment(escape=escape)
-    environment.filters |= {"signed": signed, "pretty": _pretty, "md": _md, "consecutive": _consecutive}
+    environment.filters |= {
+        "signed": signed,
+        "seconds": _seconds,
+        "given_and_missing": _given_and_missing,
+        "points": points,
+        "pretty": _pretty,
+        "md": _md,
+        "consecutive": _consecutive,
+    }
     environment.globals |= {
         "PLUS_MINUS": PLUS_MINUS,
         "TOLERANCE": TOLERANCE,
@@ -91,6 +101,26 @@ def signed(difference: float) -> str:
     """`+0.31`, `−1.20`, `0.00`: a difference with a typographic sign, and none for zero."""
     rounded = f"{difference:+.2f}"
     return "0.00" if float(rounded) == 0 else rounded.replace("-", "\N{MINUS SIGN}")
+
+
+def points(difference: MeasuredMean | None) -> str:
+    """`+3.1 ± 0.9`: a difference in points with its half-width; a dash for None."""
+    if difference is None:
+        return "–"
+    mean = f"{difference.mean:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return mean if difference.half_width is None else f"{mean} ± {difference.half_width:.1f}"
+
+
+def _seconds(gain: Gain) -> str:
+    """`20 / 0.1 / 0.4`: what our model, logistic regression and the best rival take; a dash for what is not there."""
+    systems = (gain.ours, gain.simple, gain.best)
+    return " / ".join("–" if system is None else f"{system.seconds:.3g}" for system in systems)
+
+
+def _given_and_missing(gain: Gain, columns: Sequence[str]) -> str:
+    """`x (w missing)`, or `x+w`."""
+    missing = [name for name in columns[-1].split("+") if name not in gain.given.split("+")]
+    return f"{gain.given} ({', '.join(missing)} missing)" if missing else gain.given
 
 
 def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:

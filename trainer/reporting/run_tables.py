@@ -1,16 +1,19 @@
 """Tables of finished runs: scores as means over replicas."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from trainer.baselines.references import Reference, as_dict, reference_key, references_of
 from trainer.evaluation.intervals import PLUS_MINUS, SPLITS_OVERLAP, mean_and_half_width
-from trainer.evaluation.metrics import COMPLETION_TITLES
+from trainer.evaluation.metrics import COMPLETION_TITLES, Score
 from trainer.reporting.paired_differences import DifferenceRow, differences
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
+References = Mapping[Path, Sequence[Reference]]  # by the folder of a run
 REPLICA_SETTINGS = {"seed", "split", "digest"}  # the settings in which replicas differ
 
 
@@ -48,12 +51,16 @@ class ResultTable:
         common: what all settings have in common, in words.
         differences: of each setting from the first, where they share two or more seeds or splits.
         replicas: what tells the replicas of a setting apart: `seeds`, `splits`, or `seeds and splits`.
+        references: what everyday classifiers reach on the same labels; their `setting` is the classifier's name.
+        left_out: a sentence for each of them that is not there.
     """
 
     common: str
     rows: tuple[ScoreRow, ...]
     differences: tuple[DifferenceRow, ...] = ()
     replicas: str = "seeds"
+    references: tuple[ScoreRow, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def plus_minus(self) -> str:
@@ -76,7 +83,6 @@ class ResultTable:
             f"paired over {pairs} shared replicas; ± as above, for the mean difference"
         )
 
-
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups runs that differ only in seed and split; groups are in the order of their first runs."""
     groups: dict[str, list[Run]] = {}
@@ -85,13 +91,14 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
+def table(runs: Sequence[Run], titled: bool = False, references: References | None = None) -> ResultTable:
     """Tabulates finished runs: one row per setting (all but seed and split), given modalities and completion.
 
     Settings that share two or more seeds or splits with the first one are also compared with it replica by replica.
 
     Args:
         titled: as for `description`.
+        references: what to show as references; None for those in the runs' folders.
 
     Raises:
         DataError: a run is not done.
@@ -102,20 +109,12 @@ def table(runs: Sequence[Run], titled: bool = False) -> ResultTable:
     rows = []
     for replicas, label in zip(evaluated, labels, strict=True):
         for scores in zip(*(result.scores for _, result in replicas), strict=True):
-            accuracy, half_width = mean_and_half_width([100 * score.accuracy for score in scores])
-            rows.append(
-                ScoreRow(
-                    setting=label,
-                    given=scores[0].given,
-                    completion=COMPLETION_TITLES[scores[0].completion],
-                    accuracy=accuracy,
-                    accuracy_ci95=half_width,
-                    nll=statistics.fmean(score.nll for score in scores),
-                    ece=statistics.fmean(score.ece for score in scores),
-                    replicas=len(scores),
-                )
-            )
-    return ResultTable(common, tuple(rows), tuple(differences(labels, evaluated)), _replicas(groups))
+            rows.append(_row(label, COMPLETION_TITLES[scores[0].completion], scores))
+    there = references_of(runs) if references is None else references
+    reference_scores, left_out = reference_rows(runs, there)
+    return ResultTable(
+        common, tuple(rows), tuple(differences(labels, evaluated)), _replicas(groups), reference_scores, left_out
+    )
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -131,12 +130,62 @@ def _replicas(groups: Sequence[Sequence[Run]]) -> str:
     )
     return " and ".join(["seeds"] * (seeds or not splits) + ["splits"] * splits)
 
+def reference_rows(runs: Sequence[Run], references: References) -> tuple[tuple[ScoreRow, ...], tuple[str, ...]]:
+    """The references of runs, as means over seeds and splits, and sentences about those left out.
 
-def run_as_dict(run: Run) -> dict[str, Any]:
-    """A run as JSON values."""
+    Runs on other labels, modalities or data have references of their own.
+    """
+    by_group: dict[tuple[str, tuple[str, ...], int | str], dict[tuple[object, ...], Run]] = {}
+    for run in (run for run in runs if run.folder in references):
+        settings = run.settings
+        group = (settings.data, settings.modalities, settings.labels)
+        by_group.setdefault(group, {}).setdefault(reference_key(settings), run)
+    rows: list[ScoreRow] = []
+    left_out: list[str] = []
+    for (data, modalities, labels), replicas in by_group.items():
+        differing = [f"{labels} labels"] * (len({group[2] for group in by_group}) > 1)
+        differing += [data] * (len({group[0] for group in by_group}) > 1)
+        differing += [f"on {'+'.join(modalities) or 'all'}"] * (len({group[1] for group in by_group}) > 1)
+        scores: dict[tuple[str, str], list[Score]] = {}
+        for run in replicas.values():
+            for reference in references[run.folder]:
+                for score in reference.scores:
+                    scores.setdefault((reference.title, score.given), []).append(score)
+                left_out.append(reference.sentence)
+        for (title, _), of_replicas in scores.items():
+            rows.append(_row(", ".join([title, *differing]), "-", of_replicas))
+    return tuple(rows), tuple(dict.fromkeys(filter(None, left_out)))
+
+
+def _row(setting: str, completion: str, scores: Sequence[Score]) -> ScoreRow:
+    """The row of some replicas' scores."""
+    accuracy, half_width = mean_and_half_width([100 * score.accuracy for score in scores])
+    return ScoreRow(
+        setting=setting,
+        given=scores[0].given,
+        completion=completion,
+        accuracy=accuracy,
+        accuracy_ci95=half_width,
+        nll=statistics.fmean(score.nll for score in scores),
+        ece=statistics.fmean(score.ece for score in scores),
+        replicas=len(scores),
+    )
+
+
+def run_as_dict(run: Run, references: References | None = None) -> dict[str, Any]:
+    """A run as JSON values.
+
+    Args:
+        references: the references to add; None for those in its folder.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    there = (references_of([run]) if references is None else references).get(run.folder)
     return {
         "folder": str(run.folder.resolve()),
         "settings": run.settings.model_dump(),
         "epochs": len(run.metrics()),
         "result": asdict(run.result()) if run.done else None,
+        "reference": None if there is None else as_dict(there),
     }

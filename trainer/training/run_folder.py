@@ -6,6 +6,7 @@ metrics.csv              one row per epoch: the objective's terms and the accura
 checkpoint.safetensors   everything needed to resume, captured at one instant; deleted when the run is done
 weights.safetensors      the trained model
 result.json              the scores on the test set; the run is done once this file exists
+reference.json           what everyday classifiers reach on the same labels, added by commands (trainer.baselines)
 provenance.json          where, when and with what the run was made: the only file that differs between equal runs
 
 Stacked replicas are saved and finished together, in two phases: each writes `checkpoint-next.safetensors` (or

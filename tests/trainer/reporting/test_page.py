@@ -245,7 +245,8 @@ def test_outcomes_and_runs_are_found_below_a_folder_tables_first(tmp_path: Path)
     drawn = outcome(*ROWS).model_copy(update={"name": "figure4", "figure": "figure4.svg"})  # with numbers of its own
     write_result(tmp_path / "figure4.json", drawn)
     (tmp_path / "other.json").write_text("[1]")
-    outcomes, runs = read([tmp_path, run.folder])
+    contents = read([tmp_path, run.folder])
+    outcomes, runs = contents.results, list(contents.runs)
     assert [result.name for _, result in outcomes] == ["table2", "table10", "figure4"]
     assert [listed.folder for listed in runs] == [run.folder]
     (shown,) = (result for result in compose(outcomes, [], CPU).results if result.picture)
