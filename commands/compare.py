@@ -22,6 +22,7 @@ from commands.options import (
     names,
     numbers,
 )
+from trainer.settings.names import PAPER, RECOMMENDED
 
 
 @app.command()
@@ -51,10 +52,12 @@ def compare(
     ] = None,
     models: Annotated[
         str,
-        typer.Option(
-            help="Our models, each with the paper's settings and with the recommended ones.", rich_help_panel=MODEL
-        ),
+        typer.Option(help="Our models.", rich_help_panel=MODEL),
     ] = "sshmvae-kl",
+    presets: Annotated[
+        str,
+        typer.Option(help="Presets of our models; rivals are measured against the last one.", rich_help_panel=MODEL),
+    ] = f"{PAPER},{RECOMMENDED}",
     assignments: Assignments = None,
     seeds: Annotated[
         str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)
@@ -94,6 +97,7 @@ def compare(
         labels=label_counts(labels) or (None,),
         seeds=tuple(numbers(seeds, int, "--seeds")),
         models=tuple(dict.fromkeys(names(models))),
+        presets=tuple(dict.fromkeys(names(presets))),
         rivals=comparing.choose_rivals(None if rivals is None else names(rivals)),
         modalities=() if modality is None else tuple(names(modality)),
         values=read_assignments(assignments or []),

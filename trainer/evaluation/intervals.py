@@ -45,7 +45,7 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float | None]:
     """
     if not values:
         raise ValueError("there are no values to average")
-    error = _standard_error(values)
+    error = standard_error(values)
     return statistics.fmean(values), None if error is None else _quantile(len(values)) * error
 
 
@@ -59,10 +59,11 @@ def paired_difference(ours: Mapping[Replica, float], theirs: Mapping[Replica, fl
     if not differences:
         return None
     mean, half_width = mean_and_half_width(differences)
-    return PairedDifference(mean, _standard_error(differences), half_width, len(differences))
+    return PairedDifference(mean, standard_error(differences), half_width, len(differences))
 
 
-def _standard_error(values: Sequence[float]) -> float | None:
+def standard_error(values: Sequence[float]) -> float | None:
+    """The standard error of the mean; None for a single value."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 

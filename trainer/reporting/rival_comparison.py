@@ -5,7 +5,6 @@ interval of the mean over replicas (seeds and splits); it is None for a single r
 """
 
 import json
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.stats import t as student
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
+from trainer.evaluation.intervals import mean_and_half_width, standard_error
 
 COMPARISON = "comparison.json"
 KEPT_SCORES = "scores of a rival"  # the kind of the files that a comparison keeps for itself
-CONFIDENCE = 0.95
 SIMPLEST = "logistic-regression"  # the rival that a gain is first told over
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -47,12 +45,8 @@ class MeasuredMean(_Frozen):
     @classmethod
     def of(cls, values: Sequence[float]) -> "MeasuredMean":
         """The mean of one or more values, with its standard error and half-width."""
-        mean, count = statistics.fmean(values), len(values)
-        if count < 2:
-            return cls(values=tuple(values), mean=mean, standard_error=None, half_width=None)
-        error = statistics.stdev(values) / math.sqrt(count)
-        half_width = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-        return cls(values=tuple(values), mean=mean, standard_error=error, half_width=half_width)
+        mean, half_width = mean_and_half_width(values)
+        return cls(values=tuple(values), mean=mean, standard_error=standard_error(values), half_width=half_width)
 
 
 class ComparedSystem(_Frozen):

@@ -83,6 +83,7 @@ class ResultTable:
             f"paired over {pairs} shared replicas; ± as above, for the mean difference"
         )
 
+
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups runs that differ only in seed and split; groups are in the order of their first runs."""
     groups: dict[str, list[Run]] = {}
@@ -129,6 +130,7 @@ def _replicas(groups: Sequence[Sequence[Run]]) -> str:
         any(len({getattr(run.settings, name) for run in group}) > 1 for group in groups) for name in ("seed", "split")
     )
     return " and ".join(["seeds"] * (seeds or not splits) + ["splits"] * splits)
+
 
 def reference_rows(runs: Sequence[Run], references: References) -> tuple[tuple[ScoreRow, ...], tuple[str, ...]]:
     """The references of runs, as means over seeds and splits, and sentences about those left out.

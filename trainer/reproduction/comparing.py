@@ -40,13 +40,9 @@ from trainer.reporting.rival_comparison import (
     RivalComparison,
     sentences,
 )
-from trainer.settings.names import RECOMMENDED
 from trainer.settings.run_settings import Settings
 
 _log = logging.getLogger(__name__)
-# What our models are compared with: a word for tables, and the preset; None is the preset that fits the data, which is
-# the paper's on the paper's data. The last one is what we recommend.
-OUR_PRESETS: tuple[tuple[str, str | None], ...] = (("paper", None), ("recommended", RECOMMENDED))
 _FORMAT = 1  # of a rival's file; raised when a rival's fixed settings change
 Labels = int | Literal["all", "shard"]
 
@@ -59,6 +55,7 @@ class Request:
         labels: numbers of labels; None stands for the data's own: the shard's marks, or the preset's number.
         seeds: one replica each, for every shard.
         models: our models.
+        presets: their presets; the last one is what rivals are measured against.
         rivals: the rivals' names.
         modalities: those that all systems see; empty for all.
         values: settings of our models that replace the presets'.
@@ -67,6 +64,7 @@ class Request:
     labels: tuple[Labels | None, ...]
     seeds: tuple[int, ...]
     models: tuple[str, ...]
+    presets: tuple[str, ...]
     rivals: tuple[str, ...]
     modalities: tuple[str, ...]
     values: Mapping[str, Any]
@@ -156,7 +154,7 @@ def plan_comparison(request: Request, shards: Sequence[Shard], workspace: Path) 
         data=shards[0].dataset,
         given=tuple("+".join(given) for given in singles_and_all(modalities)),
         folder=folder,
-        recommended=tuple(f"{model} {OUR_PRESETS[-1][0]}" for model in request.models),
+        recommended=tuple(f"{model} {request.presets[-1]}" for model in request.models),
         levels=tuple(levels),
     )
 
@@ -174,13 +172,13 @@ def _plan_level(
 
     systems = [
         System(
-            f"{model} {word}",
-            f"{card(model).title} ({word})",
+            f"{model} {preset}",
+            f"{card(model).title} ({preset})",
             True,
             runs=planned(model, preset, {**request.values, **seen}),
         )
         for model in request.models
-        for word, preset in OUR_PRESETS
+        for preset in request.presets
     ]
     jobs = tuple(run.job for run in systems[0].runs)
     largest = max((size_of(job.settings, job.shard) for job in jobs), key=lambda size: (size.rows, size.labelled))
