@@ -5,7 +5,11 @@ from commands.app import app
 from commands.options import WORKSPACE, Device, DeviceOption, ReferenceOption, Root
 from trainer.settings.names import PAPER, RECOMMENDED
 
-_MODELS = (("sshmvae-kl", RECOMMENDED), ("sshmvae-kl", PAPER), ("sshmvae", PAPER))  # model and preset
+_MODELS = (  # model, preset, title
+    ("sshmvae-kl", RECOMMENDED, "SS-HMVAE-kl, recommended settings"),
+    ("sshmvae-kl", PAPER, "SS-HMVAE-kl, paper's settings"),
+    ("sshmvae", PAPER, "SS-HMVAE, paper's settings"),
+)
 
 
 @app.command()
@@ -27,7 +31,7 @@ def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, 
     from trainer.jobs.plan import folders_of, plan
     from trainer.jobs.train import train_all
     from trainer.reporting.camera_page import html
-    from trainer.reporting.run_tables import table
+    from trainer.reporting.run_tables import retitled, table
 
     chosen = choose_device(device)
     splits = ",".join(map(str, DEMO.splits))
@@ -67,15 +71,16 @@ def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, 
     shards = [Shard.open(path) for path in paths]
     tables.demo_step(
         4,
-        f"trains two models of the paper, and one of them with our recommended settings, on splits {splits}",
+        f"trains a model with our recommended settings, and two with the paper's, on splits {splits}",
         "mmssl train sshmvae-kl --data rgbd --split 0..9 --preset recommended",
     )
-    jobs = [job for model, preset in _MODELS for job in plan(model, shards, preset=preset)]
+    jobs = [job for model, preset, _ in _MODELS for job in plan(model, shards, preset=preset)]
     with progress.watching() as watch_training:
         runs = train_all(jobs, folders_of(jobs, None, root / "runs"), chosen, watch_training)
     by_folder = {run.folder: job.shard for run, job in zip(runs, jobs, strict=True)}
     references = add_references(runs, lambda run: by_folder[run.folder]) if reference else {}
-    tables.missing_cameras(table(runs, references=references), len(shards[0].classes))
+    results = retitled(table(runs, references=references), [title for _, _, title in _MODELS])
+    tables.missing_cameras(results, len(shards[0].classes))
     page = root / "demo.html"
-    write_if_changed(page, html(demo_page(runs, store, chosen)))
+    write_if_changed(page, html(demo_page(runs, results, store, chosen)))
     messages.say(str(page.resolve()))

@@ -17,7 +17,7 @@ from trainer.reporting.camera_page import Answer, CameraImage, CameraPage, Class
 from trainer.reporting.diagnostics import predict
 from trainer.reporting.plot_style import data_uri
 from trainer.reporting.render import pivot
-from trainer.reporting.run_tables import ResultTable, grouped, table
+from trainer.reporting.run_tables import ResultTable, grouped
 from trainer.training.run_folder import Run
 
 _RGB, _DEPTH = NAMES["rgb"], NAMES["depth"]
@@ -32,11 +32,11 @@ _LEGEND = (
     ("zeros", "in place of what the covered camera would have seen, the model gets zeros"),
     ("iterative sampling", "the same model guesses the covered camera’s features from the other’s, and gets those"),
     ("encoders", "the model has learned an encoder for each camera, and uses the one that sees"),
-    ("recommended", "our recommended settings, which go beyond the paper"),
+    ("recommended settings", "ours, sized to the data; they go beyond the paper"),
 )
 
 
-def demo_page(runs: Sequence[Run], store: ImageStore, device: torch.device) -> CameraPage:
+def demo_page(runs: Sequence[Run], results: ResultTable, store: ImageStore, device: torch.device) -> CameraPage:
     """The page of the demo's finished runs: of several settings, each on the same splits.
 
     Raises:
@@ -52,7 +52,6 @@ def demo_page(runs: Sequence[Run], store: ImageStore, device: torch.device) -> C
     classes = [name.replace("_", " ") for name in models[0][0].shard.classes]
     examples = _examples((*first, *turned), models, splits, classes, store)
     count = f"{len(splits)} split{'s' if len(splits) > 1 else ''}"
-    results = table(runs)
     return CameraPage(
         title="When a camera fails",
         summary="Objects that no model has seen before, in front of an RGB and a depth camera: what each model takes "

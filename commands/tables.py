@@ -161,10 +161,9 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
     cameras = {"x+w": "both", "x": "RGB alone", "w": "depth alone"}
     table = Table("model", "cameras", "for the missing one", "accuracy (%)")
     previous = ""
-    models = sorted(result_table.rows, key=lambda row: (row.setting, row.completion != "all given"))
-    titles = [row.setting for row in result_table.references]
-    references = sorted(result_table.references, key=lambda row: (titles.index(row.setting), -row.given.count("+")))
-    for row in (*models, *references):
+    rows = (*result_table.rows, *result_table.references)
+    settings = list(dict.fromkeys(row.setting for row in rows))
+    for row in sorted(rows, key=lambda row: (settings.index(row.setting), -row.given.count("+"))):
         if previous and row.setting != previous:
             table.add_section()
         completion = "-" if row.completion == "all given" else row.completion

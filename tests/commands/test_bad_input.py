@@ -196,7 +196,7 @@ def test_an_output_folder_that_holds_another_run_or_other_files(mmssl: Command, 
         mmssl(*train, "--out", "here", "--lr", 0.01),
         1,
         "here holds a different run",
-        "learning_rate 0.01 instead of 0.001",
+        "learning_rate 0.01 instead of 0.003",
     )
     assert {path: path.read_bytes() for path in Path("here").iterdir()} == before
     Path("mine").mkdir()

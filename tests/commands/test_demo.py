@@ -11,10 +11,12 @@ from commands.demo_settings import DemoSettings
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import ImageSettings
+from pipeline.shards.schema import Modality
 from tests.support.commands import Command
 from tests.support.tiny_vgg import TinyVgg
 from trainer.jobs import plan
 from trainer.settings.presets import preset_values
+from trainer.settings.recommended import recommended
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -39,9 +41,13 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
     def shortened(preset: str, model: str) -> dict[str, Any]:
         return whole(preset, model) | (short if preset == "sample" else {})
 
+    def shortly(model: str, rows: int, modalities: tuple[Modality, ...]) -> dict[str, Any]:
+        return recommended(model, rows, modalities) | short
+
     monkeypatch.setattr(demo_settings, "DEMO", tiny)
     monkeypatch.setattr(vgg, "vgg16", TinyVgg)
     monkeypatch.setattr(plan, "preset_values", shortened)
+    monkeypatch.setattr(plan, "recommended", shortly)
     first = mmssl("demo", "--device", "cpu")
     assert first.code == 0, first.err
     steps = [line for line in first.out.splitlines() if re.match(r"\d/4  ", line)]
@@ -60,9 +66,11 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         (setting, camera, "-") for setting in references for camera in ("both", "RGB", "depth")
     }
     ways = {way for way in ways if way[0] not in references}
-    sshmvae, kl, best = sorted({setting for setting, _, _ in ways}, key=lambda name: (len(name.split(",")), name))
-    assert (sshmvae, kl.split(",")[0], best.split(",")[0]) == ("sshmvae", "sshmvae-kl", "sshmvae-kl")
-    assert "preset best" in best
+    sshmvae, kl, best = (
+        "SS-HMVAE, paper's settings",
+        "SS-HMVAE-kl, paper's settings",
+        "SS-HMVAE-kl, recommended settings",
+    )
     assert ways == {
         (sshmvae, "both", "-"),
         (sshmvae, "RGB", "zeros"),

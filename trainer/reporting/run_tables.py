@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,13 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         groups.setdefault(run.settings.model_dump_json(exclude=REPLICA_SETTINGS), []).append(run)
     return list(groups.values())
+
+
+def retitled(result_table: ResultTable, titles: Sequence[str]) -> ResultTable:
+    """The table with other names for its settings, in their order."""
+    names_by_setting = dict(zip(dict.fromkeys(row.setting for row in result_table.rows), titles, strict=True))
+    rows = tuple(replace(row, setting=names_by_setting[row.setting]) for row in result_table.rows)
+    return replace(result_table, rows=rows)
 
 
 def table(runs: Sequence[Run], titled: bool = False, references: References | None = None) -> ResultTable:

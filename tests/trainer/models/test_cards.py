@@ -1,20 +1,13 @@
 """What holds for the card of every model, so that a new one is only its file and a line in the registry."""
 
-import re
-
 import pytest
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.schema import Distribution, Modality
 from trainer.evaluation.metrics import COMPLETION_TITLES
-from trainer.models.factory import Factory
 from trainer.models.registry import card, cards, model_names
-from trainer.nn.labels import LabelRule
 from trainer.nn.notation import parse
-from trainer.nn.rng import Noise
 from trainer.settings.names import PresetName
 from trainer.settings.presets import PRESETS, preset_values
-from trainer.settings.recommended import recommended, terms
 from trainer.settings.run_settings import Settings, build
 from trainer.training.method import method_of
 
@@ -56,32 +49,6 @@ def test_what_holds_for_every_card(name: str) -> None:
         assert settings.networks == written
         assert (settings.batch_size, settings.learning_rate) == SECTION_4_2[column][:2]
         assert settings.epochs == SECTION_4_2[column][2] or settings.turns == "rounds"
-
-
-@pytest.mark.parametrize("name", [entry.name for entry in cards() if entry.is_generative])
-@pytest.mark.parametrize("modalities", [1, 2, 3])
-def test_the_recommended_settings_are_settings_of_every_generative_model(name: str, modalities: int) -> None:
-    seen = tuple(Modality(f"m{n}", 5, "bernoulli") for n in range(modalities))
-    values, usual = recommended(name, 1437, seen), terms(name, modalities)
-    settings = build(preset_values("mnist", name) | values | {"model": name, "data": "some"})
-    assert settings.beyond() == {term: value for term, value in usual.items() if term != "alpha"}
-    assert ("onset" in values) == card(name).learns_labels
-    assert (settings.alpha == usual["alpha"]) if card(name).learns_labels else (settings.alpha == 1)
-
-
-@pytest.mark.parametrize("name", [entry.name for entry in cards() if entry.is_generative])
-@pytest.mark.parametrize("distribution", ["bernoulli", "nonnegative", "gaussian"])
-def test_the_recommended_networks_fit_any_data_and_grow_with_it(name: str, distribution: Distribution) -> None:
-    seen = (Modality("x", 5, distribution), Modality("w", 3, distribution))
-    widths = []
-    for rows in (3, 700, 1437, 60_000, 10_000_000):
-        values = recommended(name, rows, seen)
-        settings = build(preset_values("mnist", name) | values | {"model": name, "data": "some"})
-        assert 32 <= settings.batch_size <= 512
-        widths.append(max(int(units) for text in settings.networks.values() for units in re.findall(r"D(\d+)BR", text)))
-        Factory(settings.networks, seen, 4, Noise([0]), LabelRule("gumbel", 0.1))
-    assert widths == sorted(widths)
-    assert (widths[0], widths[2], widths[-1]) == (128, 128, 512)
 
 
 def accepted_names() -> set[str]:

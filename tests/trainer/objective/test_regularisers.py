@@ -338,34 +338,6 @@ def test_what_cannot_be_is_refused(
         plan(model, [shard], preset="paper", values={"modalities": modalities, **values})
 
 
-def test_our_settings_are_the_default_except_on_the_papers_own_data_and_give_each_model_what_it_can_take(
-    tmp_path: Path,
-) -> None:
-    shard = make_shard(tmp_path / "shard.h5")
-    ours = plan("sshmvae-kl", [shard])[0].settings
-    assert ours == plan("sshmvae-kl", [shard], preset="recommended")[0].settings
-    assert {"propagation", "agreement", "onset"} <= ours.beyond().keys()
-    papers = plan("sshmvae-kl", [shard], preset="paper")[0].settings
-    assert papers.beyond() == {}
-    assert papers.alpha == 1
-    on_its_own = make_shard(tmp_path / "own.h5", dataset="hm-mnist")
-    assert plan("sshmvae-kl", [on_its_own])[0].settings == plan("sshmvae-kl", [on_its_own], preset="paper")[0].settings
-    for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
-        assert plan(model, [shard])[0].settings.beyond()
-    (single,) = plan("m2", [shard], values={"modalities": ("x",)})
-    assert not {"partial_smoothness", "partial_alpha", "agreement"} & single.settings.beyond().keys()
-    chosen = plan("sshmvae-kl", [shard], values={"schedule": "constant"})[0].settings
-    assert "schedule" not in chosen.beyond()  # what is asked for goes before the preset
-
-
-def test_what_has_no_recommended_settings_gets_the_papers_or_is_told(tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "shard.h5")
-    for model, values in (("sshmvae-kl", {"objective": "classifier"}), ("ct-svm", {})):
-        assert plan(model, [shard], values=values)[0].settings.beyond() == {}
-        with pytest.raises(UsageError, match="has no settings for"):
-            plan(model, [shard], preset="recommended", values=values)
-
-
 def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confidence(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path)
     model = cast(Classifier, step.model)

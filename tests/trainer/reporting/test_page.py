@@ -291,6 +291,8 @@ def test_what_goes_beyond_the_paper_has_a_short_name_where_it_is_the_preset(tmp_
         [
             "beta 1",
             "propagation 10",
+            "mean_alpha 50",
+            "partial_alpha 50",
             "partial_smoothness 10",
             "agreement 50",
             "onset 0.6",
