@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.measure import Measurement
+from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.runtime.errors import MmsslError
 
 out = Console()
 err = Console(stderr=True)
+_WIDEST = 1000  # of a table in a pipe, in characters
 
 
 def say(text: str) -> None:
     """Prints one line of a command's result, verbatim and without wrapping."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_whole(table: Table) -> None:
+    """Prints a table: wrapped to fit a terminal, and as wide as it is elsewhere."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    natural = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
+    Console(width=max(out.width, natural)).print(table)
 
 
 def complain(error: "MmsslError") -> None:

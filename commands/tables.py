@@ -254,9 +254,9 @@ def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
                 f"{of.mean:.1f}{'' if of.half_width is None else f' ± {of.half_width:.1f}'}"
                 for of in (system.accuracy[given] for given in compared.given)
             ]
-            seconds = f"{system.seconds:.3g}"
+            seconds = f"{system.seconds:.2f}" if system.seconds < 10 else f"{system.seconds:.0f}"
             table.add_row(messages.plain(system.title), *cells, f"{system.nll:.3f}", f"{system.ece:.3f}", seconds)
-        messages.out.print(table)
+        messages.show_whole(table)
     for sentence in compared.sentences:
         messages.say(sentence)
     for path in paths:
