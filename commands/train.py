@@ -179,6 +179,8 @@ def train(
         betas=numbers(beta, float, "--beta"),
         stack=stack,
     )
+    if preset is None and planned[0].settings.beyond():
+        _log.info("settings: recommended, sized to the data; the paper's: --preset paper")
     folders = folders_of(planned, folder, root / "runs")
     if dry_run:
         messages.as_json(

@@ -65,7 +65,7 @@ def _training() -> list[Command]:
     return [
         *commands,
         Command(f"train sshmvae-kl {of_sample} --iterations 5"),
-        Command(f"train sshmvae-kl {quick} --preset best --out runs/best"),
+        Command(f"train sshmvae-kl {quick} --preset recommended --out runs/best"),
         Command(f"train sshmvae {quick} --memory-limit 300kB --out runs/streamed"),
         Command(f"train ssmvae {quick} --out exact --json", {"label": "exact"}, prints_json=True),
         Command("train cotraining --epochs 2 --out runs/more", {"cotraining.additions": "8"}),
