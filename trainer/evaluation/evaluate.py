@@ -28,14 +28,15 @@ def evaluate(
         iterations: the number of iterations of iterative sampling.
         samples: the number of samples of the latent variable before the classifier; 0 uses its mean.
         bound: whether to compute the ELBO; without a trained bound, iterative sampling is skipped as well.
-        fast: whether to skip iterative sampling and models that need a probe, as after every epoch of training.
+        fast: whether to skip iterative sampling, models that need a probe, and most subsets of many modalities, as
+            after every epoch of training: each modality alone, all but one, and all are left.
     """
     subject = cast(Model, model)
     names = [modality.name for modality in data.modalities]
     with evaluating(model, noise):
         scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
         for given, completion in ways_to_classify(subject, names, bound and not fast):
-            if fast and not subject.has_classifier:
+            if fast and (not subject.has_classifier or 1 < len(given) < len(names) - 1):
                 continue
             by_replica = predictions(model, noise, data, given, completion, iterations=iterations, samples=samples)
             for replica, (log_q, label) in enumerate(by_replica):

@@ -361,3 +361,16 @@ def test_the_pool_of_encoders_is_nearest_to_them_all(count: int) -> None:
     pooled = pool(encoders)
     assert float(pooled.mean) == pytest.approx(nearest.x[0], abs=1e-5)
     assert float(pooled.variance) == pytest.approx(math.exp(nearest.x[1]), rel=1e-5)
+
+
+def test_after_an_epoch_few_subsets_of_many_modalities_are_scored(tmp_path: Path) -> None:
+    modalities = (X, W, V, Modality("u", 2, "gaussian"))
+    shard = make_shard(tmp_path / "shard.h5", modalities)
+    step = make_step([make_settings("sshmvae-kl", shard)], shard)
+
+    def given(fast: bool) -> list[str]:
+        (result,) = evaluate(step.model, step.noise, step.data, iterations=1, samples=0, bound=False, fast=fast)
+        return [score.given for score in result.scores]
+
+    assert given(fast=True) == ["x", "w", "v", "u", "x+w+v", "x+w+u", "x+v+u", "w+v+u", "x+w+v+u"]
+    assert len(given(fast=False)) == 15
