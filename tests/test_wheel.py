@@ -55,7 +55,7 @@ def test_the_wheel_runs_the_same_commands_outside_the_checkout(installed: Path, 
     assert run(installed / "mmssl", "--version").startswith("mmssl 0.")
     assert "sshmvae-kl" in run(installed / "mmssl", "train", "--help")
     (planned,) = json.loads(run(installed / "mmssl", "train", "sshmvae-kl", "--epochs", 1, "--dry-run"))
-    assert planned["settings"]["networks"]["q(a|x)"] == "x-D512BR-D512BR, D128"  # the presets are in the wheel
+    assert planned["settings"]["networks"]["q(a|x)"] == "x-D128BR-D128BR, D32"  # so are the models' cards
     trained = run(installed / "mmssl", "train", "ssmvae", "--epochs", 1)
     assert "accuracy" in trained
     run(installed / "mmssl", "report", "--no-models", "--html", "report.html", "--markdown", "report.md")
