@@ -11,13 +11,15 @@ from commands.options import (
     DATA,
     MODEL,
     OUTPUT,
-    SCHEDULE,
     WORKSPACE,
     Assignments,
     Device,
     DeviceOption,
     Json,
+    Modalities,
     Root,
+    Seeds,
+    Splits,
     label_counts,
     names,
     numbers,
@@ -36,11 +38,8 @@ def compare(
             rich_help_panel=DATA,
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Splits of the data: 0..9 or 0,3,7.", rich_help_panel=DATA)] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(help="Modalities to use: x, or x,w.", show_default="all of them", rich_help_panel=DATA),
-    ] = None,
+    split: Splits = None,
+    modality: Modalities = None,
     rivals: Annotated[
         str | None,
         typer.Option(
@@ -59,9 +58,7 @@ def compare(
         typer.Option(help="Presets of our models; rivals are measured against the last one.", rich_help_panel=MODEL),
     ] = f"{PAPER},{RECOMMENDED}",
     assignments: Assignments = None,
-    seeds: Annotated[
-        str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)
-    ] = "0..4",
+    seeds: Seeds = "0..4",
     device: DeviceOption = Device.auto,
     folder: Annotated[
         Path | None,

@@ -100,6 +100,12 @@ PresetOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Splits = Annotated[str | None, typer.Option(help="Splits of the data: 0..9 or 0,3,7.", rich_help_panel=DATA)]
+Modalities = Annotated[
+    str | None,
+    typer.Option(help="Modalities to use: x, or x,w.", show_default="all of them", rich_help_panel=DATA),
+]
+Seeds = Annotated[str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)]
 RgbdData = Annotated[
     RgbdDataSet,
     typer.Option("--data", help="RGB-D data set; `mmssl data sample` renders the sample.", rich_help_panel=DATA),

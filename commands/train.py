@@ -22,11 +22,14 @@ from commands.options import (
     Jobs,
     Json,
     LabelEstimator,
+    Modalities,
     ModelName,
     PresetOption,
     ReferenceOption,
     Root,
     Scheduler,
+    Seeds,
+    Splits,
     names,
     numbers,
 )
@@ -47,7 +50,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Splits of the data: 0..9 or 0,3,7.", rich_help_panel=DATA)] = None,
+    split: Splits = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -57,10 +60,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(help="Modalities to use: x, or x,w.", show_default="all of them", rich_help_panel=DATA),
-    ] = None,
+    modality: Modalities = None,
     preset: PresetOption = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; options override it.", rich_help_panel=MODEL)
@@ -104,7 +104,7 @@ def train(
             help="Iterations of iterative sampling at evaluation.", show_default="100", rich_help_panel=SCHEDULE
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)] = "0",
+    seeds: Seeds = "0",
     device: DeviceOption = Device.auto,
     stack: Annotated[
         int, typer.Option(min=1, help="Largest number of replicas trained in one pass.", rich_help_panel=COMPUTE)
