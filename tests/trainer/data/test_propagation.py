@@ -10,10 +10,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.runtime.errors import UsageError
+from pipeline.shards.shard import Modality, Shard
+from pipeline.shards.writing import PartData
 from tests.support.streamed_data import numbered, streamed, streaming_settings
 from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, turns
 from trainer.data import propagation
-from trainer.data.propagation import Graph, joined, nearest, neighbour_graph, projected, propagate, propagated_labels
+from trainer.data.propagation import (
+    Graph,
+    held_out,
+    joined,
+    nearest,
+    neighbour_graph,
+    projected,
+    propagate,
+    propagated_labels,
+)
 from trainer.data.streaming import load
 from trainer.nn.labels import one_hot
 
@@ -115,6 +126,46 @@ def test_modalities_count_alike_however_wide_and_large_and_blocks_do_not_matter(
 def test_constant_features_are_no_obstacle() -> None:
     soft = propagate(neighbour_graph(torch.zeros(6, 3), 3), torch.tensor([0, 1]), torch.eye(2))
     assert torch.equal(soft[2:], torch.full((4, 2), 0.5))
+
+
+def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
+    rows, seen = torch.arange(3, 13), []
+
+    def remembering(graph: Graph, known: Tensor, labels: Tensor) -> Tensor:
+        assert (labels.sum(0) > 0).all()  # every class keeps a label
+        seen.extend(sorted(set(rows.tolist()) - set(known.tolist())))
+        return propagate(graph, known, labels)
+
+    monkeypatch.setattr(propagation, "propagate", remembering)
+    graph = neighbour_graph(points(), 5)
+    assert 0 <= held_out(graph, rows, given) <= 10
+    assert sorted(seen) == rows.tolist()
+    assert held_out(graph, rows[:5], given[:5]) == 0  # the third class has one label only
+
+
+@pytest.mark.parametrize("noisy", ["x", "w"])
+def test_labels_choose_the_graph_of_one_modality_where_the_other_is_noise(noisy: str, tmp_path: Path) -> None:
+    """Each class is four of twelve small clusters on a circle, which noise of the same size mixes up."""
+    rng, cluster = np.random.default_rng(0), np.arange(240) % 12
+    angle = cluster * np.pi / 6 + 0.05 * rng.standard_normal(240)
+    clean, noise = np.stack([np.cos(angle), np.sin(angle)], 1), rng.standard_normal((240, 2))
+    features = {name: noise if name == noisy else clean for name in ("x", "w")}
+    train = PartData(features, cluster % 3, [f"train-{row}" for row in range(240)])
+    modalities = tuple(Modality(name, 2, "gaussian") for name in features)
+    test = clusters("test", turns(12), modalities)
+    shard = make_shard(tmp_path / "shard.h5", modalities, train=train, test=test)
+    data = load([make_settings("ssmvae", shard, labels=90)], [shard], CPU)
+    labelled = torch.from_numpy(data.examples[0].labelled)
+    both = neighbour_graph(joined(lambda: data.training_features(0)), 5)
+    joint = propagate(both, labelled, one_hot(data.label[labelled], 3))
+    assert right(joint, shard) < 0.9
+    assert right(propagated_labels(data, 5)[0], shard) > 0.99
+
+
+def right(soft: Tensor, shard: Shard) -> float:
+    """How many rows get their own label."""
+    return float((soft.argmax(-1).numpy() == shard.train.labels).mean())
 
 
 def test_replicas_spread_their_own_labels_and_shards_have_their_own_graphs(tmp_path: Path) -> None:
