@@ -9,11 +9,12 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
 
 W_ij is the cubed cosine between i and each of its nearest neighbours j, over all modalities joined. Each modality is
 centred and divided by the root of its mean squared length, so that all of them count alike, however wide they are.
-Where one modality is mostly noise, the graph of another one alone is better: the labels choose, by being held out.
+Where one modality is mostly noise, the graph of another one alone is better: held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -86,7 +87,7 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, given = data.training_rows(places), one_hot(data.label[places], classes)
-            name = max(graphs, key=lambda name: held_out(graphs[name], labelled, given))
+            name = choose(graphs, labelled, given)
             if name:
                 _log.info("propagating labels along the neighbours in %s alone, which tell more of them right", name)
             labels[replica] = propagate(graphs[name], labelled, given)
@@ -111,23 +112,33 @@ def _only(read: Read, name: str) -> Iterator[dict[str, Tensor]]:
     return ({name: block[name]} for block in read())
 
 
-def held_out(graph: Graph, rows: Tensor, given: Tensor) -> int:
-    """How many labels a graph gets right from the others: each is held out once, a fifth of each class at a time.
+def choose(graphs: Mapping[str, Graph], rows: Tensor, given: Tensor) -> str:
+    """The name of the graph to use: the first one, unless another is right about clearly more held-out labels.
 
-    0 if a class has one label only, because then nothing can be held out.
+    Clearly more: the number of labels that only the other one gets right, less that of those that only the first gets
+    right, is more than its standard error, the root of their sum (McNemar 1947).
+    """
+    right = {name: held_out(graph, rows, given) for name, graph in graphs.items()}
+    first, best = next(iter(right)), max(right, key=lambda name: int(right[name].sum()))
+    gained, lost = int((right[best] & ~right[first]).sum()), int((right[first] & ~right[best]).sum())
+    return best if gained - lost > math.sqrt(gained + lost) else first
+
+
+def held_out(graph: Graph, rows: Tensor, given: Tensor) -> Tensor:
+    """Which labels a graph gets right from the others, `[L]`: each is held out once, a fifth of each class at a time.
+
+    None of them if a class has one label only, because then nothing can be held out.
 
     Args:
         rows, given: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
     """
     number = (given.cumsum(0) * given).sum(-1).long() - 1  # of each label within its class
     folds = min(_FOLDS, int(given.sum(0).min()))
-    if folds < 2:
-        return 0
-    right = 0
-    for fold in range(folds):
+    right = torch.zeros_like(rows, dtype=torch.bool)
+    for fold in range(folds if folds > 1 else 0):
         out = number % folds == fold
         soft = propagate(graph, rows[~out], given[~out])[rows[out]]
-        right += int((soft.argmax(-1) == given[out].argmax(-1)).sum())
+        right[out] = soft.argmax(-1) == given[out].argmax(-1)
     return right
 
 

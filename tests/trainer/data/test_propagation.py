@@ -17,6 +17,7 @@ from tests.support.training import CPU, W, X, clusters, make_settings, make_shar
 from trainer.data import propagation
 from trainer.data.propagation import (
     Graph,
+    choose,
     held_out,
     joined,
     nearest,
@@ -139,9 +140,31 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(propagation, "propagate", remembering)
     graph = neighbour_graph(points(), 5)
-    assert 0 <= held_out(graph, rows, given) <= 10
+    assert held_out(graph, rows, given).shape == (10,)
     assert sorted(seen) == rows.tolist()
-    assert held_out(graph, rows[:5], given[:5]) == 0  # the third class has one label only
+    assert not held_out(graph, rows[:5], given[:5]).any()  # the third class has one label only
+
+
+@pytest.mark.parametrize(
+    ("joint", "alone", "chosen"),
+    [
+        ("1111000000", "1111111110", "x"),
+        ("1111111000", "1111111110", "x"),  # two more, and a standard error of 1.4
+        ("1111111100", "1111111110", ""),  # one more may be chance
+        ("0001111111", "1111111110", ""),  # three gained and one lost: two, as much as the standard error
+        ("1111111111", "0000000000", ""),
+        ("1111100000", "1111100000", ""),
+    ],
+)
+def test_another_graph_must_be_clearly_better(
+    joint: str, alone: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = {name: neighbour_graph(points(seed=seed), 3) for seed, name in enumerate(("", "x"))}
+    right = {id(graphs[""]): joint, id(graphs["x"]): alone}
+    monkeypatch.setattr(
+        propagation, "held_out", lambda graph, *_: torch.tensor([letter == "1" for letter in right[id(graph)]])
+    )
+    assert choose(graphs, torch.arange(10), torch.zeros(10, 3)) == chosen
 
 
 @pytest.mark.parametrize("noisy", ["x", "w"])
