@@ -6,9 +6,9 @@ from commands.options import WORKSPACE, Device, DeviceOption, ReferenceOption, R
 from trainer.settings.names import PAPER, RECOMMENDED
 
 _MODELS = (  # model, preset, title
-    ("sshmvae-kl", RECOMMENDED, "SS-HMVAE-kl, recommended settings"),
-    ("sshmvae-kl", PAPER, "SS-HMVAE-kl, paper's settings"),
-    ("sshmvae", PAPER, "SS-HMVAE, paper's settings"),
+    ("sshmvae-kl", RECOMMENDED, "SS-HMVAE-kl, recommended"),
+    ("sshmvae-kl", PAPER, "SS-HMVAE-kl, the paper's"),
+    ("sshmvae", PAPER, "SS-HMVAE, the paper's"),
 )
 
 

@@ -32,7 +32,7 @@ _LEGEND = (
     ("zeros", "in place of what the covered camera would have seen, the model gets zeros"),
     ("iterative sampling", "the same model guesses the covered camera’s features from the other’s, and gets those"),
     ("encoders", "the model has learned an encoder for each camera, and uses the one that sees"),
-    ("recommended settings", "ours, sized to the data; they go beyond the paper"),
+    ("recommended", "settings of ours, sized to the data; they go beyond the paper"),
 )
 
 

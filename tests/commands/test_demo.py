@@ -67,9 +67,9 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
     }
     ways = {way for way in ways if way[0] not in references}
     sshmvae, kl, best = (
-        "SS-HMVAE, paper's settings",
-        "SS-HMVAE-kl, paper's settings",
-        "SS-HMVAE-kl, recommended settings",
+        "SS-HMVAE, the paper's",
+        "SS-HMVAE-kl, the paper's",
+        "SS-HMVAE-kl, recommended",
     )
     assert ways == {
         (sshmvae, "both", "-"),
