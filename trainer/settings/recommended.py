@@ -1,6 +1,6 @@
 """Our recommended settings, which fit themselves to the data: how wide, how many steps, which terms.
 
-They were chosen on validation parts (docs/log/2026-11.md), never on a test set.
+They were chosen on validation parts (docs/log/2026-11.md).
 """
 
 import math
