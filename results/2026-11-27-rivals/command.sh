@@ -9,3 +9,5 @@ mmssl train sshmvae-kl --data hm-mnist --preset recommended --beta 0.1 --seeds 0
 mmssl demo   # makes the shards of splits 0 and 1; the other eight with `mmssl extract --split 0..9` and the settings in commands/demo_settings.py
 mmssl compare "workspace/shards/demo-split-{split}.h5" --split 0..9 --labels shard --presets recommended --seeds 0 \
   --rivals logistic-regression,ls-svc,label-spreading,mlp,self-training
+mmssl train sshmvae-kl --data mfeat --labels 400
+mmssl train sshmvae-kl --data mfeat --labels all
