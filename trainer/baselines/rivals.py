@@ -34,7 +34,7 @@ ITERATIONS = 2000  # at most, of the optimiser of logistic regression
 
 # How many multiplications, about, a fit may take: a second or two, and about ten minutes. A fit's number is estimated
 # from the numbers of rows, features and classes alone (`Rival.work`, given all modalities together).
-QUICK, PATIENT = 2e9, 4e12
+QUICK, PATIENT = 4e9, 4e12
 _MATRIX = 0.1  # time of a multiplication in a product of matrices, relative to one in a distance between two rows
 _PASSES = 400  # of logistic regression over its rows, forwards and backwards
 _MLP_PASSES, _MLP_WIDTH = 600, 100

@@ -229,9 +229,9 @@ def _nearly_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rows = x.cpu().numpy()
     index.add(rows)
     cosines, numbers = (torch.from_numpy(found).to(x.device) for found in index.search(rows, k + 1))
-    own = numbers == torch.arange(len(x), device=x.device).unsqueeze(-1)
-    own[:, -1] |= ~own.any(-1)  # duplicates may have taken a row's own place
-    return cosines[~own].view(-1, k), numbers[~own].view(-1, k).clamp_min(0)
+    itself = numbers == torch.arange(len(x), device=x.device).unsqueeze(-1)
+    itself[:, -1] |= ~itself.any(-1)  # duplicates may have taken a row's own place
+    return cosines[~itself].view(-1, k), numbers[~itself].view(-1, k).clamp_min(0)
 
 
 def propagate(graph: Graph, rows: Tensor, given: Tensor) -> Tensor:
