@@ -137,7 +137,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
                 **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),
                 "runs in the stack": len(runs),
-                "seconds of the last sitting": round(time.monotonic() - clock, 1),
+                "seconds of the last sitting": round(time.monotonic() - clock, 3),
             }
         )
         run.write_evaluation(result.evaluation)
