@@ -36,9 +36,16 @@ def shard(description: "Description") -> None:
     labelled = "not fixed by the data" if description.labelled is None else str(description.labelled)
     messages.say(f"{description.path}: {description.dataset}{split}")
     messages.say(f"{description.train_rows} training and {description.test_rows} test examples; labelled: {labelled}")
-    table = Table("modality", "width", "distribution", "smallest", "mean", "largest")
+    if description.groups is not None:
+        messages.say(f"{description.groups} groups, none of them in both parts")
+    lacking = any(m.train_lacking or m.test_lacking for m in description.modalities)
+    if lacking:
+        messages.say(f"{description.complete_train_rows} training examples have every modality")
+    more = ("rows without it",) if lacking else ()
+    table = Table("modality", "width", "distribution", "smallest", "mean", "largest", *more)
     for m in description.modalities:
-        table.add_row(m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}")
+        cells = [m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}"]
+        table.add_row(*cells, *([f"{m.train_lacking} training, {m.test_lacking} test"] if lacking else []))
     messages.out.print(table)
     table = Table("class", "training", "test", "labelled")
     unknown = description.unknown

@@ -97,6 +97,8 @@ def validation_shard(shard: Shard, path: Path, group_of: Callable[[str], str] | 
             **shape,
         },
         preset=shard.preset,
+        scaling=shard.scaling,
+        encoders=shard.encoders,
     )
 
 
@@ -208,4 +210,6 @@ def _part(part: Part, rows: Mask, *, masked: bool) -> PartData:
         part.labels[rows],
         part.ids[rows].tolist(),
         part.labelled[rows] if masked and part.labelled is not None else None,
+        {name: present[rows] for name, present in part.present.items()},
+        None if part.groups is None else part.groups[rows].tolist(),
     )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 Distribution = Literal["bernoulli", "nonnegative", "gaussian"]
 Features = NDArray[np.float32]
 
-SCHEMA = 1
+SCHEMA = 2  # the newest; a shard that uses nothing of schema 2 is written as schema 1, whose digest it keeps
+SCHEMAS = (1, 2)
 SCHEMA_HINT = "docs/reference/shard.md describes a valid shard"
-RESERVED = ("label", "id", "labelled")
+RESERVED = {1: ("label", "id", "labelled"), 2: ("label", "id", "labelled", "group", "present")}  # by schema
 VALIDATION = "-validation"  # ends the name of data whose test part is a validation part of the training rows
 
 
@@ -28,8 +29,25 @@ class Modality:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How a modality's values were scaled before they were stored: `(value - mean) / deviation`, `[D]` float32 each."""
+
+    mean: Features
+    deviation: Features
+
+    def __call__(self, values: Features) -> Features:
+        """Scales new values `[n, D]` as the stored ones were."""
+        scaled: Features = ((values - self.mean) / self.deviation).astype(np.float32)
+        return scaled
+
+
+@dataclass(frozen=True)
 class Header:
-    """The root's attributes and the widths; `digest` and `preset` are None if the file does not record them."""
+    """The root's attributes, the widths and the scaling.
+
+    `digest` and `preset` are None if the file does not record them; `scaling` and `encoders` hold the modalities that
+    have one.
+    """
 
     dataset: str
     split: int | None
@@ -38,23 +56,47 @@ class Header:
     digest: str | None
     provenance: dict[str, Any]
     preset: str | None = None
+    scaling: Mapping[str, Scaling] = field(default_factory=dict)
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RowData:
-    """For each row of a part: labels int64 `[N]`, ids str `[N]`, and the mask bool `[N]` or None."""
+    """What a part holds for each of its rows beside the features.
+
+    Attributes:
+        labels: int64 `[N]`, a class index or -1.
+        ids: str `[N]`.
+        labelled: bool `[N]`, the rows whose label may be used in training, or None.
+        present: bool `[N]` by modality: which rows have it. A modality that is not in it is present in every row.
+        groups: str `[N]`, what a split must not cut through, or None; an empty text is a row of no group.
+    """
 
     labels: NDArray[np.int64]
     ids: NDArray[np.str_]
     labelled: NDArray[np.bool_] | None
+    present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    groups: NDArray[np.str_] | None = None
+
+    @property
+    def needs_schema_2(self) -> bool:
+        """Whether schema 1 cannot hold these rows."""
+        return not len(self.labels) or bool(self.present) or self.groups is not None
 
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
 
-def header_fault(header: Header) -> str | None:
+def header_fault(header: Header, schema: int) -> str | None:
     """What is wrong with the names, classes and modalities."""
+    unknown = sorted({*header.scaling, *header.encoders} - {modality.name for modality in header.modalities})
+    if unknown:
+        return f"there is a scaling or an encoder of {unknown[0]!r}, which is no modality"
+    for modality in header.modalities:
+        scaling = header.scaling.get(modality.name)
+        if scaling is not None and not _is_scaling(scaling, modality.width):
+            return f"the scaling of {modality.name} is not {modality.width} finite means and positive deviations"
     if not _is_name(header.dataset):
         return "the name of the data set is not printable text"
     if header.split is not None and header.split < 0:
@@ -71,8 +113,8 @@ def header_fault(header: Header) -> str | None:
         name = modality.name
         if not _is_name(name) or set(name) & set("/+,") or name.startswith("."):
             return f"a modality cannot be named {name!r} (printable text without / + , or a leading dot)"
-        if name in RESERVED or names.count(name) > 1:
-            return f"the modality name {name!r} is {'reserved' if name in RESERVED else 'used twice'}"
+        if name in RESERVED[schema] or names.count(name) > 1:
+            return f"the modality name {name!r} is {'reserved' if name in RESERVED[schema] else 'used twice'}"
         if modality.distribution not in get_args(Distribution):
             return f"modality {name} is {modality.distribution!r}, not bernoulli, nonnegative or gaussian"
         if modality.width < 1:
@@ -80,11 +122,22 @@ def header_fault(header: Header) -> str | None:
     return None
 
 
-def row_fault(classes: int, parts: Mapping[str, RowData]) -> str | None:
-    """What is wrong with the labels, masks and ids of all parts together."""
+def _is_scaling(scaling: Scaling, width: int) -> bool:
+    mean, deviation = np.asarray(scaling.mean), np.asarray(scaling.deviation)
+    if mean.shape != (width,) or deviation.shape != (width,):
+        return False
+    return bool(np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all())
+
+
+def row_fault(header: Header, schema: int, parts: Mapping[str, RowData]) -> str | None:
+    """What is wrong with the labels, masks, ids and groups of all parts together."""
+    classes = len(header.classes)
     for name, part in parts.items():
-        if len(part.labels) == 0:
+        if len(part.labels) == 0 and (schema == 1 or name != "test"):
             return f"{name} has no rows"
+        fault = _presence_fault(name, part, header.modalities)
+        if fault:
+            return fault
         outside = np.flatnonzero((part.labels < -1) | (part.labels >= classes))
         if outside.size:
             row = int(outside[0])
@@ -93,6 +146,10 @@ def row_fault(classes: int, parts: Mapping[str, RowData]) -> str | None:
             unknown = np.flatnonzero(part.labelled & (part.labels < 0))
             if unknown.size:
                 return f"{name}/labelled marks row {unknown[0]}, whose label is unknown"
+    groups = [set(np.unique(part.groups[part.groups != ""])) for part in parts.values() if part.groups is not None]
+    shared = sorted(set.intersection(*groups)) if len(groups) > 1 else []
+    if shared:
+        return f"the group {str(shared[0])!r} has rows in both parts"
     ids = np.concatenate([part.ids for part in parts.values()])
     if (ids == "").any():
         return "an id is empty"
@@ -102,8 +159,32 @@ def row_fault(classes: int, parts: Mapping[str, RowData]) -> str | None:
     return None
 
 
-def value_fault(block: Features, distribution: Distribution, start: int) -> str | None:
-    """What is wrong with a block of features `[n, D]`, n > 0, that begins at row `start` of its part."""
+def _presence_fault(name: str, part: RowData, modalities: tuple[Modality, ...]) -> str | None:
+    known = {modality.name for modality in modalities}
+    for modality, present in part.present.items():
+        if modality not in known:
+            return f"{name}/present/{modality} is of no modality"
+        if present.shape != part.labels.shape:
+            return f"{name}/present/{modality} has the shape {present.shape}, not {part.labels.shape}"
+    if known == set(part.present):
+        nothing = np.flatnonzero(~np.logical_or.reduce(list(part.present.values())))
+        if nothing.size:
+            return f"row {nothing[0]} of {name} has no modality at all"
+    return None
+
+
+def value_fault(
+    block: Features, distribution: Distribution, start: int, present: NDArray[np.bool_] | None = None
+) -> str | None:
+    """What is wrong with a block of features `[n, D]`, n > 0, that begins at row `start` of its part.
+
+    Args:
+        present: which of these rows have the modality, `[n]`, or None for all; the others hold zeros.
+    """
+    if present is not None and not present.all():
+        filled = np.flatnonzero((block != 0).any(axis=1) & ~present)
+        if filled.size:
+            return f"holds values in row {start + filled[0]}, which lacks this modality and should hold zeros"
     low, high = block.min(), block.max()  # a NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
         row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
@@ -116,11 +197,12 @@ def value_fault(block: Features, distribution: Distribution, start: int) -> str 
 
 
 class Hasher:
-    """The digest of a shard's content: the header, then for each part its modalities, labels, mask and ids."""
+    """The digest of a shard's content: the header, then for each part its modalities and its rows."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, schema: int) -> None:
         modalities = [[m.name, m.width, m.distribution] for m in header.modalities]
-        content = [SCHEMA, header.dataset, header.split, list(header.classes), modalities]
+        content = [schema, header.dataset, header.split, list(header.classes), modalities]
+        self._schema = schema
         self._hash = hashlib.sha256(json.dumps(content).encode())
 
     def update(self, block: Features) -> None:
@@ -128,10 +210,14 @@ class Hasher:
         self._hash.update(np.ascontiguousarray(block, "<f4").data)
 
     def rows(self, rows: RowData) -> None:
-        """Adds a part's labels, mask and ids."""
+        """Adds a part's labels, mask and ids, and from schema 2 on what its rows lack, and their groups."""
         self._hash.update(np.ascontiguousarray(rows.labels, "<i8").data)
         mask = None if rows.labelled is None else rows.labelled.astype(int).tolist()
         self._hash.update(json.dumps([mask, rows.ids.tolist()]).encode())
+        if self._schema > 1:
+            present = {name: rows.present[name].astype(int).tolist() for name in sorted(rows.present)}
+            groups = None if rows.groups is None else rows.groups.tolist()
+            self._hash.update(json.dumps([present, groups]).encode())
 
     def hexdigest(self) -> str:
         """The digest of everything added so far, 64 hexadecimal digits."""

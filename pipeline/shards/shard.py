@@ -4,11 +4,15 @@
 `id [N]`; `train/labelled [N]` exists if the data fixes which labels may be used. The root's attributes hold the rest:
 `schema`, `dataset`, `classes`, `modalities`, and, if known, `split`, `provenance`, `digest` and `preset`.
 
+Schema 2 adds what data of one's own needs: `<part>/present/<modality> [N]` says which rows have a modality,
+`<part>/group [N]` what a split must not cut through, `scaling/<modality>` and the attribute `encoders` how new inputs
+become such features; and `test` may be absent. Version 1 remains valid.
+
 A shard is written whole or not at all, validated when it is opened, and never changed afterwards.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,18 +26,20 @@ from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import (
     SCHEMA,
     SCHEMA_HINT,
+    SCHEMAS,
     Distribution,
     Features,
     Hasher,
     Header,
     Modality,
     RowData,
+    Scaling,
     header_fault,
     row_fault,
     value_fault,
 )
 
-__all__ = ["Distribution", "Features", "Modality", "Part", "Shard"]
+__all__ = ["Distribution", "Features", "Modality", "Part", "Scaling", "Shard"]
 
 _log = logging.getLogger(__name__)
 _PARTS = ("train", "test")
@@ -48,6 +54,8 @@ class Part:
         labels: int64 `[N]`, a class index, or -1 if the class is unknown.
         ids: str `[N]`, unique within the shard.
         labelled: bool `[N]`, the rows whose label may be used in training, or None if the data does not fix them.
+        present: bool `[N]` by modality, for the modalities that some rows lack; these rows hold zeros.
+        groups: str `[N]`, what a split must not cut through, or None.
     """
 
     path: Path
@@ -56,6 +64,8 @@ class Part:
     labels: NDArray[np.int64] = field(repr=False)
     ids: NDArray[np.str_] = field(repr=False)
     labelled: NDArray[np.bool_] | None = field(repr=False)
+    present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    groups: NDArray[np.str_] | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -64,8 +74,13 @@ class Part:
 
     @property
     def row_data(self) -> RowData:
-        """The labels, ids and mask together."""
-        return RowData(self.labels, self.ids, self.labelled)
+        """All that is not a feature, together."""
+        return RowData(self.labels, self.ids, self.labelled, self.present, self.groups)
+
+    def has(self, modality: str) -> NDArray[np.bool_]:
+        """Which rows have a modality, `[N]`."""
+        present = self.present.get(modality)
+        return np.ones(self.rows, np.bool_) if present is None else present
 
     def features(self, modality: str, rows: slice | None = None) -> Features:
         """Reads the features of one modality, `[N, D]` float32, or those of a slice of rows with a positive step.
@@ -80,6 +95,8 @@ class Part:
         known = [m.name for m in self.modalities]
         if modality not in known:
             raise DataError(f"{self.path}: there is no modality {modality!r}, only {', '.join(known)}")
+        if not self.rows:
+            return np.empty((0, next(m.width for m in self.modalities if m.name == modality)), np.float32)
         with hdf5.reading(self.path) as file:
             source = hdf5.dataset(self.path, file, f"{self.name}/{modality}")
             return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
@@ -90,6 +107,8 @@ class Part:
         Raises:
             DataError: as `features`.
         """
+        if not self.rows:
+            return
         with hdf5.reading(self.path) as file:
             sources = {name: hdf5.dataset(self.path, file, f"{self.name}/{name}") for name in names}
             for piece in rows:
@@ -110,6 +129,11 @@ class Part:
             yield self.features(modality, slice(start, start + step))
 
 
+def empty_part(path: Path, name: str, modalities: tuple[Modality, ...]) -> Part:
+    """A part without rows: what stands for a test part that a file does not have."""
+    return Part(path, name, modalities, np.empty(0, np.int64), np.empty(0, np.str_), None)
+
+
 @dataclass(frozen=True, eq=False)
 class Shard:
     """An opened, validated shard: holds labels and ids, and reads features on demand.
@@ -122,6 +146,9 @@ class Shard:
         digest_recorded: whether the file records the digest; otherwise it was computed on opening.
         provenance: how the shard was made, free-form.
         preset: the name of the settings that suit the data, or None if the file names none.
+        scaling: by modality, how its values were scaled before they were stored.
+        encoders: by modality, the recipe of the network that made its features (`pipeline.features.encoder`).
+        test: has no rows if the file has no test part.
     """
 
     path: Path
@@ -135,6 +162,8 @@ class Shard:
     train: Part
     test: Part
     preset: str | None = None
+    scaling: Mapping[str, Scaling] = field(default_factory=dict, repr=False)
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -164,15 +193,15 @@ class Shard:
     @classmethod
     def _load(cls, path: Path, rehash: bool) -> Self:
         with hdf5.reading(path) as file:
-            header = _read_header(path, file)
-            parts = {name: _read_part(path, file, name, header.modalities) for name in _PARTS}
-            fault = row_fault(len(header.classes), {name: part.row_data for name, part in parts.items()})
+            header, schema = _read_header(path, file)
+            parts = {name: _read_part(path, file, name, header.modalities, schema) for name in _PARTS}
+            fault = row_fault(header, schema, {name: part.row_data for name, part in parts.items()})
             if fault:
                 raise DataError(f"{path}: {fault}", _HINT)
-            hasher = Hasher(header) if rehash or header.digest is None else None
-            for name, part in parts.items():
-                for modality in header.modalities:
-                    _scan(path, file, f"{name}/{modality.name}", modality.distribution, hasher)
+            hasher = Hasher(header, schema) if rehash or header.digest is None else None
+            for part in parts.values():
+                for modality in header.modalities if part.rows else ():
+                    _scan(path, file, part, modality, hasher)
                 if hasher:
                     hasher.rows(part.row_data)
         return cls(
@@ -187,34 +216,66 @@ class Shard:
             train=parts["train"],
             test=parts["test"],
             preset=header.preset,
+            scaling=header.scaling,
+            encoders=header.encoders,
         )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_header(path: Path, file: h5py.File) -> Header:
+def _read_header(path: Path, file: h5py.File) -> tuple[Header, int]:
+    """The header, and the version of the schema."""
     schema, dataset, split, digest, preset = (
         hdf5.attribute(path, file, name) for name in ("schema", "dataset", "split", "digest", "preset")
     )
     if type(schema) is not int:
         raise DataError(f"{path}: is not a shard: the attribute schema is missing or not an integer", _HINT)
-    if schema != SCHEMA:
-        raise DataError(f"{path}: has schema {schema}, but this version reads schema {SCHEMA}", _HINT)
+    if schema not in SCHEMAS:
+        raise DataError(
+            f"{path}: has schema {schema}, but this version reads schemas 1 to {SCHEMA}",
+            "a newer mmssl wrote it: update this one" if schema > SCHEMA else _HINT,
+        )
     classes = hdf5.parse_json(path, "classes", hdf5.attribute(path, file, "classes"), list)
     distributions = hdf5.parse_json(path, "modalities", hdf5.attribute(path, file, "modalities"), dict)
     provenance = hdf5.attribute(path, file, "provenance")
     if not isinstance(split, int | None) or not isinstance(digest, str | None) or not isinstance(preset, str | None):
         raise DataError(f"{path}: the attribute split is not an integer, or digest or preset is not text", _HINT)
     for name in _PARTS:
-        hdf5.members(path, file, name)
+        if name == "train" or schema == 1 or name in file:
+            hdf5.members(path, file, name)
     modalities = tuple(Modality(name, _read_width(path, file, name), family) for name, family in distributions.items())
     content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
-    header = Header(dataset, split, tuple(classes), modalities, digest, content, preset)
-    fault = header_fault(header)
+    encoders = None if schema == 1 else hdf5.attribute(path, file, "encoders")
+    header = Header(
+        dataset,
+        split,
+        tuple(classes),
+        modalities,
+        digest,
+        content,
+        preset,
+        {} if schema == 1 else _read_scaling(path, file),
+        {} if encoders is None else hdf5.parse_json(path, "encoders", encoders, dict),
+    )
+    fault = header_fault(header, schema)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
-    return header
+    if not all(isinstance(recipe, dict) for recipe in header.encoders.values()):
+        raise DataError(f"{path}: the attribute encoders does not hold one recipe per modality", _HINT)
+    return header, schema
+
+
+def _read_scaling(path: Path, file: h5py.File) -> dict[str, Scaling]:
+    if "scaling" not in file:
+        return {}
+    scaling = {}
+    for name in hdf5.members(path, file, "scaling"):
+        values = hdf5.read(path, hdf5.dataset(path, file, f"scaling/{name}"))
+        if values.dtype.kind != "f" or values.ndim != 2 or len(values) != 2:
+            raise DataError(f"{path}: scaling/{name} is not a mean and a deviation per column", _HINT)
+        scaling[name] = Scaling(*(_frozen(row.astype(np.float32)) for row in values))
+    return scaling
 
 
 def _read_width(path: Path, file: h5py.File, modality: str) -> int:
@@ -222,12 +283,15 @@ def _read_width(path: Path, file: h5py.File, modality: str) -> int:
     return int(shape[1]) if len(shape) == 2 else 0
 
 
-def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modality, ...]) -> Part:
-    sources = {
-        name: hdf5.dataset(path, file, f"{part}/{name}")
-        for name in ("label", "id", "labelled")
-        if name != "labelled" or (part == "train" and "labelled" in hdf5.members(path, file, part))
-    }
+def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modality, ...], schema: int) -> Part:
+    if part not in file:  # `_read_header` has checked that it may be absent
+        return empty_part(path, part, modalities)
+    members = hdf5.members(path, file, part)
+    optional = [name for name, allowed in (("labelled", part == "train"), ("group", schema > 1)) if allowed]
+    lacking = hdf5.members(path, file, f"{part}/present") if schema > 1 and "present" in members else []
+    sources = {name: hdf5.dataset(path, file, f"{part}/{name}") for name in ("label", "id")}
+    sources |= {name: hdf5.dataset(path, file, f"{part}/{name}") for name in optional if name in members}
+    sources |= {f"present/{name}": hdf5.dataset(path, file, f"{part}/present/{name}") for name in lacking}
     rows = sources["label"].shape[:1]
     if not rows:
         raise DataError(f"{path}: {part}/label is a single value, not one per row", _HINT)
@@ -239,29 +303,36 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
         width = tuple(m.width for m in modalities if m.name == name)
         if source.shape != rows + width:
             raise DataError(f"{path}: {part}/{name} has the shape {source.shape}, not {rows + width}", _HINT)
-    labels, mask = hdf5.read(path, sources["label"]), None
+    labels = hdf5.read(path, sources["label"])
     if labels.dtype.kind not in "iu":
         raise DataError(f"{path}: {part}/label is {labels.dtype}, not whole numbers", _HINT)
-    if "labelled" in sources:
-        mask = hdf5.read(path, sources["labelled"])
-        if mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
-            raise DataError(f"{path}: {part}/labelled is not true or false in every row", _HINT)
+    masks = {}
+    for name in sources:
+        if name == "labelled" or name.startswith("present/"):
+            mask = hdf5.read(path, sources[name])
+            if mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+                raise DataError(f"{path}: {part}/{name} is not true or false in every row", _HINT)
+            masks[name] = _frozen(mask.astype(np.bool_))
     return Part(
         path=path,
         name=part,
         modalities=modalities,
         labels=_frozen(labels.astype(np.int64)),
         ids=_frozen(hdf5.read_text(path, sources["id"])),
-        labelled=None if mask is None else _frozen(mask.astype(np.bool_)),
+        labelled=masks.get("labelled"),
+        present={name: masks[f"present/{name}"] for name in lacking},
+        groups=_frozen(hdf5.read_text(path, sources["group"])) if "group" in sources else None,
     )
 
 
-def _scan(path: Path, file: h5py.File, name: str, distribution: Distribution, hasher: Hasher | None) -> None:
+def _scan(path: Path, file: h5py.File, part: Part, modality: Modality, hasher: Hasher | None) -> None:
+    name, present = f"{part.name}/{modality.name}", part.present.get(modality.name)
     source = hdf5.dataset(path, file, name)
     step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
     for start in range(0, source.shape[0], step):
         block = np.asarray(hdf5.read(path, source, slice(start, start + step)), np.float32)
-        fault = value_fault(block, distribution, start)
+        rows = None if present is None else present[start : start + step]
+        fault = value_fault(block, modality.distribution, start, rows)
         if fault:
             raise DataError(f"{path}: {name} {fault}", _HINT)
         if hasher:

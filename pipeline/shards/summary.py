@@ -21,7 +21,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class ModalitySummary:
-    """The range and mean of a modality over both parts."""
+    """The range and mean of a modality over both parts, and how many rows of each lack it."""
 
     name: str
     width: int
@@ -29,11 +29,16 @@ class ModalitySummary:
     min: float
     mean: float
     max: float
+    train_lacking: int
+    test_lacking: int
 
 
 @dataclass(frozen=True)
 class Description:
-    """The contents of a shard, for people; `unknown` counts the rows without a known class."""
+    """The contents of a shard, for people; `unknown` counts the rows without a known class.
+
+    `groups` is the number of different ones in both parts, or None if the shard names none.
+    """
 
     path: Path
     dataset: str
@@ -41,6 +46,8 @@ class Description:
     train_rows: int
     test_rows: int
     labelled: int | None
+    complete_train_rows: int
+    groups: int | None
     classes: tuple[ClassCount, ...]
     unknown: ClassCount
     modalities: tuple[ModalitySummary, ...]
@@ -70,7 +77,14 @@ def describe(shard: Shard) -> Description:
         ]
         low, total, high, size = zip(*blocks, strict=True)
         return ModalitySummary(
-            modality.name, modality.width, modality.distribution, min(low), sum(total) / sum(size), max(high)
+            modality.name,
+            modality.width,
+            modality.distribution,
+            min(low),
+            sum(total) / sum(size),
+            max(high),
+            int((~shard.train.has(modality.name)).sum()),
+            int((~shard.test.has(modality.name)).sum()),
         )
 
     return Description(
@@ -80,6 +94,8 @@ def describe(shard: Shard) -> Description:
         train_rows=shard.train.rows,
         test_rows=shard.test.rows,
         labelled=None if mask is None else int(mask.sum()),
+        complete_train_rows=int(np.logical_and.reduce([shard.train.has(m.name) for m in shard.modalities]).sum()),
+        groups=_groups(shard),
         classes=tuple(count(label, name) for label, name in enumerate(shard.classes)),
         unknown=count(-1, "unknown"),
         modalities=tuple(summary(modality) for modality in shard.modalities),
@@ -87,3 +103,8 @@ def describe(shard: Shard) -> Description:
         digest_recorded=shard.digest_recorded,
         provenance=shard.provenance,
     )
+
+
+def _groups(shard: Shard) -> int | None:
+    named = [part.groups for part in (shard.train, shard.test) if part.groups is not None]
+    return len(np.unique(np.concatenate(named))) if named else None

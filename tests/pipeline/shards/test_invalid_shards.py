@@ -27,7 +27,7 @@ def test_a_file_that_is_no_shard(tmp_path: Path) -> None:
 
 
 BAD = {
-    "schema of another version": (lambda f: f.attrs.__setitem__("schema", 2), "schema 2"),
+    "schema of another version": (lambda f: f.attrs.__setitem__("schema", 3), "schema 3"),
     "schema is text": (lambda f: f.attrs.__setitem__("schema", "1"), "schema"),
     "no dataset": (lambda f: f.attrs.__delitem__("dataset"), "name of the data set"),
     "no classes": (lambda f: f.attrs.__delitem__("classes"), "classes"),

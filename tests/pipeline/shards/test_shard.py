@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.shards.schema import RESERVED
+from pipeline.runtime.errors import DataError
+from pipeline.shards.schema import RESERVED, Scaling
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 from tests.support.paths import ROOT
@@ -28,7 +30,7 @@ DOCS = ROOT / "docs" / "reference" / "shard.md"
 # --- what is written is what is read ---------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(
-    lambda name: name not in RESERVED and not set(name) & set("/+,") and not name.startswith(".")
+    lambda name: name not in RESERVED[2] and not set(name) & set("/+,") and not name.startswith(".")
 )
 ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 values = {"bernoulli": (0.0, 1.0), "nonnegative": (0.0, 1e6), "gaussian": (-1e6, 1e6)}
@@ -41,26 +43,40 @@ def contents(draw: st.DrawFn) -> dict[str, object]:
         for name in draw(st.lists(names, min_size=1, max_size=4, unique=True))
     ]
     classes = draw(st.lists(names, min_size=2, max_size=5, unique=True))
-    rows = {"train": draw(st.integers(1, 9)), "test": draw(st.integers(1, 9))}
+    rows = {"train": draw(st.integers(1, 9)), "test": draw(st.integers(0, 9))}
     unique = draw(st.lists(ids, min_size=sum(rows.values()), max_size=sum(rows.values()), unique=True))
 
     def part(name: str) -> PartData:
         n = rows[name]
         labels = draw(hnp.arrays(np.int64, n, elements=st.integers(-1, len(classes) - 1)))
-        features = {}
+        features, present = {}, {}
         for m in modalities:
             low, high = values[m.distribution]
             features[m.name] = draw(hnp.arrays(np.float32, (n, m.width), elements=st.floats(low, high, width=32)))
+            if m is not modalities[0] and draw(st.booleans()):  # the first one is in every row, so none is empty
+                present[m.name] = draw(hnp.arrays(np.bool_, n))
+                features[m.name][~present[m.name]] = 0
         part_ids = unique[: rows["train"]] if name == "train" else unique[rows["train"] :]
         mask = draw(st.none() | hnp.arrays(np.bool_, n)) if name == "train" else None
-        return PartData(features, labels, part_ids, None if mask is None else mask & (labels >= 0))
+        groups = draw(st.none() | st.lists(st.sampled_from(["", name, f"{name} 2"]), min_size=n, max_size=n))
+        return PartData(
+            features, labels, part_ids, None if mask is None else mask & (labels >= 0), present or None, groups
+        )
 
     return {
         "dataset": draw(names),
         "classes": classes,
         "modalities": modalities,
         "train": part("train"),
-        "test": part("test"),
+        "test": part("test") if rows["test"] else None,
+        "scaling": {
+            m.name: Scaling(
+                draw(hnp.arrays(np.float32, m.width, elements=st.floats(-9, 9, width=32))),
+                draw(hnp.arrays(np.float32, m.width, elements=st.floats(1, 9, width=32))),
+            )
+            for m in draw(st.lists(st.sampled_from(modalities), unique=True))
+        },
+        "encoders": {m.name: {"backbone": "vgg16"} for m in draw(st.lists(st.sampled_from(modalities), unique=True))},
         "split": draw(st.none() | st.integers(0, 1000)),
         "provenance": draw(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)),
     }
@@ -77,8 +93,25 @@ def test_what_is_written_is_read(content: dict[str, object]) -> None:
         assert list(shard.classes) == content["classes"]
         assert list(shard.modalities) == content["modalities"]
         assert shard.provenance == content["provenance"]
+        assert shard.encoders == content["encoders"]
+        scaling = cast(dict[str, Scaling], content["scaling"])
+        assert shard.scaling.keys() == scaling.keys()
+        for name, expected_scaling in scaling.items():
+            np.testing.assert_array_equal(shard.scaling[name].mean, expected_scaling.mean)
+            np.testing.assert_array_equal(shard.scaling[name].deviation, expected_scaling.deviation)
         for part, given_part in ((shard.train, content["train"]), (shard.test, content["test"])):
+            if given_part is None:
+                assert part.rows == 0
+                assert list(part.blocks(shard.modalities[0].name)) == []
+                assert part.features(shard.modalities[0].name).shape == (0, shard.modalities[0].width)
+                assert list(part.pieces([], [])) == []
+                continue
             assert isinstance(given_part, PartData)
+            for m in shard.modalities:
+                expected_rows = (given_part.present or {}).get(m.name, np.ones(part.rows, np.bool_))
+                np.testing.assert_array_equal(part.has(m.name), expected_rows)
+                assert (m.name in part.present) == (not np.all(expected_rows))
+            assert part.groups is None if given_part.groups is None else part.groups.tolist() == given_part.groups
             np.testing.assert_array_equal(part.labels, given_part.labels)
             assert part.labels.dtype == np.int64
             assert part.ids.tolist() == list(given_part.ids)
@@ -112,6 +145,61 @@ def test_blocks_equal_the_whole(cuts: list[int], rows: slice) -> None:
         else:
             with pytest.raises(ValueError, match="forwards"):
                 pieces.train.features("x", rows)
+
+
+def test_only_what_needs_it_has_schema_2_and_another_digest(tmp_path: Path) -> None:
+    x = np.array([[0.0], [1.0]], np.float32)
+
+    def write(name: str, **extra: object) -> tuple[int, str]:
+        part = {key: extra.pop(key) for key in ("present", "groups") if key in extra}
+        train = PartData({"x": x, "w": x}, [0, 1], ["a", "b"], **part)  # type: ignore[arg-type]
+        values = {"test": PartData({"x": x, "w": x}, [0, 1], ["c", "d"])} | extra
+        modalities = [Modality("x", 1, "bernoulli"), Modality("w", 1, "bernoulli")]
+        path = tmp_path / f"{name}.h5"
+        shard = write_shard(path, dataset="d", classes="ab", modalities=modalities, train=train, **values)  # type: ignore[arg-type]
+        with h5py.File(path) as file:
+            return int(file.attrs["schema"]), shard.digest
+
+    schema, digest = write("plain")
+    assert schema == 1
+    assert write("all present", present={"x": [True, True]}) == (1, digest)
+    others = {
+        "lacking": write("lacking", present={"x": [False, True]}),
+        "lacking another": write("lacking another", present={"w": [False, True]}),
+        "groups": write("groups", groups=["p", ""]),
+        "no test": write("no test", test=None),
+        "scaling": write("scaling", scaling={"x": Scaling(np.zeros(1, np.float32), np.ones(1, np.float32))}),
+        "encoders": write("encoders", encoders={"x": {"backbone": "vgg16"}}),
+    }
+    assert {schema for schema, _ in others.values()} == {2}
+    digests = [digest, *(other for name, (_, other) in others.items() if name != "encoders")]
+    assert len(set(digests)) == len(digests)
+    assert others["encoders"] == others["scaling"]  # how features were made is not what training sees
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"present": {"x": [False, True], "w": [False, True]}}, "row 0 of train has no modality at all"),
+        ({"present": {"x": [True, False]}}, "train/x holds values in row 1, which lacks this modality"),
+        ({"present": {"v": [True, False]}}, "train/present/v is of no modality"),
+        ({"present": {"x": [True]}}, "train/present/x has the shape (1,), not (2,)"),
+        ({"groups": ["p"]}, "train has groups that are not one text per row"),
+        ({"groups": ["p", "q"]}, "the group 'q' has rows in both parts"),
+    ],
+)
+def test_bad_rows_of_schema_2(train: dict[str, object], words: str, tmp_path: Path) -> None:
+    x = np.array([[0.0], [1.0]], np.float32)
+    with pytest.raises(DataError, match=re.escape(words)):
+        write_shard(
+            tmp_path / "s.h5",
+            dataset="d",
+            classes="ab",
+            modalities=[Modality("x", 1, "bernoulli"), Modality("w", 1, "bernoulli")],
+            train=PartData({"x": x, "w": x}, [0, 1], ["a", "b"], **train),  # type: ignore[arg-type]
+            test=PartData({"x": x, "w": x}, [0, 1], ["c", "d"], groups=["q", ""]),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_modality_is_chunked_by_rows_and_read_in_blocks(tmp_path: Path) -> None:
