@@ -177,6 +177,26 @@ class Entry(BaseModel):
     digest: str
 
 
+class ImportedRows(BaseModel):
+    """What a person's own data says of its N frames, in the store's order; Washington's frames say it by their names.
+
+    Attributes:
+        classes: the K class names.
+        labels: a class index, or -1 if the frame has no label.
+        groups: what a split must not cut through, such as an object or a recording; empty for a frame of its own.
+        test: whether the frame belongs to the test part.
+        lacking: by image modality, the numbers of the frames that lack it; their images are black.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+    groups: tuple[str, ...]
+    test: tuple[bool, ...]
+    lacking: dict[ImageModality, tuple[int, ...]] = {}
+
+
 class StoreIndex(BaseModel):
     """`index.json`: everything that splits and provenance need, so that the raw data may be deleted.
 
@@ -188,6 +208,7 @@ class StoreIndex(BaseModel):
         objects: name -> frames and digest, in order.
         skipped: sample id -> why the frame was left out.
         flawed: sample id -> why its depth carries no shape; the frame is included.
+        rows: labels and parts of imported frames; None for Washington's layout, which has trials instead.
         sha256: of all other fields; empty in an index written before it was introduced.
     """
 
@@ -202,11 +223,13 @@ class StoreIndex(BaseModel):
     objects: dict[str, Entry]
     skipped: dict[str, str]
     flawed: dict[str, str]
+    rows: ImportedRows | None = None
     sha256: str = ""
 
     def fingerprint(self) -> str:
-        """sha256 of everything but `sha256`."""
-        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}).encode()).hexdigest()
+        """sha256 of everything but `sha256`, and `rows` where there are none, as before they were introduced."""
+        absent = {"rows"} if self.rows is None else set[str]()
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256", *absent}).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -245,7 +268,7 @@ class ImageStore:
             StorageError: the disk is full or refuses.
         """
         index = index.model_copy(update={"sha256": index.fingerprint()})
-        content = (index.model_dump_json(indent=1) + "\n").encode()
+        content = (index.model_dump_json(indent=1, exclude={"rows"} if index.rows is None else None) + "\n").encode()
         path = folder / INDEX
         if (
             not path.is_file() or path.read_bytes() != content
@@ -263,6 +286,13 @@ class ImageStore:
     def ids(self) -> tuple[str, ...]:
         """Every sample id, in the order of `blocks`."""
         return tuple(name for entry in self.index.objects.values() for name in entry.ids)
+
+    def has(self, modality: ImageModality) -> NDArray[np.bool_]:
+        """Which frames have a modality, bool `[N]`, in the order of `ids`."""
+        present = np.ones(len(self.ids), np.bool_)
+        if self.index.rows is not None:
+            present[list(self.index.rows.lacking.get(modality, ()))] = False
+        return present
 
     def blocks(self, modality: ImageModality) -> Iterator[Bytes]:
         """Yields every image of a modality once and in order, `[n, size, size, 3]`, about 1 MiB at a time.
