@@ -21,6 +21,11 @@ class Data(Protocol):
         ...
 
     @property
+    def present(self) -> Mapping[str, Tensor]:
+        """Which rows have a modality, bool `[rows]`, for the modalities that some rows lack."""
+        ...
+
+    @property
     def label(self) -> Tensor:
         """The labels, `[rows]`; -1 means unknown."""
         ...
@@ -67,16 +72,23 @@ class Data(Protocol):
         """The numbers, within their shard's training part, of the training rows at these places, any shape."""
         ...
 
-    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
-        """Yields all training rows of a replica's shard in order, block by block, `[n, D]` of each modality."""
+    def training_features(self, replica: int) -> Iterator[Mapping[str, Tensor]]:
+        """Yields all training rows of a replica's shard in order, block by block, `[n, D]` of each modality.
+
+        A block of rows of which some lack modalities is `Incomplete`, with bool `[n]` by modality.
+        """
         ...
 
-    def x(self, index: Tensor) -> dict[str, Tensor]:
-        """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
+    def x(self, index: Tensor) -> Mapping[str, Tensor]:
+        """The features of each modality at rows `[R, B]`, `[R, B, D]`; they know which rows lack which modality."""
         ...
 
     def y(self, index: Tensor) -> Tensor:
         """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
+        ...
+
+    def test_rows_with(self, modalities: Sequence[str]) -> list[NDArray[np.bool_]]:
+        """Which rows of each replica's test set have any of some modalities."""
         ...
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
 
     S = D^(-1/2) W D^(-1/2)             W [N, N] symmetric, D its row sums
     F <- alpha S F + (1 - alpha) Y      Y [N, K], the given labels; each class weighs the same
-    F <- F / (sums of its columns)      classes are about equally frequent, as in p(y)
+    F <- F p(y) / (sums of its columns) classes are about as frequent as in p(y)
     P = F / (sums of its rows)
 
 W_ij is the cubed cosine between i and each of its nearest neighbours j, over all modalities joined. Each modality is
@@ -25,7 +25,8 @@ from torch.nn.functional import normalize
 
 from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
-from trainer.nn.labels import one_hot
+from trainer.nn.labels import LabelPrior, one_hot
+from trainer.nn.presence import given, present_rows
 
 ALPHA, ITERATIONS, POWER = 0.99, 30, 3
 EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all pairs takes hours
@@ -34,6 +35,7 @@ _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
 _FOLDS = 5  # of the labels, to choose a graph
 _MANY = 10_000  # rows from which on the work is announced
+UNIFORM = LabelPrior()
 Read = Callable[[], Iterable[Mapping[str, Tensor]]]
 Check = Callable[[], None]
 
@@ -59,7 +61,13 @@ class Graph:
         return outgoing.index_add_(0, self.neighbours.flatten(), sent.flatten(0, 1))
 
 
-def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check: Check = lambda: None) -> Tensor:
+def propagated_labels(
+    data: Data,
+    neighbours: int,
+    prior: LabelPrior = UNIFORM,
+    streamed: bool = False,
+    check: Check = lambda: None,
+) -> Tensor:
     """Each replica's soft labels of its shard's training rows, `[R, N, K]`; those of labelled rows are their own.
 
     N is the length of the longest training part; what lies beyond a shorter one is never read. A row that no label
@@ -67,6 +75,7 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
 
     Args:
         neighbours: k, the number of neighbours of each row.
+        prior: p(y), how frequent classes are taken to be.
         streamed: whether the features do not fit into memory; then their random projections do (1 kB per row).
         check: is called between pieces of the work, and may raise.
 
@@ -86,11 +95,12 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
         graphs = candidate_graphs(partial(data.training_features, replicas[0]), data, neighbours, streamed, check)
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
-            labelled, given = data.training_rows(places), one_hot(data.label[places], classes)
-            name = choose(graphs, labelled, given)
+            labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
+            frequency = None if prior.log is None else prior.log[replica].exp()
+            name = choose(graphs, labelled, label, frequency)
             if name:
                 _log.info("propagating labels along the neighbours in %s alone, which tell more of them right", name)
-            labels[replica] = propagate(graphs[name], labelled, given)
+            labels[replica] = propagate(graphs[name], labelled, label, frequency)
     longest = max(len(soft) for soft in labels.values())
     result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)
     for replica, soft in labels.items():
@@ -108,37 +118,38 @@ def candidate_graphs(read: Read, data: Data, neighbours: int, streamed: bool, ch
     return graphs
 
 
-def _only(read: Read, name: str) -> Iterator[dict[str, Tensor]]:
-    return ({name: block[name]} for block in read())
+def _only(read: Read, name: str) -> Iterator[Mapping[str, Tensor]]:
+    return (given(block, [name]) for block in read())
 
 
-def choose(graphs: Mapping[str, Graph], rows: Tensor, given: Tensor) -> str:
+def choose(graphs: Mapping[str, Graph], rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> str:
     """The name of the graph to use: the first one, unless another is right about clearly more held-out labels.
 
     Clearly more: the number of labels that only the other one gets right, less that of those that only the first gets
     right, is more than its standard error, the root of their sum (McNemar 1947).
     """
-    right = {name: held_out(graph, rows, given) for name, graph in graphs.items()}
+    right = {name: held_out(graph, rows, label, frequency) for name, graph in graphs.items()}
     first, best = next(iter(right)), max(right, key=lambda name: int(right[name].sum()))
     gained, lost = int((right[best] & ~right[first]).sum()), int((right[first] & ~right[best]).sum())
     return best if gained - lost > math.sqrt(gained + lost) else first
 
 
-def held_out(graph: Graph, rows: Tensor, given: Tensor) -> Tensor:
+def held_out(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> Tensor:
     """Which labels a graph gets right from the others, `[L]`: each is held out once, a fifth of each class at a time.
 
     None of them if a class has one label only, because then nothing can be held out.
 
     Args:
-        rows, given: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
+        rows, label: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
+        frequency: as in `propagate`.
     """
-    number = (given.cumsum(0) * given).sum(-1).long() - 1  # of each label within its class
-    folds = min(_FOLDS, int(given.sum(0).min()))
+    number = (label.cumsum(0) * label).sum(-1).long() - 1  # of each label within its class
+    folds = min(_FOLDS, int(label.sum(0).min()))
     right = torch.zeros_like(rows, dtype=torch.bool)
     for fold in range(folds if folds > 1 else 0):
         out = number % folds == fold
-        soft = propagate(graph, rows[~out], given[~out])[rows[out]]
-        right[out] = soft.argmax(-1) == given[out].argmax(-1)
+        soft = propagate(graph, rows[~out], label[~out], frequency)[rows[out]]
+        right[out] = soft.argmax(-1) == label[out].argmax(-1)
     return right
 
 
@@ -149,7 +160,7 @@ def joined(read: Read) -> Tensor:
         read: yields the rows from the first to the last, a block of each modality `[n, D_m]` at a time.
     """
     centre, scale = _moments(read())
-    return torch.cat([torch.cat([(x - centre[m]) / scale[m] for m, x in block.items()], -1) for block in read()])
+    return torch.cat([torch.cat([_scaled(block, m, centre, scale) for m in block], -1) for block in read()])
 
 
 def projected(read: Read) -> Tensor:
@@ -164,20 +175,27 @@ def projected(read: Read) -> Tensor:
         for m, mean in centre.items()
     }
     return torch.cat(
-        [torch.stack([(x - centre[m]) / scale[m] @ directions[m] for m, x in block.items()]).sum(0) for block in read()]
+        [torch.stack([_scaled(block, m, centre, scale) @ directions[m] for m in block]).sum(0) for block in read()]
     )
 
 
+def _scaled(block: Mapping[str, Tensor], m: str, centre: Mapping[str, Tensor], scale: Mapping[str, Tensor]) -> Tensor:
+    """A modality, centred and scaled; rows that lack it are zeros, its mean: a cosine counts what two rows share."""
+    x, rows = (block[m] - centre[m]) / scale[m], present_rows(block, m)
+    return x if rows is None else torch.where(rows.unsqueeze(-1), x, 0.0)
+
+
 def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Each modality's mean `[D_m]`, and the root of the mean squared length of its centred rows."""
-    rows, total, squares = 0, dict[str, Tensor](), dict[str, Tensor]()
+    """Each modality's mean `[D_m]`, and the root of the mean squared length of its centred rows, where they have it."""
+    number, total, squares = dict[str, int](), dict[str, Tensor](), dict[str, Tensor]()
     for block in blocks:
-        rows += len(next(iter(block.values())))
         for m, x in block.items():
+            rows = present_rows(block, m)  # those that lack it are zeros, so sums need not leave them out
+            number[m] = number.get(m, 0) + (len(x) if rows is None else int(rows.sum()))
             total[m] = total.get(m, 0) + x.sum(0, dtype=torch.float64)
             squares[m] = squares.get(m, 0) + x.double().square().sum(0)
-    mean = {m: value / rows for m, value in total.items()}
-    variance = {m: (squares[m] / rows - mean[m].square()).clamp_min(0).sum() for m in mean}
+    mean = {m: value / max(number[m], 1) for m, value in total.items()}
+    variance = {m: (squares[m] / max(number[m], 1) - mean[m].square()).clamp_min(0).sum() for m in mean}
     return (
         {m: value.float() for m, value in mean.items()},
         {m: value.sqrt().clamp_min(_TINY).float() for m, value in variance.items()},
@@ -234,16 +252,22 @@ def _nearly_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return cosines[~itself].view(-1, k), numbers[~itself].view(-1, k).clamp_min(0)
 
 
-def propagate(graph: Graph, rows: Tensor, given: Tensor) -> Tensor:
-    """P `[N, K]`, from the labels `given` (one-hot, `[L, K]`) of the rows `[L]`, which keep them."""
+def propagate(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> Tensor:
+    """P `[N, K]`, from the labels (one-hot, `[L, K]`) of the rows `[L]`, which keep them.
+
+    Args:
+        frequency: how frequent the classes are, `[K]`; None if they are equally frequent.
+    """
     size = len(graph.neighbours)
-    labels = given.new_zeros(size, given.shape[-1])
-    labels[rows] = given / given.sum(0).clamp_min(1)
+    labels = label.new_zeros(size, label.shape[-1])
+    labels[rows] = label / label.sum(0).clamp_min(1)
     spread = labels
     for _ in range(ITERATIONS):
         spread = ALPHA * (graph @ spread) + (1 - ALPHA) * labels
     spread = spread / spread.sum(0).clamp_min(_TINY)
+    if frequency is not None:
+        spread = spread * frequency
     reached = spread.sum(-1, keepdim=True)
-    soft = torch.where(reached > 0, spread / reached.clamp_min(_TINY), 1 / given.shape[-1])
-    soft[rows] = given
+    soft = torch.where(reached > 0, spread / reached.clamp_min(_TINY), 1 / label.shape[-1])
+    soft[rows] = label
     return soft

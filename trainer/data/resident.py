@@ -1,6 +1,6 @@
 """Data that fits into the device's memory: flat tensors shared by all replicas."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from trainer.data.machine_memory import free_bytes
 from trainer.data.selection import VALUE_BYTES, Examples, index_rows
 from trainer.data.streams import Stream, first_index, streams_of, write_indices
 from trainer.nn.labels import one_hot
+from trainer.nn.presence import Incomplete
 from trainer.settings.run_settings import Settings
 
 
@@ -23,6 +24,7 @@ class Resident:
 
     Attributes:
         features: the features of each modality, `[rows of all shards, D]` float32, on the device.
+        present: which rows have a modality, bool `[rows of all shards]`, for the modalities that some rows lack.
         label: the labels, `[rows of all shards]`, on the device; -1 means unknown.
         number: the number of each row within its part of its shard, `[rows of all shards]`, on the device.
         modalities: the modalities the model sees.
@@ -31,6 +33,7 @@ class Resident:
     """
 
     features: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
     label: Tensor
     number: Tensor
     modalities: tuple[Modality, ...]
@@ -64,6 +67,13 @@ class Resident:
         label = self.label.cpu().numpy()
         return [label[examples.test] for examples in self.examples]
 
+    def test_rows_with(self, modalities: Sequence[str]) -> list[NDArray[np.bool_]]:
+        """Which rows of each replica's test set have any of some modalities."""
+        if any(name not in self.present for name in modalities):
+            return [np.ones(len(examples.test), np.bool_) for examples in self.examples]
+        any_of_them = torch.stack([self.present[name] for name in modalities]).any(0).cpu().numpy()
+        return [any_of_them[examples.test] for examples in self.examples]
+
     def close(self) -> None:
         """Does nothing: no thread reads ahead."""
 
@@ -71,18 +81,32 @@ class Resident:
         """The numbers, within their shard's training part, of the training rows at these places, any shape."""
         return self.number[places]
 
-    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
+    def training_features(self, replica: int) -> Iterator[Mapping[str, Tensor]]:
         """Yields all training rows of a replica's shard, in one block."""
         first, rows = self.examples[replica].first, self.examples[replica].training_rows
-        yield {name: features[first : first + rows] for name, features in self.features.items()}
+        yield gather(self.features, self.present, slice(first, first + rows))
 
-    def x(self, index: Tensor) -> dict[str, Tensor]:
+    def x(self, index: Tensor) -> Mapping[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
-        return {name: features[index] for name, features in self.features.items()}
+        return gather(self.features, self.present, index)
 
     def y(self, index: Tensor) -> Tensor:
         """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
         return one_hot(self.label[index], len(self.classes))
+
+
+def gather(
+    features: Mapping[str, Tensor], present: Mapping[str, Tensor], index: Tensor | slice
+) -> Mapping[str, Tensor]:
+    """The features of some rows, which know what they lack."""
+    values = {name: column[index] for name, column in features.items()}
+    return Incomplete(values, {name: rows[index] for name, rows in present.items()}) if present else values
+
+
+def lacking(shards: Iterable[Shard], modalities: Sequence[Modality]) -> list[str]:
+    """The modalities that some rows of the shards lack."""
+    parts = [part for shard in shards for part in (shard.train, shard.test)]
+    return [m.name for m in modalities if any(m.name in part.present for part in parts)]
 
 
 def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.device) -> Resident:
@@ -104,15 +128,19 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     features = {m.name: torch.empty(rows, m.width, device=device) for m in modalities}
     label = torch.empty(rows, dtype=torch.int64, device=device)
     number = torch.empty_like(label)
+    some = lacking(distinct.values(), modalities)
+    present = {name: torch.empty(rows, dtype=torch.bool, device=device) for name in some}
     row = 0
     for shard in distinct.values():
         for part in (shard.train, shard.test):
             label[row : row + part.rows] = torch.tensor(part.labels)
             number[row : row + part.rows] = torch.arange(part.rows)
+            for name, there in present.items():
+                there[row : row + part.rows] = torch.tensor(part.has(name))
             for name, flat in features.items():
                 start = row
                 for block in part.blocks(name):
                     flat[start : start + len(block)] = torch.from_numpy(block)
                     start += len(block)
             row += part.rows
-    return Resident(features, label, number, modalities, shards[0].classes, examples)
+    return Resident(features, present, label, number, modalities, shards[0].classes, examples)

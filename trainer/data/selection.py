@@ -23,7 +23,7 @@ class Examples:
 
     `unlabelled` is the rest of the training set. It is the whole training set for a model that does not learn from
     labels, and empty for a classifier that is trained alone. The shard's training part is `training_rows` long and
-    begins at row `first`.
+    begins at row `first`. `per_class` counts the labelled examples of each class.
     """
 
     labelled: Rows
@@ -32,6 +32,7 @@ class Examples:
     labelled_ids: tuple[str, ...]
     first: int = 0
     training_rows: int = 0
+    per_class: tuple[int, ...] = ()
 
 
 def index_rows(
@@ -99,7 +100,7 @@ def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
     if settings.objective == "classifier":
         unlabelled = all_rows[:0]
     known = np.flatnonzero(test.labels >= 0)
-    if len(known) == 0:
+    if test.rows and len(known) == 0:
         raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")
     return Examples(
         labelled=offset + labelled,
@@ -108,6 +109,7 @@ def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
         labelled_ids=tuple(map(str, train.ids[labelled])),
         first=offset,
         training_rows=train.rows,
+        per_class=tuple(np.bincount(train.labels[labelled], minlength=len(shard.classes)).tolist()),
     )
 
 

@@ -6,7 +6,8 @@ is read once for all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from trainer.data.selection import Examples, Rows, index_rows
 from trainer.data.streams import Stream, first_index, streams_of, write_indices
 from trainer.data.windows import SLOTS, Layout, Reader, WindowedStream, Write
 from trainer.nn.labels import one_hot
+from trainer.nn.presence import Incomplete
 from trainer.settings.run_settings import Settings
 
 TEST_ROWS = 1000  # the most rows of the test set in memory at a time
@@ -48,7 +50,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Data that is mostly on disk: `features` and `label` hold the labelled rows, the windows and a test batch.
+    """Data that is mostly on disk: the flat tensors hold the labelled rows, the windows and a test batch.
 
     Attributes:
         paced: which examples are streamed: "unlabelled", or "labelled" if there are no unlabelled ones.
@@ -58,6 +60,7 @@ class Streamed:
     """
 
     features: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
     label: Tensor
     modalities: tuple[Modality, ...]
     classes: tuple[str, ...]
@@ -124,19 +127,31 @@ class Streamed:
             for examples, feed in zip(self.examples, self.feeds, strict=True)
         ]
 
+    def test_rows_with(self, modalities: Sequence[str]) -> list[NDArray[np.bool_]]:
+        return [
+            np.logical_or.reduce([feed.shard.test.has(name) for name in modalities])[
+                examples.test - feed.offset - feed.shard.train.rows
+            ]
+            for examples, feed in zip(self.examples, self.feeds, strict=True)
+        ]
+
     def training_rows(self, places: Tensor) -> Tensor:
         return self.number[places]
 
-    def training_features(self, replica: int) -> Iterator[dict[str, Tensor]]:
+    def training_features(self, replica: int) -> Iterator[Mapping[str, Tensor]]:
         feed = self.feeds[replica]
         rows = feed.shard.train.rows
         slices = [slice(first, min(first + feed.layout.block, rows)) for first in range(0, rows, feed.layout.block)]
-        for piece in feed.shard.train.pieces(list(self.features), slices):
-            yield {name: torch.from_numpy(values).to(self.label.device) for name, values in piece.items()}
+        for span, piece in zip(slices, feed.shard.train.pieces(list(self.features), slices), strict=True):
+            values = {name: torch.from_numpy(block).to(self.label.device) for name, block in piece.items()}
+            there = {
+                name: torch.tensor(feed.shard.train.has(name)[span]).to(self.label.device) for name in self.present
+            }
+            yield Incomplete(values, there) if there else values
 
-    def x(self, index: Tensor) -> dict[str, Tensor]:
+    def x(self, index: Tensor) -> Mapping[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""
-        return {name: features[index] for name, features in self.features.items()}
+        return resident.gather(self.features, self.present, index)
 
     def y(self, index: Tensor) -> Tensor:
         """The one-hot labels `[R, B, K]` of rows `[R, B]` whose label is known."""
@@ -177,7 +192,9 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
     features = {name: torch.zeros(base, width, device=device) for name, width in widths.items()}
     label = torch.zeros(base, dtype=torch.int64, device=device)
     number = torch.zeros_like(label)
-    write = _writer(features, label, number)
+    some = resident.lacking([plan[0] for plan in plans.values()], modalities)
+    present = {name: torch.ones(base, dtype=torch.bool, device=device) for name in some}
+    write = _writer(features, present, label, number)
     feeds = {}
     for digest, (shard, offset, labelled, layout, start) in plans.items():
         _copy(shard.train, list(widths), labelled - offset, layout.block, start, write)
@@ -186,45 +203,43 @@ def load(stack: Sequence[Settings], shards: Sequence[Shard], device: torch.devic
         feeds[digest] = Feed(shard, layout, first, first + SLOTS * layout.size, test_rows, offset, reader)
     if paced == "unlabelled":
         examples = tuple(
-            Examples(
-                plans[shard.digest][4] + np.searchsorted(plans[shard.digest][2], replica.labelled),
-                replica.unlabelled,
-                replica.test,
-                replica.labelled_ids,
-                replica.first,
-                replica.training_rows,
+            replace(
+                replica, labelled=plans[shard.digest][4] + np.searchsorted(plans[shard.digest][2], replica.labelled)
             )
             for replica, shard in zip(examples, shards, strict=True)
         )
     by_replica = tuple(feeds[shard.digest] for shard in shards)
-    return Streamed(features, label, modalities, shards[0].classes, examples, paced, by_replica, write, number)
+    return Streamed(features, present, label, modalities, shards[0].classes, examples, paced, by_replica, write, number)
 
 
-def _writer(features: Mapping[str, Tensor], label: Tensor, number: Tensor) -> Write:
+def _writer(features: Mapping[str, Tensor], present: Mapping[str, Tensor], label: Tensor, number: Tensor) -> Write:
     """A function that writes rows into the flat tensors; on CUDA via pinned memory, without waiting for the copy."""
     if label.device.type == "cuda":
 
-        def send(target: Tensor, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
+        def send(target: Tensor, values: NDArray[Any]) -> None:
             pinned = torch.empty(values.shape, dtype=target.dtype, pin_memory=True)
             pinned.numpy()[...] = values
             target.copy_(pinned, non_blocking=True)  # PyTorch reuses pinned memory only after the copy
     else:
 
-        def send(target: Tensor, values: NDArray[np.float32] | NDArray[np.int64]) -> None:
+        def send(target: Tensor, values: NDArray[Any]) -> None:
             target.numpy()[...] = values  # NumPy's copy starts no threads next to the model's
 
-    def write(place: int, piece: Mapping[str, Features], labels: NDArray[np.int64], rows: Rows) -> None:
+    def write(place: int, piece: Mapping[str, Features], part: Part, rows: Rows) -> None:
         for name, values in piece.items():
             send(features[name][place : place + len(values)], values)
-        send(label[place : place + len(labels)], labels)
-        send(number[place : place + len(rows)], rows)
+        span = slice(place, place + len(rows))
+        for name, there in present.items():
+            send(there[span], part.has(name)[rows])
+        send(label[span], part.labels[rows])
+        send(number[span], rows)
 
     return write
 
 
 def _shifted(write: Write, base: int) -> Write:
     """The same function with its places counted from `base`."""
-    return lambda place, piece, labels, rows: write(base + place, piece, labels, rows)
+    return lambda place, piece, part, rows: write(base + place, piece, part, rows)
 
 
 def _copy(part: Part, names: Sequence[str], rows: Rows, block: int, place: int, write: Write) -> None:
@@ -234,5 +249,5 @@ def _copy(part: Part, names: Sequence[str], rows: Rows, block: int, place: int, 
     for number, span, piece in zip(blocks, slices, part.pieces(names, slices), strict=True):
         wanted = rows[np.searchsorted(rows, span.start) : np.searchsorted(rows, span.stop)]
         features = {name: values[wanted - number * block] for name, values in piece.items()}
-        write(place, features, part.labels[wanted], wanted)
+        write(place, features, part, wanted)
         place += len(wanted)

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.shards.shard import Features, Part
 from trainer.data.selection import VALUE_BYTES, Rows
@@ -21,7 +20,7 @@ from trainer.nn.rng import seed_for
 PIECE_BYTES = 2**20  # of the widest modality, read at a time: one chunk of a shard that mmssl wrote
 BLOCKS = 16  # a window mixes rows from at least this many random places of the shard, unless blocks are single rows
 SLOTS = 2  # windows in memory: training uses one while the next is read
-Write = Callable[[int, Mapping[str, Features], NDArray[np.int64], Rows], None]
+Write = Callable[[int, Mapping[str, Features], Part, Rows], None]  # place, features, part, and which rows of it
 
 
 class Layout:
@@ -202,5 +201,5 @@ class Reader:
             if self._closed:
                 return False
             span = slices[order]
-            self.write(start + order * rows, piece, self.part.labels[span], np.arange(span.start, span.stop))
+            self.write(start + order * rows, piece, self.part, np.arange(span.start, span.stop))
         return not self._closed

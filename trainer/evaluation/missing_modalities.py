@@ -3,17 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.shards.shard import Modality
 from trainer.models.interface import LatentModel
+from trainer.nn.presence import present_rows
 from trainer.nn.rng import Noise
 
+Fill = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
-def completer(
-    completion: str, model: nn.Module, noise: Noise, modalities: Sequence[Modality], iterations: int
-) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """A function that turns the given modalities into the classifier's input."""
+
+def completer(completion: str, model: nn.Module, noise: Noise, modalities: Sequence[Modality], iterations: int) -> Fill:
+    """A function that turns the given modalities into the classifier's input.
+
+    What a row lacks of the given modalities is completed like the others; it is zeros already.
+    """
     if completion in ("none", "encoders"):
         return lambda x: x
     if completion == "zeros":
@@ -35,18 +40,27 @@ def iterate(
     The initial noise fits the distribution of the modality: random bits, absolute values of normal samples, or normal
     samples.
     """
+
+    def completed(name: str, values: Tensor) -> Tensor:
+        """What is known of a modality, with these values where it is missing."""
+        rows = present_rows(x, name)
+        return (
+            values if name not in x else x[name] if rows is None else torch.where(rows.unsqueeze(-1), x[name], values)
+        )
+
     full = {}
     for m in modalities:
-        if m.name in x:
+        if m.name in x and present_rows(x, m.name) is None:
             full[m.name] = x[m.name]
             continue
         shape = _zeros(x, m.width).shape
         if m.distribution == "bernoulli":
-            full[m.name] = (noise.uniform(shape) < 0.5).float()
+            values = (noise.uniform(shape) < 0.5).float()
         else:
-            full[m.name] = noise.normal(shape).abs() if m.distribution == "nonnegative" else noise.normal(shape)
-    missing = [m.name for m in modalities if m.name not in x]
+            values = noise.normal(shape).abs() if m.distribution == "nonnegative" else noise.normal(shape)
+        full[m.name] = completed(m.name, values)
+    missing = [m.name for m in modalities if m.name not in x or present_rows(x, m.name) is not None]
     for _ in range(iterations):
         latent = model.encode(full).sample()
-        full |= {name: model.decode(latent, name).sample() for name in missing}
+        full |= {name: completed(name, model.decode(latent, name).sample()) for name in missing}
     return full

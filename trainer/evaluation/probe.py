@@ -11,7 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from trainer.data.interface import Data
+from trainer.evaluation.missing_modalities import Fill
 from trainer.models.interface import LatentModel
+from trainer.nn.presence import given
 from trainer.nn.rng import Noise
 
 MOST_ITERATIONS = 5000  # of the optimiser of the logistic regression
@@ -22,8 +24,8 @@ def probe(
     model: LatentModel,
     noise: Noise,
     data: Data,
-    given: Sequence[str],
-    fill: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    names: Sequence[str],
+    fill: Fill,
 ) -> Classify:
     """A classifier for a model without one: logistic regression on the mean of the latent variable.
 
@@ -35,7 +37,7 @@ def probe(
         index = rows.expand(len(data.examples), -1)  # every replica encodes them, and only this replica's are kept
         x = data.x(index)
         with noise.limit_rows([len(rows) * (r == replica) for r in range(len(data.examples))]):
-            latent = model.encode(fill({m: x[m] for m in given})).mean[replica]
+            latent = model.encode(fill(given(x, names))).mean[replica]
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MOST_ITERATIONS))
         regressions.append(regression.fit(latent.cpu().numpy(), data.label[rows].cpu().numpy()))
 

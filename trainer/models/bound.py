@@ -1,7 +1,7 @@
-"""What every model's bound returns, and the averages a prediction needs: over samples and over encoders."""
+"""What every model's bound returns, and the average over samples that a prediction needs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -38,17 +38,3 @@ def average_classifier(classifier: Callable[[Tensor], RelaxedLabel], q: Diagonal
         return classifier(q.mean).logits
     draws = torch.stack([classifier(q.rsample()).logits for _ in range(samples)])
     return torch.logsumexp(draws, dim=0) - math.log(samples)
-
-
-def pool(posteriors: Sequence[DiagonalNormal]) -> DiagonalNormal:
-    """Pools posteriors into the q that minimises sum_m KL(q || q_m), which is their normalised geometric mean.
-
-    Precisions are averaged, and means are averaged with the precisions as weights. This reads eq. 12 in reverse: it is
-    the joint posterior nearest to the encoders of a subset of the modalities.
-    """
-    if len(posteriors) == 1:
-        return posteriors[0]
-    precisions = torch.stack([1 / q.variance for q in posteriors])
-    means = torch.stack([q.mean for q in posteriors])
-    precision = precisions.mean(0)
-    return DiagonalNormal((precisions * means).mean(0) / precision, 1 / precision, posteriors[0].noise)

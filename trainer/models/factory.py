@@ -1,14 +1,15 @@
 """Builds a model's distributions by their names in the paper, from a preset's networks and the shape of the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality
+from trainer.models.posterior import Pooling
 from trainer.nn.distributions import OBSERVATIONS, Categorical, Gaussian, ObservationModel, PerModality
-from trainer.nn.labels import LabelRule
+from trainer.nn.labels import LabelPrior, LabelRule
 from trainer.nn.notation import Notation, expand, parse
 from trainer.nn.rng import Noise
 
@@ -26,6 +27,9 @@ class Factory:
         classes: K.
         noise: the replicas' random streams.
         label: how a bound treats an unobserved label.
+        prior: p(y).
+        pooling: how single-modality encoders are combined where modalities are missing (`trainer.models.posterior`).
+        joint_encoder: whether models with single-modality encoders also have a joint one, q(a|X).
     """
 
     networks: Mapping[str, str]
@@ -33,6 +37,9 @@ class Factory:
     classes: int
     noise: Noise
     label: LabelRule
+    prior: LabelPrior = field(default_factory=LabelPrior)
+    pooling: Pooling = "geometric"
+    joint_encoder: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,6 +81,10 @@ class Factory:
 
     def gaussian(self, name: str) -> Gaussian:
         return self._make(Gaussian, name)
+
+    def joint(self, name: str) -> Gaussian | None:
+        """The joint encoder of a model that has single-modality encoders too, or None if it is to do without."""
+        return self.gaussian(name) if self.joint_encoder else None
 
     def categorical(self, name: str) -> Categorical:
         return self._make(Categorical, name)

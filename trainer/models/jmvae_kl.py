@@ -4,15 +4,17 @@
     inference    q(z|X)
     encoders     q(z|x), one per modality
 
-    symbol  code           shape
-    X       x              modality -> [R, B, D]
-    z       z              [R, B, Z]
-    q(z|X)  self.q_z
-    q(z|x)  self.q_z_each  one per modality
-    p(x|z)  self.p_x       one per modality
+    symbol    code            shape
+    X         x               modality -> [R, B, D]
+    z         z               [R, B, Z]
+    q(z|X)    self.q_z
+    q(z|x_S)  self.posterior  q(z|X), or the encoders combined where modalities are missing
+    q(z|x)    self.q_z_each   one per modality
+    p(x|z)    self.p_x        one per modality
 
-A linear probe on z predicts the label (`trainer.evaluation.probe`). With more than two modalities, a subset of several
-is encoded by the normalised geometric mean of its encoders (`trainer.models.bound.pool`).
+A linear probe on z predicts the label (`trainer.evaluation.probe`). Rows that lack modalities, and subsets of several
+of more than two, are encoded by their encoders combined (`trainer.models.posterior`); a row's bound sums over the
+modalities that it has.
 """
 
 from collections.abc import Mapping
@@ -21,10 +23,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from trainer.models.bound import Bound, pool
+from trainer.models.bound import Bound
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
+from trainer.models.posterior import Posterior
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
+from trainer.nn.presence import present_rows, where_present
 
 
 class JMVAEkl(nn.Module):
@@ -33,25 +37,28 @@ class JMVAEkl(nn.Module):
 
     def __init__(self, make: Factory) -> None:
         super().__init__()
-        self.q_z = make.gaussian("q(z|X)")
+        self.q_z = make.joint("q(z|X)")
         self.q_z_each = make.gaussians("q(z|x)")
+        self.posterior = Posterior(make.written("q(z|X)"), self.q_z, self.q_z_each, make.pooling)
         self.p_x = make.observations("p(x|z)")
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """U(x,w) of eq. 1, with its KL term estimated from the sample, and the terms of eq. 12; y is ignored."""
-        q_z = self.q_z(**x)
+        q_z_each = self.posterior.experts(x)
+        q_z = self.posterior(x, q_z_each)
         z = q_z.rsample()
         return Bound(
             log_p={**self.p_x.log_prob(x, z=z), "p(z)": standard_normal_log_prob(z)},
-            log_q={self.q_z.name: q_z.log_prob(z)},
-            divergence={q.name: kl_divergence(q_z, q(**{m: x[m]})) for m, q in self.q_z_each.items()},  # eq. 12
+            log_q={self.posterior.name: q_z.log_prob(z)},
+            divergence={  # eq. 12
+                self.q_z_each[m].name: where_present(present_rows(x, m), kl_divergence(q_z, q))
+                for m, q in q_z_each.items()
+            },
         )
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        """q(z|X) if x holds every modality, otherwise the pooled encoders of those it holds."""
-        if len(x) == len(self.q_z_each.modalities):
-            return self.q_z(**x)
-        return pool([self.q_z_each[m](**{m: x[m]}) for m in x])
+        """q(z|X) of rows that have every modality, otherwise the combined encoders of those they have."""
+        return self.posterior(x)
 
     def decode(self, z: Tensor, modality: str) -> Observation:
         return self.p_x[modality](z=z)

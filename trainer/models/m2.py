@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from trainer.models.bound import Bound
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.nn.distributions import standard_normal_log_prob
 from trainer.nn.labels import one_hot
+from trainer.nn.presence import present_rows, where_present
 
 
 class M2(nn.Module):
@@ -38,6 +39,7 @@ class M2(nn.Module):
         self.q_y = joint.categorical("q(y|X)")
         self.q_z = joint.gaussian("q(z|X,y)")
         self.p_x = joint.observations("p(x|z,y)")["x"]
+        self.p_y = make.prior
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
@@ -49,9 +51,9 @@ class M2(nn.Module):
         z = q_z.rsample()
         return Bound(
             log_p={
-                self.p_x.name: E(self.p_x(z=z, y=y).log_prob(v)),
+                self.p_x.name: E(self._log_p_x(x, v, z, y)),
                 "p(z)": E(standard_normal_log_prob(z)),
-                "p(y)": E(uniform_log_prob(y)),
+                "p(y)": E(self.p_y.log_prob(y)),
             },
             log_q={
                 self.q_z.name: E(q_z.log_prob(z)),
@@ -63,6 +65,13 @@ class M2(nn.Module):
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x), `[R, B, K]`."""
         return self.q_y(x=self.concatenate(x)).logits
+
+    def _log_p_x(self, x: Mapping[str, Tensor], v: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        """log p(x|z,y), summed over the elements of the modalities that a row has."""
+        terms = torch.split(self.p_x(z=z, y=y).log_probs(v), [x[m].shape[-1] for m in self.modalities], dim=-1)
+        return torch.stack(
+            [where_present(present_rows(x, m), term.sum(-1)) for m, term in zip(self.modalities, terms, strict=True)]
+        ).sum(0)
 
     def concatenate(self, x: Mapping[str, Tensor]) -> Tensor:
         """The modalities joined into the one variable, in the model's order."""

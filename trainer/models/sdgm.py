@@ -24,7 +24,7 @@ from pipeline.runtime.errors import UsageError
 from trainer.models.bound import Bound, average_classifier
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.nn.distributions import standard_normal_log_prob
 
 
 class SDGM(nn.Module):
@@ -40,6 +40,7 @@ class SDGM(nn.Module):
         self.q_z = make.gaussian("q(z|X,y,a)")
         self.p_a = make.gaussian("p(a|z,y)")
         self.p_x = make.observations("p(x|a,y,z)")
+        self.p_y = make.prior
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
@@ -56,7 +57,7 @@ class SDGM(nn.Module):
                 **{name: E(term) for name, term in log_p_x.items()},
                 self.p_a.name: E(self.p_a(z=z, y=y).log_prob(a)),
                 "p(z)": E(standard_normal_log_prob(z)),
-                "p(y)": E(uniform_log_prob(y)),
+                "p(y)": E(self.p_y.log_prob(y)),
             },
             log_q={
                 self.q_a.name: q_a.log_prob(a),

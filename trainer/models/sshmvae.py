@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from trainer.models.bound import Bound, average_classifier
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
+from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
 
 
 class SSHMVAE(nn.Module):
@@ -39,6 +39,7 @@ class SSHMVAE(nn.Module):
         self.q_z = make.gaussian("q(z|a,y)")
         self.p_a = make.gaussian("p(a|z,y)")
         self.p_x = make.observations("p(x|a)")
+        self.p_y = make.prior
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
@@ -54,7 +55,7 @@ class SSHMVAE(nn.Module):
                 **self.p_x.log_prob(x, a=a),
                 self.p_a.name: E(self.p_a(z=z, y=y).log_prob(a)),
                 "p(z)": E(standard_normal_log_prob(z)),
-                "p(y)": E(uniform_log_prob(y)),
+                "p(y)": E(self.p_y.log_prob(y)),
             },
             log_q={
                 self.q_a.name: q_a.log_prob(a),

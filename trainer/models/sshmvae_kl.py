@@ -10,14 +10,15 @@
     a         a              [R, B, A]
     z         z              [(K,) R, B, Z]
     q(a|X)    self.q_a
+    q(a|x_S)  self.posterior q(a|X), or the encoders combined where modalities are missing
     q(a|x)    self.q_a_each  one per modality
     q(y|a)    self.q_y
     q(z|a,y)  self.q_z
     p(a|z,y)  self.p_a
     p(x|a)    self.p_x       one per modality
 
-With more than two modalities, a subset of several is encoded by the normalised geometric mean of its encoders
-(`trainer.models.bound.pool`).
+Rows that lack modalities, and subsets of several of more than two, are encoded by their encoders combined
+(`trainer.models.posterior`); a row's bound sums over the modalities that it has.
 """
 
 from collections.abc import Mapping
@@ -26,10 +27,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from trainer.models.bound import Bound, average_classifier, pool
+from trainer.models.bound import Bound, average_classifier
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob, uniform_log_prob
+from trainer.models.posterior import Posterior
+from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
+from trainer.nn.presence import present_rows, where_present
 
 
 class SSHMVAEkl(nn.Module):
@@ -38,12 +41,14 @@ class SSHMVAEkl(nn.Module):
 
     def __init__(self, make: Factory) -> None:
         super().__init__()
-        self.q_a = make.gaussian("q(a|X)")
+        self.q_a = make.joint("q(a|X)")
         self.q_a_each = make.gaussians("q(a|x)")
+        self.posterior = Posterior(make.written("q(a|X)"), self.q_a, self.q_a_each, make.pooling)
         self.q_y = make.categorical("q(y|a)")
         self.q_z = make.gaussian("q(z|a,y)")
         self.p_a = make.gaussian("p(a|z,y)")
         self.p_x = make.observations("p(x|a)")
+        self.p_y = make.prior
         self.label = make.label
 
     @property
@@ -52,7 +57,8 @@ class SSHMVAEkl(nn.Module):
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """L(x,w,y) of eq. 8 if y is given, otherwise U(x,w) of eq. 9; and the terms of eq. 12."""
-        q_a = self.q_a(**x)
+        q_a_each = self.posterior.experts(x)
+        q_a = self.posterior(x, q_a_each)
         a = q_a.rsample()
         label = self.label(self.q_y(a=a), y)
         y, E = label.y, label.mean
@@ -63,15 +69,18 @@ class SSHMVAEkl(nn.Module):
                 **self.p_x.log_prob(x, a=a),
                 self.p_a.name: E(self.p_a(z=z, y=y).log_prob(a)),
                 "p(z)": E(standard_normal_log_prob(z)),
-                "p(y)": E(uniform_log_prob(y)),
+                "p(y)": E(self.p_y.log_prob(y)),
             },
             log_q={
-                self.q_a.name: q_a.log_prob(a),
+                self.posterior.name: q_a.log_prob(a),
                 self.q_z.name: E(q_z.log_prob(z)),
                 self.q_y.name: label.log_q,
             },
             log_q_y=label.log_likelihood,
-            divergence={q.name: kl_divergence(q_a, q(**{m: x[m]})) for m, q in self.q_a_each.items()},  # eq. 12
+            divergence={  # eq. 12
+                self.q_a_each[m].name: where_present(present_rows(x, m), kl_divergence(q_a, q))
+                for m, q in q_a_each.items()
+            },
         )
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
@@ -79,10 +88,8 @@ class SSHMVAEkl(nn.Module):
         return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        """q(a|X) if x holds every modality, otherwise the pooled encoders of those it holds."""
-        if len(x) == len(self.q_a_each.modalities):
-            return self.q_a(**x)
-        return pool([self.q_a_each[m](**{m: x[m]}) for m in x])
+        """q(a|X) of rows that have every modality, otherwise the combined encoders of those they have."""
+        return self.posterior(x)
 
     def decode(self, a: Tensor, modality: str) -> Observation:
         return self.p_x[modality](a=a)

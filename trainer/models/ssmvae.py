@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trainer.models.bound import Bound
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import standard_normal_log_prob, uniform_log_prob
+from trainer.nn.distributions import standard_normal_log_prob
 from trainer.nn.labels import one_hot
 
 
@@ -35,6 +35,7 @@ class SSMVAE(nn.Module):
         self.q_y = make.categorical("q(y|X)")
         self.q_z = make.gaussian("q(z|X,y)")
         self.p_x = make.observations("p(x|z,y)")
+        self.p_y = make.prior
         self.label = make.label
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
@@ -48,7 +49,7 @@ class SSMVAE(nn.Module):
             log_p={
                 **{name: E(term) for name, term in log_p_x.items()},
                 "p(z)": E(standard_normal_log_prob(z)),
-                "p(y)": E(uniform_log_prob(y)),
+                "p(y)": E(self.p_y.log_prob(y)),
             },
             log_q={
                 self.q_z.name: E(q_z.log_prob(z)),

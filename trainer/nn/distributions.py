@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from trainer.nn.layers import MLP, ReplicaLinear, over_classes
 from trainer.nn.notation import Notation
+from trainer.nn.presence import present_rows, where_present
 from trainer.nn.rng import Noise
 
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, and a density of variance 0 has no logarithm
@@ -28,7 +29,11 @@ class _Summed(Independent):  # type: ignore[type-arg, unused-ignore]
         super().__init__(elements, 1, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return cast(Tensor, self.base_dist.log_prob(value)).sum(-1)
+        return self.log_probs(value).sum(-1)
+
+    def log_probs(self, value: Tensor) -> Tensor:
+        """The log-density of each element."""
+        return cast(Tensor, self.base_dist.log_prob(value))
 
 
 class DiagonalNormal(_Summed):
@@ -56,9 +61,9 @@ class SquaredError(_Summed):
         # capture that copy.
         super().__init__(Normal(mean, mean.new_full((), math.sqrt(0.5)), validate_args=False))
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_probs(self, value: Tensor) -> Tensor:
         error: Tensor = (value - self.base_dist.loc).square()
-        return -error.sum(-1)
+        return -error
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Returns the mean: the paper assumes no noise here, and noise would leave the non-negative range."""
@@ -74,8 +79,8 @@ class Pixels(_Summed):
         super().__init__(Bernoulli(logits=logits, validate_args=False))
         self.noise = noise
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value.float())  # torch would compute in the precision of the value
+    def log_probs(self, value: Tensor) -> Tensor:
+        return super().log_probs(value.float())  # torch would compute in the precision of the value
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         assert not sample_shape
@@ -205,15 +210,13 @@ class PerModality(nn.Module, Generic[C]):
         return dict(self.items())[modality]
 
     def log_prob(self, x: Mapping[str, Tensor], **given: Tensor) -> dict[str, Tensor]:
-        """log p(x_m|given) of every modality m, keyed by the distribution's name."""
-        return {conditional.name: conditional(**given).log_prob(x[m]) for m, conditional in self.items()}
+        """log p(x_m|given) of every modality m, keyed by the distribution's name; 0 for rows that lack the modality."""
+        return {
+            conditional.name: where_present(present_rows(x, m), conditional(**given).log_prob(x[m]))
+            for m, conditional in self.items()
+        }
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, I), summed over the last axis."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-
-
-def uniform_log_prob(y: Tensor) -> Tensor:
-    """log Cat(y; uniform) = -log K, `[..., K] -> [...]`; the cross term for a relaxed label."""
-    return y.sum(-1) * -math.log(y.shape[-1])

@@ -1,5 +1,6 @@
 """The label in a bound: observed, drawn as a relaxed sample (Gumbel-softmax), or summed over all classes."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,23 @@ class Label:
     def mean(self, term: Tensor) -> Tensor:
         """E over y of a term of the bound, `[R, B]` or `[K, R, B] -> [R, B]`."""
         return term if self.weights is None else (self.weights * term).sum(0)
+
+
+@dataclass(frozen=True)
+class LabelPrior:
+    """p(y), uniform as in the paper, or as frequent as the classes are.
+
+    Attributes:
+        log: log p(y = k) of each replica, `[R, K]`; None if it is uniform.
+    """
+
+    log: Tensor | None = None
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log p(y), `[(K,) R, B, K] -> [(K,) R, B]`; the cross term for a relaxed label."""
+        if self.log is None:
+            return y.sum(-1) * -math.log(y.shape[-1])
+        return (y * self.log.unsqueeze(-2)).sum(-1)
 
 
 @dataclass(frozen=True)

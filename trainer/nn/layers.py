@@ -51,7 +51,8 @@ class ReplicaBatchNorm(nn.Module):
     """Batch normalisation over B for each replica: `[R, B, F] -> [R, B, F]`.
 
     Training normalises with the statistics of the batch and updates the running ones, except within
-    `frozen_statistics`. Evaluation normalises with the running statistics.
+    `frozen_statistics`. Evaluation normalises with the running statistics. Within `only_rows`, rows that are not there
+    count in no statistic.
     """
 
     momentum = 0.1
@@ -66,12 +67,15 @@ class ReplicaBatchNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(replicas, features))
         self.register_buffer("variance", torch.ones(replicas, features))
         self.frozen = False
+        self.rows: Tensor | None = None  # bool [R, B]
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
             result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
             return result.view(x.shape)
+        if self.rows is not None:
+            return self._normalise_some(x, self.rows)
         if x.dim() == 2:  # a stack of one, without its replica axis
             return self._normalise(x, *(t.squeeze(0) for t in (self.mean, self.variance, self.scale, self.shift)))
         return self._normalise_together(x) if x.is_cuda else self._normalise_each(x)
@@ -93,6 +97,37 @@ class ReplicaBatchNorm(nn.Module):
         joined = x.transpose(0, 1).reshape(batch, replicas * features)
         result = self._normalise(joined, *(t.view(-1) for t in (self.mean, self.variance, self.scale, self.shift)))
         return result.view(batch, replicas, features).transpose(0, 1)
+
+    def _normalise_some(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Normalises with the statistics of some rows; a batch that has fewer than two takes the running statistics."""
+        batch = x.view(len(rows), -1, x.shape[-1]).float()
+        counts = rows.to(batch.dtype).unsqueeze(-1)  # [R, B, 1]
+        number = counts.sum(1)  # [R, 1]
+        mean = (counts * batch).sum(1) / number.clamp_min(1)
+        variance = (counts * (batch - mean.unsqueeze(1)).square()).sum(1) / number.clamp_min(1)
+        enough = number >= 2
+        if not self.frozen:
+            with torch.no_grad():
+                step = self.momentum * enough
+                self.mean.lerp_(mean.detach(), step.expand_as(mean))
+                self.variance.lerp_(variance.detach() * number / (number - 1).clamp_min(1), step.expand_as(mean))
+        mean, variance = torch.where(enough, mean, self.mean), torch.where(enough, variance, self.variance)
+        scale = self.scale * torch.rsqrt(variance + self.epsilon)
+        result = torch.addcmul((self.shift - mean * scale).unsqueeze(1), batch, scale.unsqueeze(1))
+        return result.to(x.dtype).view(x.shape)
+
+
+@contextmanager
+def only_rows(model: nn.Module, rows: Tensor | None) -> Iterator[None]:
+    """A context in which batch normalisation counts only some rows, bool `[R, B]`; all of them if `rows` is None."""
+    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)] if rows is not None else []
+    for norm in norms:
+        norm.rows = rows
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.rows = None
 
 
 @contextmanager

@@ -8,20 +8,35 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
+from trainer.nn.labels import LabelPrior
+from trainer.nn.presence import any_present, given, present_rows, same_rows, where_present
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
 
 Features = Mapping[str, Tensor]
+UNIFORM = LabelPrior()
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
 _SHARPNESS = 3  # of propagated labels; 2 to 4 makes them calibrated on every data set we tried (docs/log/2026-11.md)
 _PROBE = 1e-2  # length of the step at which `smoothness` takes its gradient, as a fraction of the full step
+
+
+class View(NamedTuple):
+    """What a model predicts from some modalities.
+
+    Attributes:
+        log_q: log q(y|view), `[R, B, K]`.
+        rows: the examples that have the view, bool `[R, B]`; None for all.
+    """
+
+    log_q: Tensor
+    rows: Tensor | None = None
 
 
 def label_terms(
@@ -29,7 +44,7 @@ def label_terms(
     model: Classifier,
     x_l: Features | None,
     y_l: Tensor | None,
-    views: Sequence[Tensor] = (),
+    views: Sequence[View] = (),
     soft: Tensor | None = None,
 ) -> dict[str, Penalty]:
     """What labels say, given and propagated ones, as (weight, value `[R]`) by name; these terms join at the first step.
@@ -54,36 +69,44 @@ def penalties(
     noise: Noise,
     x_l: Features | None,
     x_u: Features | None,
-    views: Sequence[Tensor] = (),
+    views: Sequence[View] = (),
+    prior: LabelPrior = UNIFORM,
 ) -> dict[str, Penalty]:
     """What unlabelled examples say of the classes, as (weight, value `[R]`) by name; these terms join at the onset.
 
     Args:
         x_l, x_u: a labelled and an unlabelled batch, or None.
         views: `view_predictions` of the unlabelled batch, if they are known.
+        prior: p(y), how frequent classes are taken to be.
     """
     result: dict[str, Penalty] = {}
     if settings.smoothness:
         terms = [smoothness(model.classify, noise, x, settings.radius) for x in (x_l, x_u) if x is not None]
         result["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
     if settings.partial_smoothness and x_u is not None:
-        terms = [smoothness(model.classify, noise, part, settings.radius) for part in singles(model, x_u)]
+        terms = [
+            smoothness(model.classify, noise, part, settings.radius, present_rows(x_u, m))
+            for m, part in singles(model, x_u).items()
+        ]
         result["smoothness of one modality"] = settings.partial_smoothness, torch.stack(terms).sum(0)
     if settings.consistency and x_u is not None:
         result["consistency"] = settings.consistency, consistency(model, x_u)
     if settings.information and x_u is not None:
-        result["-I(y; X)"] = settings.information, -information(model.classify(x_u))
+        result["-I(y; X)"] = settings.information, -information(model.classify(x_u), prior)
     if settings.agreement and x_u is not None:
-        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u))
+        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u), prior)
     return result
 
 
-def view_predictions(model: Classifier, x: Features) -> list[Tensor]:
+def view_predictions(model: Classifier, x: Features) -> list[View]:
     """log q(y|view), `[R, B, K]` each: given all modalities, and each alone where there are several."""
-    return [model.classify(view) for view in ([x, *singles(model, x)] if len(x) > 1 else [x])]
+    views = [View(model.classify(x))]
+    if len(x) > 1:
+        views += [View(model.classify(part), present_rows(x, m)) for m, part in singles(model, x).items()]
+    return views
 
 
-def propagated_labels(views: Sequence[Tensor], soft: Tensor) -> Tensor:
+def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
     """-log q(y|view) of the soft labels p, summed over the views, `[R]`.
 
         mean over the batch of  (1 - H(p) / ln K) * sum over the views of -sum_k t_k log q(k|view),  t = p^3 / sum p^3
@@ -98,13 +121,15 @@ def propagated_labels(views: Sequence[Tensor], soft: Tensor) -> Tensor:
     log_p = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()
     confidence = 1 - entropy(log_p) / math.log(soft.shape[-1])
     target = (_SHARPNESS * log_p).softmax(-1)
-    terms = [-(target * log_q).sum(-1) for log_q in views]
+    terms = [where_present(view.rows, -(target * view.log_q).sum(-1)) for view in views]
     return (confidence * torch.stack(terms).sum(0)).mean(-1)
 
 
 def partial_labels(model: Classifier, x: Features, y: Tensor) -> Tensor:
     """-log q(y|x_m) of the observed label, summed over the modalities m: eq. 6's signal for single modalities."""
-    terms = [-(y * model.classify(part)).sum(-1) for part in singles(model, x)]
+    terms = [
+        where_present(present_rows(x, m), -(y * model.classify(part)).sum(-1)) for m, part in singles(model, x).items()
+    ]
     return torch.stack(terms).sum(0).mean(-1)
 
 
@@ -118,69 +143,96 @@ def consistency(model: Classifier, x: Features) -> Tensor:
     with torch.no_grad():
         log_q = model.classify(x)
     with only_encoders(model):
-        return torch.stack([divergence(log_q, model.classify(part)) for part in singles(model, x)]).sum(0).mean(-1)
+        terms = [
+            where_present(present_rows(x, m), divergence(log_q, model.classify(part)))
+            for m, part in singles(model, x).items()
+        ]
+        return torch.stack(terms).sum(0).mean(-1)
 
 
-def information(log_q: Tensor) -> Tensor:
+def information(log_q: Tensor, prior: LabelPrior = UNIFORM) -> Tensor:
     """I(y; X) = H(mean of q(y|X)) - mean of H(q(y|X)) over the batch, `[R, B, K] -> [R]`.
 
-    It is large if each example is assigned to one class with confidence and the classes are equally frequent, as in
-    p(y), which is uniform. Krause et al. 2010 (regularized information maximization), eq. 3. Without it, smoothness
-    alone is minimised by a uniform prediction on unlabelled examples.
+    It is large if each example is assigned to one class with confidence and the classes are as frequent as in p(y):
+    with another prior than the uniform one, -KL(mean of q(y|X) || p(y)) + ln K stands for H. Krause et al. 2010
+    (regularized information maximization), eqs. 3 and 4. Without it, smoothness alone is minimised by a uniform
+    prediction on unlabelled examples.
     """
     marginal = torch.logsumexp(log_q, -2) - math.log(log_q.shape[-2])
-    return entropy(marginal) - entropy(log_q).mean(-1)
+    return entropy(marginal) - entropy(log_q).mean(-1) + _less_uniform(marginal.exp(), prior)
 
 
-def agreement(views: Sequence[Tensor]) -> Tensor:
+def agreement(views: Sequence[View], prior: LabelPrior = UNIFORM) -> Tensor:
     """The mutual information of two views' labels, summed over pairs of views (all modalities, and each alone).
 
         P(y, y') = mean over the batch of q(y|view) q(y'|view'), symmetrised;  I = KL(P(y, y') || P(y) P(y'))
 
-    It is large if the views agree on the class and the classes are equally frequent. A class that only one modality can
-    tell apart (by its slant, say, if the other modality is rotated at random) gains nothing: the views share what they
-    find. All networks learn from it, q(y|a) included: unlike `consistency`, it never asks for an uncertain prediction.
+    It is large if the views agree on the class and the classes are as frequent as in p(y): with another prior than the
+    uniform one, -KL(P(y) || p(y)) + ln K stands for each H(P(y)) in I = 2 H(P(y)) - H(P(y, y')). A class that only one
+    modality can tell apart (by its slant, say, if the other modality is rotated at random) gains nothing: the views
+    share what they find. All networks learn from it, q(y|a) included: unlike `consistency`, it never asks for an
+    uncertain prediction. Rows that lack one of two views do not count for this pair.
 
     Ji et al. 2019 (invariant information clustering, doi:10.1109/ICCV.2019.00996), eqs. 2 and 3, with modalities
     instead of transformed copies.
 
     Args:
-        views: log q(y|.) of the same examples, one `[R, B, K]` per view.
+        views: of the same examples.
     """
-    return torch.stack([_shared_information(p, q) for p, q in combinations(views, 2)]).sum(0)
+    return torch.stack([_shared_information(p, q, prior) for p, q in combinations(views, 2)]).sum(0)
 
 
-def _shared_information(log_p: Tensor, log_q: Tensor) -> Tensor:
-    joint = (log_p.exp().unsqueeze(-1) * log_q.exp().unsqueeze(-2)).mean(-3)  # [R, K, K]; float32, unlike a matmul
+def _shared_information(first: View, second: View, prior: LabelPrior) -> Tensor:
+    # float32, unlike a matmul
+    joint = first.log_q.exp().unsqueeze(-1) * second.log_q.exp().unsqueeze(-2)  # [R, B, K, K]
+    rows = [view.rows for view in (first, second) if view.rows is not None]
+    if rows:
+        both = torch.stack(rows).all(0)
+        number = both.sum(-1).clamp_min(1)[:, None, None]
+        joint = torch.where(both[..., None, None], joint, 0.0).sum(-3) / number  # [R, K, K]
+    else:
+        joint = joint.mean(-3)
     joint = ((joint + joint.transpose(-1, -2)) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
-    independent = joint.sum(-1, keepdim=True).log() + joint.sum(-2, keepdim=True).log()
-    return (joint * (joint.log() - independent)).sum((-1, -2))
+    marginal = joint.sum(-1)
+    independent = marginal.unsqueeze(-1).log() + joint.sum(-2, keepdim=True).log()
+    return (joint * (joint.log() - independent)).sum((-1, -2)) + 2 * _less_uniform(marginal, prior)
 
 
-def smoothness(classify: Classify, noise: Noise, x: Features, radius: float) -> Tensor:
+def _less_uniform(marginal: Tensor, prior: LabelPrior) -> Tensor | float:
+    """ln K - KL(p || p(y)) - H(p) of a marginal p `[R, K]`, `[R]`: what another prior than the uniform one changes."""
+    if prior.log is None:
+        return 0.0
+    return (marginal * (prior.log + math.log(marginal.shape[-1]))).sum(-1)
+
+
+def smoothness(classify: Classify, noise: Noise, x: Features, radius: float, rows: Tensor | None = None) -> Tensor:
     """KL(q(y|X) || q(y|X + r)) at the perturbation r that maximises it (virtual adversarial training).
 
     Miyato et al. 2018 (doi:10.1109/TPAMI.2018.2858821), eqs. 7 to 10 with one power iteration; r spans all modalities
     jointly. The length of r is `radius` times the mean length of the batch's examples, so one value suits data of any
     scale: 0.2 corresponds to a length of about 2 on MNIST's digits.
+
+    Args:
+        rows: which examples count, bool `[R, B]`; None for all.
     """
     with torch.no_grad():
         log_q = classify(x)
-        reach = radius * _length(x).mean(-2, keepdim=True)  # [R, 1, 1]
-    direction = _unit({m: noise.normal(value.shape) for m, value in x.items()})
+        reach = radius * _mean_length(x)
+    direction = _unit(_present(x, {m: noise.normal(value.shape) for m, value in x.items()}))
     with torch.enable_grad():
         steps = {m: (_PROBE * reach * d).requires_grad_() for m, d in direction.items()}
         away = divergence(log_q, classify(_moved(x, steps)))
         slopes = torch.autograd.grad(away.sum(), list(steps.values()))
-    worst = _unit(dict(zip(steps, slopes, strict=True)))
-    return divergence(log_q, classify(_moved(x, {m: reach * d for m, d in worst.items()}))).mean(-1)
+    worst = _unit(_present(x, dict(zip(steps, slopes, strict=True))))
+    moved = divergence(log_q, classify(_moved(x, {m: reach * d for m, d in worst.items()})))
+    return where_present(rows, moved).mean(-1)
 
 
-def singles(model: Classifier, x: Features) -> list[dict[str, Tensor]]:
-    """Inputs with one modality each; the others are left out if the model has encoders, and zeros otherwise."""
+def singles(model: Classifier, x: Features) -> dict[str, Features]:
+    """By modality, the input that holds it alone; the others are left out if the model has encoders, or else zeros."""
     if "encoders" in model.completions:
-        return [{m: value} for m, value in x.items()]
-    return [{n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x]
+        return {m: given(x, [m]) for m in x}
+    return {m: {n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x}
 
 
 @contextmanager
@@ -214,11 +266,26 @@ def _length(x: Features) -> Tensor:
     return torch.stack([value.square().sum(-1) for value in x.values()]).sum(0).sqrt().unsqueeze(-1)
 
 
+def _mean_length(x: Features) -> Tensor:
+    """The mean length of the examples that have any of these modalities, `[R, 1, 1]`."""
+    rows = any_present(x)
+    if rows is None:
+        return _length(x).mean(-2, keepdim=True)
+    number = rows.sum(-1).clamp_min(1)[:, None, None]
+    return _length(x).sum(-2, keepdim=True) / number  # the others are zeros
+
+
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
     """Scales each example's direction to length 1 over all its modalities; a direction of length 0 stays 0."""
     length = _length(direction)
     return {m: d / length.clamp_min(torch.finfo(d.dtype).tiny) for m, d in direction.items()}
 
 
-def _moved(x: Features, steps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {m: value + steps[m] for m, value in x.items()}
+def _present(x: Features, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A direction that does not move what an example lacks."""
+    rows = {m: present_rows(x, m) for m in x}
+    return {m: d if (there := rows[m]) is None else d * there.unsqueeze(-1) for m, d in direction.items()}
+
+
+def _moved(x: Features, steps: Mapping[str, Tensor]) -> Features:
+    return same_rows(x, {m: value + steps[m] for m, value in x.items()})

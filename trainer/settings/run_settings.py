@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.runtime.errors import UsageError
 from trainer.models.registry import card
 from trainer.nn.notation import parse
-from trainer.settings.names import LabelEstimator, Objective, Precision
+from trainer.settings.names import LabelEstimator, Objective, Pooling, Precision
 
 Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(gt=0, le=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs at least two examples
 
 
@@ -47,8 +48,9 @@ class CoTraining(BaseModel):
 
 
 BEYOND = (
-    "label_estimator", "propagation", "mean_alpha", "partial_alpha", "consistency", "smoothness", "partial_smoothness",
-    "radius", "information", "agreement", "onset", "averaging", "schedule", "samples",
+    "label_estimator", "prior", "pooling", "joint_encoder", "propagation", "mean_alpha", "partial_alpha",
+    "consistency", "smoothness", "partial_smoothness", "radius", "information", "agreement", "onset", "averaging",
+    "schedule", "samples",
 )  # fmt: skip
 
 
@@ -69,6 +71,12 @@ class Settings(BaseModel):
         label_estimator: how an unobserved label enters the bound: "gumbel" draws a Gumbel-softmax sample, "exact" sums
             over all classes.
         temperature: the temperature of the Gumbel-softmax sample.
+        prior: p(y): "uniform" as in the paper, "labelled" for the frequencies of the labelled examples (each class
+            counts one more than it has), or one probability per class.
+        pooling: how the single-modality encoders of a -kl model are combined for examples that lack modalities:
+            "geometric" or "product" (`trainer.models.posterior`).
+        joint_encoder: whether a -kl model encodes examples that lack nothing by q(a|X), as in the paper, or by the same
+            combination of its encoders as all others.
         objective: what is maximised: "bound" for eq. 7 (eq. 13 in a -kl model), "classifier" for log q(y|.) of the
             labelled examples alone (table 6; with eq. 12 in a -kl model).
         epochs: the number of passes over the unlabelled examples, or over the labelled ones if all are labelled; for
@@ -121,6 +129,9 @@ class Settings(BaseModel):
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     label_estimator: LabelEstimator = "gumbel"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    prior: Literal["uniform", "labelled"] | tuple[Probability, ...] = "uniform"
+    pooling: Pooling = "geometric"
+    joint_encoder: bool = True
     objective: Objective = "bound"
     epochs: Positive
     batch_size: Batch

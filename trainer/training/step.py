@@ -7,17 +7,17 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.errors import TrainingError
+from pipeline.runtime.errors import TrainingError, UsageError
 from trainer.data.interface import Data
 from trainer.data.propagation import Check, propagated_labels
 from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model
 from trainer.models.registry import card
-from trainer.nn.labels import LabelRule
+from trainer.nn.labels import LabelPrior, LabelRule
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
-from trainer.objective.regularisers import label_terms, penalties, view_predictions
+from trainer.objective.regularisers import View, label_terms, penalties, view_predictions
 from trainer.objective.semisupervised import Objective, classifier_alone, objective
 from trainer.settings.run_settings import Settings
 from trainer.training.average import RunningAverage
@@ -26,6 +26,8 @@ from trainer.training.cuda_graph import capture
 from trainer.training.run_folder import Run
 from trainer.training.schedule import Schedule
 from trainer.training.terms import LOWER_RATE, ExtraTerms, TermTotals
+
+_ROUNDING = 1e-3  # of probabilities that a person writes down
 
 
 class Step:
@@ -47,6 +49,7 @@ class Step:
     ) -> None:
         self.settings, self.data, self.device = stack[0], data, device
         self.captures = device.type == "cuda" and not eager
+        self.prior = label_prior(stack, data, device)
         self.model, self.noise = make_model(stack, data, device)
         self.rate = torch.tensor(self.settings.learning_rate, device=device)  # read by the captured graph
         self.optimizer = torch.optim.Adam(
@@ -104,12 +107,14 @@ class Step:
                 assert labelled is not None, "a classifier alone needs labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
-                classifier, views, soft = cast(Classifier, self.model), list[Tensor](), None
+                classifier, views, soft = cast(Classifier, self.model), list[View](), None
                 if self.soft_labels is not None and x_u is not None and batches.index_u is not None:
                     views = view_predictions(classifier, x_u)
                     soft = self.soft_labels[self._replicas, data.training_rows(batches.index_u)]
                 extra = label_terms(self.settings, classifier, x_l, y_l, views, soft)
-                extra |= self.extra_terms(lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views))
+                extra |= self.extra_terms(
+                    lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views, self.prior)
+                )
         return objective(
             labelled,
             unlabelled,
@@ -124,7 +129,7 @@ class Step:
         if not self.settings.propagation or not self.batches.unlabelled:
             return None
         streamed = self.settings.window is not None
-        return propagated_labels(self.data, self.settings.neighbours, streamed, check)
+        return propagated_labels(self.data, self.settings.neighbours, self.prior, streamed, check)
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,9 +168,38 @@ def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> t
     first = stack[0]
     noise = Noise([settings.seed for settings in stack], device)
     rule = LabelRule(first.label_estimator, first.temperature)
-    factory = Factory(first.networks, data.modalities, len(data.classes), noise, rule)
+    factory = Factory(
+        first.networks,
+        data.modalities,
+        len(data.classes),
+        noise,
+        rule,
+        label_prior(stack, data, device),
+        first.pooling,
+        first.joint_encoder or len(data.modalities) == 1,
+    )
     model: nn.Module = card(first.model).build(factory)
     return model.to(device).train(), noise
+
+
+def label_prior(stack: Sequence[Settings], data: Data, device: torch.device) -> LabelPrior:
+    """p(y) of each replica, as the settings say.
+
+    Raises:
+        UsageError: there is not one probability per class, or they do not sum to 1.
+    """
+    prior, classes = stack[0].prior, len(data.classes)
+    if prior == "uniform":
+        return LabelPrior()
+    if prior == "labelled":
+        counts = torch.tensor([examples.per_class for examples in data.examples], dtype=torch.float64) + 1
+        return LabelPrior((counts / counts.sum(-1, keepdim=True)).log().float().to(device))
+    if len(prior) != classes or abs(sum(prior) - 1) > _ROUNDING:
+        raise UsageError(
+            f"the prior has {len(prior)} probabilities that sum to {sum(prior):g}, for {classes} classes",
+            "give one per class, which sum to 1, or --set prior=labelled",
+        )
+    return LabelPrior(torch.tensor([prior] * len(stack), device=device).log())
 
 
 @contextmanager

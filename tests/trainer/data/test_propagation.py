@@ -133,10 +133,10 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     given = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
     rows, seen = torch.arange(3, 13), []
 
-    def remembering(graph: Graph, known: Tensor, labels: Tensor) -> Tensor:
+    def remembering(graph: Graph, known: Tensor, labels: Tensor, frequency: Tensor | None) -> Tensor:
         assert (labels.sum(0) > 0).all()  # every class keeps a label
         seen.extend(sorted(set(rows.tolist()) - set(known.tolist())))
-        return propagate(graph, known, labels)
+        return propagate(graph, known, labels, frequency)
 
     monkeypatch.setattr(propagation, "propagate", remembering)
     graph = neighbour_graph(points(), 5)

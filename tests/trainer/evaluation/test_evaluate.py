@@ -21,7 +21,8 @@ from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.metrics import calibration_error, score, subsets
 from trainer.evaluation.missing_modalities import iterate
-from trainer.models.bound import Bound, pool
+from trainer.models.bound import Bound
+from trainer.models.posterior import pool
 from trainer.nn.distributions import DiagonalNormal, SquaredError
 from trainer.nn.rng import Noise
 
@@ -134,7 +135,7 @@ def make(tests: list[list[int]], modalities: tuple[Modality, ...] = (X, W), rows
     examples = tuple(
         Examples(np.arange(6), np.arange(6, 10), np.array(test_rows, np.int64), tuple("abcdef")) for test_rows in tests
     )
-    return Resident(features, label, torch.arange(len(label)), modalities, ("left", "right"), examples)
+    return Resident(features, {}, label, torch.arange(len(label)), modalities, ("left", "right"), examples)
 
 
 def test_zeros_and_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +287,7 @@ def separable(classes: int, scale: float = 1.0) -> Resident:
     names = tuple(map(str, range(classes)))
     half = rows // 2
     examples = [Examples(np.arange(o, o + half), np.arange(0), np.arange(o + half, o + rows), ()) for o in (0, rows)]
-    return Resident(features, label, torch.arange(len(label)), modalities, names, tuple(examples))
+    return Resident(features, {}, label, torch.arange(len(label)), modalities, names, tuple(examples))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -358,7 +359,7 @@ def test_the_pool_of_encoders_is_nearest_to_them_all(count: int) -> None:
 
     nearest = minimize(divergence, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12})
     assert nearest.success
-    pooled = pool(encoders)
+    pooled = pool({}, {str(m): q for m, q in enumerate(encoders)}, "geometric")
     assert float(pooled.mean) == pytest.approx(nearest.x[0], abs=1e-5)
     assert float(pooled.variance) == pytest.approx(math.exp(nearest.x[1]), rel=1e-5)
 

@@ -20,7 +20,8 @@ from tests.support.tiny_models import (
     replay,
     tiny,
 )
-from trainer.models.bound import average_classifier, pool
+from trainer.models.bound import average_classifier
+from trainer.models.posterior import pool
 from trainer.models.registry import cards
 
 # Eq. 10
@@ -137,8 +138,9 @@ def test_a_subset_of_encoders_is_pooled_into_the_q_nearest_to_all_of_them() -> N
     subject = tiny("sshmvae-kl", replicas=1, a=2)
     x = subject.x(3)
     with torch.no_grad():
-        several = [subject.model.q_a_each[m](**{m: x[m]}) for m in x]
-        pooled = pool(several)
+        experts = subject.model.posterior.experts(x)
+        several = list(experts.values())
+        pooled = pool(x, experts, "geometric")
 
         def total(mean: Tensor, variance: Tensor) -> Tensor:
             kl = [(q.variance / variance).log() + (variance + (mean - q.mean) ** 2) / q.variance - 1 for q in several]
@@ -148,7 +150,7 @@ def test_a_subset_of_encoders_is_pooled_into_the_q_nearest_to_all_of_them() -> N
         for shift in (-0.05, 0.05):
             assert (total(pooled.mean + shift, pooled.variance) > least).all()
             assert (total(pooled.mean, pooled.variance * (1 + shift)) > least).all()
-        assert pool(several[:1]) is several[0]
+        assert pool({"x": x["x"]}, {"x": several[0]}, "geometric") is several[0]
 
 
 # Labels

@@ -23,9 +23,8 @@ from trainer.nn.distributions import (
     SoftplusSquaredError,
     SquaredError,
     standard_normal_log_prob,
-    uniform_log_prob,
 )
-from trainer.nn.labels import LabelRule, one_hot
+from trainer.nn.labels import LabelPrior, LabelRule, one_hot
 from trainer.nn.notation import parse
 from trainer.nn.rng import Noise
 
@@ -101,11 +100,11 @@ def test_squared_error_is_a_normal_of_variance_one_half_less_its_constant() -> N
 
 def test_the_uniform_label_has_minus_log_k_relaxed_or_not_and_sums_to_one() -> None:
     labels = torch.eye(K)
-    np.testing.assert_allclose(uniform_log_prob(labels), -math.log(K), rtol=1e-6)
-    assert uniform_log_prob(labels).exp().sum().item() == pytest.approx(1)
+    np.testing.assert_allclose(LabelPrior().log_prob(labels), -math.log(K), rtol=1e-6)
+    assert LabelPrior().log_prob(labels).exp().sum().item() == pytest.approx(1)
     relaxed = normal(K, R, B, K).softmax(-1)
-    np.testing.assert_allclose(uniform_log_prob(relaxed), np.full((K, R, B), -math.log(K)), rtol=1e-5)
-    assert uniform_log_prob(torch.eye(51)[0]).item() == pytest.approx(-math.log(51))
+    np.testing.assert_allclose(LabelPrior().log_prob(relaxed), np.full((K, R, B), -math.log(K)), rtol=1e-5)
+    assert LabelPrior().log_prob(torch.eye(51)[0]).item() == pytest.approx(-math.log(51))
 
 
 # The relaxed label

@@ -1,6 +1,7 @@
 """What goes beyond the paper: each term against its definition by hand, and nothing of it where its weight is 0."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from trainer.models.interface import Classifier
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
+    View,
     agreement,
     consistency,
     information,
@@ -30,7 +32,7 @@ from trainer.objective.regularisers import (
 from trainer.training.step import Step
 
 
-def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[Step, dict[str, Tensor], Tensor]:
+def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[Step, Mapping[str, Tensor], Tensor]:
     """A step, and its first labelled batch."""
     shard = make_shard(tmp_path / "shard.h5")
     step = make_step([make_settings(model, shard, **changes)], shard)
@@ -41,9 +43,9 @@ def ready(tmp_path: Path, model: str = "sshmvae-kl", **changes: Any) -> tuple[St
 
 def test_a_modality_alone_is_what_the_model_would_be_given(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path)
-    assert [list(part) for part in singles(cast(Classifier, step.model), x)] == [["x"], ["w"]]
+    assert {m: list(part) for m, part in singles(cast(Classifier, step.model), x).items()} == {"x": ["x"], "w": ["w"]}
     step, x, _ = ready(tmp_path, "sshmvae")
-    first, second = singles(cast(Classifier, step.model), x)
+    first, second = singles(cast(Classifier, step.model), x).values()
     assert torch.equal(first["x"], x["x"])
     assert not first["w"].any()
     assert torch.equal(second["w"], x["w"])
@@ -162,16 +164,17 @@ def test_agreement_is_the_mutual_information_of_the_labels_that_two_views_give()
     by_hand = float((joint * (joint / torch.outer(joint.sum(1), joint.sum(0))).log()).sum())
     # The same class; each another one, made symmetric: one of two; nothing said by one of them.
     expected = [math.log(3), math.log(3) - math.log(2), 0, by_hand]
-    assert agreement([log_p, log_q]).tolist() == pytest.approx(expected, abs=1e-5)
-    pairs = [agreement([log_p, log_q]), agreement([log_p, log_p]), agreement([log_p, log_q])]
-    torch.testing.assert_close(agreement([log_p, log_q, log_p]), torch.stack(pairs).sum(0))
+    p_view, q_view = View(log_p), View(log_q)
+    assert agreement([p_view, q_view]).tolist() == pytest.approx(expected, abs=1e-5)
+    pairs = [agreement([p_view, q_view]), agreement([p_view, p_view]), agreement([p_view, q_view])]
+    torch.testing.assert_close(agreement([p_view, q_view, p_view]), torch.stack(pairs).sum(0))
 
 
 def test_agreement_is_between_all_modalities_and_each_alone_and_teaches_every_network(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path, agreement=1)
     model = cast(Classifier, step.model)
     (value,) = penalties(step.settings, model, step.noise, None, x).values()
-    views = [model.classify(view) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
+    views = [View(model.classify(view)) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
     torch.testing.assert_close(value[1], -agreement(views))
     value[1].sum().backward()
     learning = {name.split(".")[0] for name, parameter in step.model.named_parameters() if parameter.grad is not None}
@@ -187,7 +190,7 @@ def test_agreement_finds_the_classes_that_both_views_see_and_not_one_views_own()
     optimizer = torch.optim.Adam(weights, 0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        views = [torch.log_softmax(view @ weight, -1) for view, weight in zip((x, w), weights, strict=True)]
+        views = [View(torch.log_softmax(view @ weight, -1)) for view, weight in zip((x, w), weights, strict=True)]
         (-agreement(views)).sum().backward()
         optimizer.step()
     given = (x @ weights[0])[0].argmax(-1)
@@ -345,7 +348,7 @@ def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confide
     views = view_predictions(model, x)
     assert len(views) == 3
     expected = 0.0
-    for log_q in (view[0].detach() for view in views):
+    for log_q in (view.log_q[0].detach() for view in views):
         for row, p in enumerate(soft.double()):
             confidence = 1 + float((p * p.clamp_min(1e-300).log()).sum()) / math.log(3)
             cubed = p**3 / (p**3).sum()

@@ -163,7 +163,7 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
         "labelled_batch_size": 9, "window": 99, "learning_rate": 1e-2, "precision": "fp32", "iterations": 9,
         "samples": 1, "partial_alpha": 1, "consistency": 1, "smoothness": 1, "radius": 1, "averaging": 0.9,
         "information": 1, "agreement": 1, "mean_alpha": 1, "onset": 0.5, "propagation": 1,
-        "neighbours": 9, "partial_smoothness": 1,
+        "neighbours": 9, "partial_smoothness": 1, "prior": "labelled", "pooling": "product", "joint_encoder": False,
         "schedule": "cosine", "networks": GOOD["networks"] | {"q(y|a)": "a, DK"}, "objective": "classifier",
     }  # fmt: skip
     assert {*changes, "cotraining"} == Settings.model_fields.keys()

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +158,7 @@ def test_a_stop_while_labels_are_propagated_ends_the_run_before_its_first_step(
     settings = make_settings("ssmvae", shard, propagation=1)
     read = Resident.training_features
 
-    def interrupted(data: Resident, replica: int) -> Iterator[dict[str, torch.Tensor]]:
+    def interrupted(data: Resident, replica: int) -> Iterator[Mapping[str, torch.Tensor]]:
         if not asked:
             asked.append(replica)
             signal.raise_signal(signal.SIGTERM)
