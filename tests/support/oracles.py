@@ -57,22 +57,27 @@ def variance_of(v: Array) -> Array:
     return softplus(v) + 1e-6
 
 
-def log_normal(v: Array, mean: Array | float, variance: Array | float) -> Array:
-    return -0.5 * (np.log(2 * math.pi * variance) + (v - mean) ** 2 / variance).sum(-1)
+def raw_of(variance: Array) -> Array:
+    """What `variance_of` turns into this variance."""
+    return np.log(np.expm1(variance - 1e-6))
+
+
+def log_normal(v: Array, mean: Array | float, variance: Array | float, there: Array | float = 1.0) -> Array:
+    return -0.5 * ((np.log(2 * math.pi * variance) + (v - mean) ** 2 / variance) * there).sum(-1)
 
 
 def log_softmax(logits: Array) -> Array:
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def log_observation(distribution: str, v: Array, raw: list[Array]) -> Array:
-    """Eq. 2, eq. 3 and appendix A.1.2."""
+def log_observation(distribution: str, v: Array, raw: list[Array], there: Array | float = 1.0) -> Array:
+    """Eq. 2, eq. 3 and appendix A.1.2; `there` is 0 for elements that an example lacks."""
     if distribution == "bernoulli":
         log_p, log_not_p = -np.log1p(np.exp(-raw[0])), -np.log1p(np.exp(raw[0]))
-        return (v * log_p + (1 - v) * log_not_p).sum(-1)
+        return ((v * log_p + (1 - v) * log_not_p) * there).sum(-1)
     if distribution == "nonnegative":
-        return -((v - softplus(raw[0])) ** 2).sum(-1)
-    return log_normal(v, raw[0], variance_of(raw[1]))
+        return -((v - softplus(raw[0])) ** 2 * there).sum(-1)
+    return log_normal(v, raw[0], variance_of(raw[1]), there)
 
 
 def standard_grid(dimensions: int, count: int) -> tuple[Array, Array]:
@@ -134,16 +139,22 @@ def relaxed_on_grid(temperature: float, count: int) -> Rule:
 
 
 class Oracle:
-    """The terms of a tiny model's bounds for a batch of examples `[R, B, D]`."""
+    """The terms of a tiny model's bounds for a batch of examples `[R, B, D]`, some of which may lack modalities."""
 
     def __init__(self, subject: Tiny, x: Mapping[str, torch.Tensor]) -> None:
         self.subject = subject
         self.inference, self.generative = FACTORS[subject.name]
         self.kinds = {m.name: m.distribution for m in subject.modalities}
         self.x = {name: v.double().numpy() for name, v in x.items()}
+        lacking: Mapping[str, torch.Tensor] = getattr(x, "present", {})
+        self.there = {m: np.ones_like(v) for m, v in self.x.items()}
+        self.there |= {m: self.there[m] * rows.double().numpy()[..., None] for m, rows in lacking.items()}
+        self.has_lacking = bool(lacking)
         if subject.name == "m2":  # [x;w] is its one variable
             self.kinds = {"x": next(iter(self.kinds.values()))}
             self.x = {"x": np.concatenate(list(self.x.values()), -1)}
+            self.there = {"x": np.concatenate(list(self.there.values()), -1)}
+        self.x |= {f"{m} is there": there for m, there in self.there.items()}
         self.replicas, self.batch = next(iter(self.x.values())).shape[:2]
         self.by_name = conditionals(subject.model)
 
@@ -155,11 +166,36 @@ class Oracle:
 
     def outputs(self, name: str, factor: str, values: Mapping[str, Array]) -> list[Array]:
         """The linear layers' outputs, of a distribution that is given what it is conditioned on and nothing else."""
+        if self.subject.name.endswith("-kl") and factor.endswith("|X"):
+            return self.posterior(name, values)
+        return self.linear(name, factor, values)
+
+    def linear(self, name: str, factor: str, values: Mapping[str, Array]) -> list[Array]:
         given = [m for v in factor.partition("|")[2].split(",") for m in (self.kinds if v == "X" else [v])]
         conditional: Conditional = self.by_name[name]
         with torch.no_grad():
             raw = conditional.parameters_of({m: torch.tensor(values[m], dtype=torch.float32) for m in given})
         return [v.double().numpy() for v in raw]
+
+    def posterior(self, name: str, values: Mapping[str, Array]) -> list[Array]:
+        """q(a|x_S): the joint encoder's where nothing is lacking, otherwise the encoders of S, combined."""
+        variable, pooling, joint = name[2], self.subject.pooling, self.subject.joint_encoder
+        there = {m: values[f"{m} is there"][..., :1] for m in self.kinds}
+        precision = mean = number = np.zeros(())
+        for m in self.kinds:
+            mu, raw = self.linear(f"q({variable}|{m})", f"{variable}|{m}", values)
+            precision = precision + there[m] / variance_of(raw)
+            mean = mean + there[m] * mu / variance_of(raw)
+            number = number + there[m]
+        precision = precision + 1 if pooling == "product" else precision / number
+        mean = mean / precision if pooling == "product" else mean / number / precision
+        pooled = [mean, raw_of(1 / precision)]
+        if not joint:
+            return pooled
+        complete = number == len(self.kinds)
+        return [
+            np.where(complete, a, b) for a, b in zip(self.linear(name, f"{variable}|X", values), pooled, strict=True)
+        ]
 
     def points(self, rules: Mapping[str, Rule]) -> Points:
         """Draws the latent variables from the inference model, in order."""
@@ -179,7 +215,7 @@ class Oracle:
             if factor.startswith("X"):
                 for m, kind in self.kinds.items():
                     name = self.name("p", factor, m)
-                    log_p[name] = log_observation(kind, v[m], self.outputs(name, factor, v))
+                    log_p[name] = log_observation(kind, v[m], self.outputs(name, factor, v), v[f"{m} is there"])
             elif factor == "y":
                 log_p["p(y)"] = np.full(points.weight.shape, -math.log(CLASSES))
             elif factor == "z":

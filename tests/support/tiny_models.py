@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from pipeline.shards.shard import Modality
 from trainer.models.factory import Factory
+from trainer.models.posterior import Pooling
 from trainer.models.registry import card
 from trainer.nn.distributions import Conditional, Gaussian
-from trainer.nn.labels import LabelRule
+from trainer.nn.labels import LabelPrior, LabelRule
 from trainer.nn.layers import ReplicaBatchNorm
+from trainer.nn.presence import Incomplete
 from trainer.nn.rng import Noise
 
 CLASSES = 3
@@ -68,6 +70,8 @@ class Tiny:
     noise: Noise
     modalities: tuple[Modality, ...]
     replicas: int
+    pooling: Pooling = "geometric"
+    joint_encoder: bool = True
 
     def x(self, batch: int, seed: int = 0, copies: int = 1) -> dict[str, Tensor]:
         """Examples `[R, batch * copies, D]` of each modality's distribution; those of a bernoulli modality are bits."""
@@ -78,6 +82,13 @@ class Tiny:
             v = {"bernoulli": (v > 0).float(), "nonnegative": v.abs(), "gaussian": v}[m.distribution]
             examples[m.name] = v.repeat_interleave(copies, dim=1)
         return examples
+
+    def lacking(self, batch: int) -> Incomplete:
+        """The same examples, of which each lacks other modalities, but never all."""
+        x = self.x(batch)
+        index = torch.arange(batch) + torch.arange(self.replicas)[:, None]
+        has = {m: index % (len(x) + 1) != k for k, m in enumerate(x)}
+        return Incomplete({m: v * has[m].unsqueeze(-1) for m, v in x.items()}, has)
 
     def y(self, batch: int, copies: int = 1) -> Tensor:
         """Labels `[R, batch * copies, K]`, one-hot."""
@@ -96,15 +107,19 @@ def tiny(
     z: int = 1,
     seed: int = 0,
     written: dict[str, str] | None = None,
+    pooling: Pooling = "geometric",
+    joint_encoder: bool = True,
 ) -> Tiny:
     if modalities is None:
         modalities = {"m2": ALIKE, "sdgm": TWO[:1]}.get(name, TWO)
     noise = Noise([seed + r for r in range(replicas)])
     rule = LabelRule(label, temperature)  # type: ignore[arg-type]
-    factory = Factory(written or networks(name, a, z), tuple(modalities), CLASSES, noise, rule)
+    factory = Factory(
+        written or networks(name, a, z), tuple(modalities), CLASSES, noise, rule, LabelPrior(), pooling, joint_encoder
+    )
     model = card(name).build(factory).eval()
     randomize(model, seed)
-    return Tiny(name, model, noise, tuple(modalities), replicas)
+    return Tiny(name, model, noise, tuple(modalities), replicas, pooling, joint_encoder)
 
 
 def randomize(model: nn.Module, seed: int = 0) -> None:

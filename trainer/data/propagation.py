@@ -7,8 +7,9 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
     F <- F p(y) / (sums of its columns) classes are about as frequent as in p(y)
     P = F / (sums of its rows)
 
-W_ij is the cubed cosine between i and each of its nearest neighbours j, over all modalities joined. Each modality is
-centred and divided by the root of its mean squared length, so that all of them count alike, however wide they are.
+W_ij is the cubed similarity between i and each of its nearest neighbours j: their cosine over all modalities joined,
+each of which is centred and divided by the root of its mean squared length, so that all of them count alike, however
+wide they are (where rows lack modalities: `joined`).
 Where one modality is mostly noise, the graph of another one alone is better: held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
@@ -26,7 +27,7 @@ from torch.nn.functional import normalize
 from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
 from trainer.nn.labels import LabelPrior, one_hot
-from trainer.nn.presence import given, present_rows
+from trainer.nn.presence import Incomplete, given, present_rows
 
 ALPHA, ITERATIONS, POWER = 0.99, 30, 3
 EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all pairs takes hours
@@ -38,6 +39,7 @@ _MANY = 10_000  # rows from which on the work is announced
 UNIFORM = LabelPrior()
 Read = Callable[[], Iterable[Mapping[str, Tensor]]]
 Check = Callable[[], None]
+Moments = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 _log = logging.getLogger(__name__)
 
@@ -154,38 +156,59 @@ def held_out(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | None
 
 
 def joined(read: Read) -> Tensor:
-    """All modalities of all rows side by side, centred and scaled alike, `[N, D]`.
+    """All modalities of all rows side by side, scaled so that the product of two rows is their similarity, `[N, D]`.
+
+    The similarity of rows that have everything is their cosine. Rows that lack modalities have the mean of each
+    modality's cosine, 0 where one of them lacks it: the more two rows share, the more similar they can be. The plain
+    cosine of what they share would favour those that share little.
 
     Args:
         read: yields the rows from the first to the last, a block of each modality `[n, D_m]` at a time.
     """
-    centre, scale = _moments(read())
-    return torch.cat([torch.cat([_scaled(block, m, centre, scale) for m in block], -1) for block in read()])
+    moments = _moments(read())
+    return torch.cat([_similar(block, torch.cat(_scaled(block, moments), -1)) for block in read()])
 
 
 def projected(read: Read) -> Tensor:
-    """Random projections of `joined`'s rows, `[N, 256]`, which nearly keep the cosines between them.
+    """Random projections of `joined`'s rows, `[N, 256]`, which nearly keep the similarities between them.
 
     Johnson and Lindenstrauss 1984. The projection is always the same. `read` is called twice.
     """
-    centre, scale = _moments(read())
+    moments = _moments(read())
     source = torch.Generator().manual_seed(0)
-    directions = {
-        m: torch.empty(len(mean), PROJECTED).normal_(std=PROJECTED**-0.5, generator=source).to(mean.device)
-        for m, mean in centre.items()
-    }
+    directions = [
+        torch.empty(len(mean), PROJECTED).normal_(std=PROJECTED**-0.5, generator=source).to(mean.device)
+        for mean in moments[0].values()
+    ]
     return torch.cat(
-        [torch.stack([_scaled(block, m, centre, scale) @ directions[m] for m in block]).sum(0) for block in read()]
+        [
+            _similar(
+                block, torch.stack([x @ d for x, d in zip(_scaled(block, moments), directions, strict=True)]).sum(0)
+            )
+            for block in read()
+        ]
     )
 
 
-def _scaled(block: Mapping[str, Tensor], m: str, centre: Mapping[str, Tensor], scale: Mapping[str, Tensor]) -> Tensor:
-    """A modality, centred and scaled; rows that lack it are zeros, its mean: a cosine counts what two rows share."""
-    x, rows = (block[m] - centre[m]) / scale[m], present_rows(block, m)
-    return x if rows is None else torch.where(rows.unsqueeze(-1), x, 0.0)
+def _scaled(block: Mapping[str, Tensor], moments: Moments) -> list[Tensor]:
+    """Each modality, centred and scaled alike; if some rows lack some, each row of each to length 1, or zeros."""
+    centre, scale = moments
+    values = {m: (x - centre[m]) / scale[m] for m, x in block.items()}
+    if not isinstance(block, Incomplete):
+        return list(values.values())
+    rows = {m: present_rows(block, m) for m in block}
+    parts = [normalize(x, dim=-1) / math.sqrt(len(values)) for x in values.values()]
+    return [
+        x if there is None else torch.where(there.unsqueeze(-1), x, 0.0)
+        for x, there in zip(parts, rows.values(), strict=True)
+    ]
 
 
-def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _similar(block: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    return x if isinstance(block, Incomplete) else normalize(x, dim=-1)
+
+
+def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> Moments:
     """Each modality's mean `[D_m]`, and the root of the mean squared length of its centred rows, where they have it."""
     number, total, squares = dict[str, int](), dict[str, Tensor](), dict[str, Tensor]()
     for block in blocks:
@@ -203,12 +226,11 @@ def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor],
 
 
 def neighbour_graph(x: Tensor, neighbours: int, check: Check = lambda: None) -> Graph:
-    """S of the rows of x, `[N, D]`, each connected to its nearest neighbours by cosine.
+    """S of rows `[N, D]` (of `joined` or `projected`), each connected to the most similar ones.
 
     Raises:
         UsageError: as in `propagated_labels`.
     """
-    x = normalize(x, dim=-1)
     cosines, rows = nearest(x, min(neighbours, len(x) - 1), check)
     weights = cosines.clamp_min(0) ** POWER
     degree = weights.sum(-1).index_add_(0, rows.flatten(), weights.flatten())
@@ -217,7 +239,7 @@ def neighbour_graph(x: Tensor, neighbours: int, check: Check = lambda: None) -> 
 
 
 def nearest(x: Tensor, k: int, check: Check = lambda: None) -> tuple[Tensor, Tensor]:
-    """The k most similar other rows of each row of x (unit length, `[N, D]`): their cosines and numbers, `[N, k]`.
+    """The k most similar other rows of each row of x, `[N, D]`: their similarities and numbers, `[N, k]`.
 
     Raises:
         UsageError: as in `propagated_labels`.

@@ -1,6 +1,7 @@
 """Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.support.training import CPU, W, X, clusters, make_settings, make_shar
 from trainer.data import propagation
 from trainer.data.propagation import (
     Graph,
+    Read,
     choose,
     held_out,
     joined,
@@ -28,6 +30,7 @@ from trainer.data.propagation import (
 )
 from trainer.data.streaming import load
 from trainer.nn.labels import one_hot
+from trainer.nn.presence import Incomplete, given
 
 
 def points(rows: int = 40, width: int = 6, seed: int = 0) -> Tensor:
@@ -59,7 +62,7 @@ def test_the_graph_is_zhous_with_the_cubed_cosines_of_nearest_neighbours() -> No
             weights[other, row] += weight
     degree = weights.sum(1)
     expected = weights / (degree[:, None] * degree[None]).sqrt()
-    torch.testing.assert_close(dense(neighbour_graph(x, 4)), expected)
+    torch.testing.assert_close(dense(neighbour_graph(unit, 4)), expected)
 
 
 def test_a_product_with_the_graph_is_the_product_with_its_matrix() -> None:
@@ -113,15 +116,47 @@ def test_modalities_count_alike_however_wide_and_large_and_blocks_do_not_matter(
         return [{"x": x[row : row + size], "w": w[row : row + size]} for row in range(0, 50, size)]
 
     whole = joined(lambda: read(50))
-    for part in (whole[:, :30], whole[:, 30:]):
-        assert part.mean(0).abs().max() < 1e-5
-        assert float(part.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
+    parts = [(value - value.mean(0)) / (value - value.mean(0)).square().sum(1).mean().sqrt() for value in (x, w)]
+    torch.testing.assert_close(whole, normalize(torch.cat(parts, -1), dim=-1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(joined(lambda: read(7)), whole)
     rough = projected(lambda: read(7))
     torch.testing.assert_close(rough, projected(lambda: read(50)), rtol=1e-4, atol=1e-5)
-    exact, near = (normalize(value, dim=-1) @ normalize(value, dim=-1).T for value in (whole, rough))
+    exact, near = (value @ value.T for value in (whole, rough))
     assert (exact - near).abs().mean() < 0.06
     assert np.corrcoef(exact.flatten(), near.flatten())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("join", [joined, projected])
+def test_rows_that_lack_modalities_are_similar_by_what_both_have(join: Callable[[Read], Tensor]) -> None:
+    x, w = points(60, 40), 50 * points(60, 40, seed=1)
+    has_x, has_w = torch.arange(60) % 3 != 0, torch.arange(60) % 3 != 1
+
+    def read(size: int = 60, x: Tensor = x) -> list[Mapping[str, Tensor]]:
+        spans = [slice(row, row + size) for row in range(0, 60, size)]
+        return [Incomplete({"x": x[s], "w": w[s]}, {"x": has_x[s], "w": has_w[s]}) for s in spans]
+
+    x[~has_x], w[~has_w] = 0, 0
+    rows = join(lambda: read())
+    expected = torch.zeros(60, 60)
+    for value, has in ((x, has_x), (w, has_w)):
+        unit = normalize(value - value[has].mean(0), dim=-1) * has[:, None]
+        expected += unit @ unit.T / 2
+    error = (rows @ rows.T - expected).abs()
+    assert float(error.mean()) < (1e-6 if join is joined else 0.06)
+    torch.testing.assert_close(join(lambda: read(7)), rows, rtol=1e-4, atol=1e-5)
+    if join is joined:
+        assert torch.equal((rows @ rows.T)[0, 1:60:3], torch.zeros(20))  # one has w alone, the others x alone
+    alone = join(lambda: (given(block, ["x"]) for block in read()))
+    assert not alone[~has_x].any()
+
+
+def test_classes_are_as_frequent_as_the_prior_says() -> None:
+    soft = propagate(neighbour_graph(normalize(points(90), dim=-1), 5), torch.tensor([0, 1, 2]), torch.eye(3))
+    frequency = torch.tensor([0.7, 0.2, 0.1])
+    weighted = propagate(
+        neighbour_graph(normalize(points(90), dim=-1), 5), torch.tensor([0, 1, 2]), torch.eye(3), frequency
+    )
+    torch.testing.assert_close(weighted[3:], normalize(soft[3:] * frequency, p=1, dim=-1))
 
 
 def test_constant_features_are_no_obstacle() -> None:
@@ -130,7 +165,7 @@ def test_constant_features_are_no_obstacle() -> None:
 
 
 def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
+    label = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
     rows, seen = torch.arange(3, 13), []
 
     def remembering(graph: Graph, known: Tensor, labels: Tensor, frequency: Tensor | None) -> Tensor:
@@ -140,9 +175,9 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(propagation, "propagate", remembering)
     graph = neighbour_graph(points(), 5)
-    assert held_out(graph, rows, given).shape == (10,)
+    assert held_out(graph, rows, label).shape == (10,)
     assert sorted(seen) == rows.tolist()
-    assert not held_out(graph, rows[:5], given[:5]).any()  # the third class has one label only
+    assert not held_out(graph, rows[:5], label[:5]).any()  # the third class has one label only
 
 
 @pytest.mark.parametrize(

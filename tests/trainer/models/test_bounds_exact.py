@@ -1,5 +1,6 @@
 """Every bound, term by term, against the same bound worked out by `oracles`: draw by draw, and in expectation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.oracles import (
     with_noise,
 )
 from tests.support.tiny_models import ALIKE, CLASSES, LABELLED_MODELS, ODD, UNLABELLED_MODELS, Tiny, tiny
+from trainer.models.posterior import Pooling
 
 TEMPERATURE = 0.5
 LABELS = ("observed", "exact", "gumbel")
@@ -55,9 +57,11 @@ def latents(name: str) -> list[str]:
     return ["a", "z"] if name.startswith(("sdgm", "sshmvae")) else ["z"]
 
 
-def assert_draw_by_draw(subject: Tiny, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_draw_by_draw(
+    subject: Tiny, label: str, monkeypatch: pytest.MonkeyPatch, x: Mapping[str, torch.Tensor] | None = None
+) -> None:
     batch = 5
-    x, y = subject.x(batch), subject.y(batch)
+    x, y = subject.x(batch) if x is None else x, subject.y(batch)
     noise = record(subject, monkeypatch)
     with torch.no_grad():
         bound = subject.model.bound(x, y if label == "observed" else None)
@@ -94,6 +98,39 @@ def assert_draw_by_draw(subject: Tiny, label: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("name", "label"), CASES)
 def test_each_term_of_one_draw_is_its_formula(name: str, label: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_draw_by_draw(build(name, label, a=2, z=2), label, monkeypatch)
+
+
+POOLINGS: list[tuple[Pooling, bool]] = [("geometric", True), ("product", True), ("product", False)]
+LACKING = [
+    (name, label, pooling, joint)
+    for name, label in CASES
+    if name != "sdgm" and (name, label) != ("m2", "gumbel")
+    for pooling, joint in (POOLINGS if name.endswith("-kl") else POOLINGS[:1])
+]
+
+
+@pytest.mark.parametrize(("name", "label", "pooling", "joint"), LACKING)
+def test_rows_that_lack_modalities_have_the_bound_of_what_they_have(
+    name: str, label: str, pooling: Pooling, joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modalities = ALIKE if name == "m2" else ODD
+    subject = build(name, label, modalities=modalities, pooling=pooling, joint_encoder=joint)
+    assert_draw_by_draw(subject, label, monkeypatch, subject.lacking(5))
+
+
+@pytest.mark.parametrize("name", [*LABELLED_MODELS, *UNLABELLED_MODELS])
+def test_a_complete_rows_bound_does_not_change_by_a_bit_beside_rows_that_lack_something(name: str) -> None:
+    subject = tiny(name, modalities=None if name in ("m2", "sdgm") else ODD)
+    x, some = subject.x(8), subject.lacking(8)
+    complete = torch.stack(list(some.present.values())).all(0)
+    values = []
+    for batch in (x, some):
+        with torch.no_grad(), subject.noise.separate_streams("one draw"):
+            values.append(subject.model.bound(batch).value)
+    assert complete.any()
+    assert torch.equal(values[0][complete], values[1][complete])
+    if name != "sdgm":  # which has one modality
+        assert (values[0][~complete] != values[1][~complete]).all()
 
 
 @pytest.mark.parametrize(
