@@ -24,7 +24,7 @@ MOST_PIXELS = 2**26  # accepted per picture: more than a phone's, less than woul
 COLOUR_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 DEPTH_SUFFIXES = COLOUR_SUFFIXES | {".npy"}  # a JPEG is no depth, but is refused with the reason
 UNCOMPRESSED = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # files whose size may stay when their content changes
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _ONE_CHANNEL = ("I", "F")  # the beginnings of Pillow's modes with more than 8 bits
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError,

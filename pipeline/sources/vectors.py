@@ -41,7 +41,7 @@ def read_npz(path: Path, group: str | None = None) -> Source:
         DataError: it is damaged, or its arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: _readable(f"{path}: {name}", lambda name=name: file[name]) for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: is not an .npz file that can be read", "write it again with numpy.savez") from error
@@ -66,7 +66,7 @@ def _readable(where: str, read: Any) -> NDArray[Any]:
     try:
         array: NDArray[Any] = read()
     except ValueError as error:
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise DataError(
                 f"{where}: holds Python objects, which are never unpickled",
                 "save numbers, and labels as texts of a fixed length: array.astype(str)",
