@@ -5,6 +5,7 @@ counts), and is turned upright as its EXIF data say. Depth is 16-bit or floating
 is not a positive finite number are missing. What was made for viewing is refused: its distances are lost.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.runtime.errors import DataError
+from pipeline.sources.arrays import open_npy
 
 Colour = NDArray[np.uint8]
 Depth = NDArray[np.uint16] | NDArray[np.float32]
@@ -26,10 +28,7 @@ DEPTH_SUFFIXES = COLOUR_SUFFIXES | {".npy"}  # a JPEG is no depth, but is refuse
 UNCOMPRESSED = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # files whose size may stay when their content changes
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _ONE_CHANNEL = ("I", "F")  # the beginnings of Pillow's modes with more than 8 bits
-_UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)  # fmt: skip
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _VIEWING = "export the depth as the camera gives it, with 16 bits or as floating-point numbers (PNG, TIFF, .npy)"
 
 
@@ -159,10 +158,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable array: {_reason(error)}", "write it again with numpy.save") from error
+    array = open_npy(path)
     if array.ndim > 1 and array.shape[0] * array.shape[1] > MOST_PIXELS:
         raise DataError(f"{path}: has {array.shape[1]} x {array.shape[0]} values, more than a camera's picture")
     return array
@@ -171,7 +167,8 @@ def _read_array(path: Path) -> NDArray[Any]:
 @contextmanager
 def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # The warnings are of oddities that do not keep Pillow from reading it.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it declares {image.width} x {image.height} pixels")
             if load:

@@ -8,7 +8,7 @@ from pipeline.sources.csv_tables import read_table
 from pipeline.sources.folders import read_folder
 from pipeline.sources.metadata import NAME, picture_columns, read_metadata
 from pipeline.sources.rows import Source
-from pipeline.sources.vectors import read_npy, read_npz, read_vector_table, vector_columns
+from pipeline.sources.vectors import read_arrays, read_vector_table, vector_columns
 
 FORMS = "a folder of pictures, a metadata.csv, or vectors as .npz, .npy or .csv (docs/guide/own-data.md)"
 
@@ -35,14 +35,12 @@ def read_source(path: Path, group: str | None = None) -> Source:
                 f"{path}: is in the layout of the Washington RGB-D data, which has a command of its own",
                 "put it at workspace/raw/rgbd-dataset and run `mmssl preprocess rgbd` (docs/guide/rgbd.md)",
             )
-        return read_npy(path, group) if any(path.glob("[!.]*.npy")) else read_folder(path, group)
+        return read_arrays(path, group) if any(path.glob("[!.]*.npy")) else read_folder(path, group)
     match path.suffix.lower():
         case ".csv" | ".tsv":
             return _read_csv(path, group)
-        case ".npz":
-            return read_npz(path, group)
-        case ".npy":
-            return read_npy(path, group)
+        case ".npz" | ".npy":
+            return read_arrays(path, group)
         case ".h5" | ".hdf5":
             raise DataError(f"{path}: is an HDF5 file", f"a shard needs no import: `mmssl train MODEL --data {path}`")
     raise DataError(

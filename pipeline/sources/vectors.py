@@ -5,8 +5,6 @@ and `split` mean what their names say. A row of NaN, or of empty cells, is a row
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import RESERVED as RESERVED_MODALITIES
 from pipeline.shards.schema import Features, Header, Modality, header_fault
+from pipeline.sources.arrays import open_npy, read_npz
 from pipeline.sources.csv_tables import RESERVED, Table
 from pipeline.sources.rows import Cells, Source, checked_ids, clean, groups_of, labels_of, parts_of
 
@@ -34,49 +33,16 @@ def vector_columns(columns: Sequence[str]) -> dict[str, list[str]]:
     return {name: [column for _, column in sorted(numbered)] for name, numbered in found.items()}
 
 
-def read_npz(path: Path, group: str | None = None) -> Source:
-    """Reads an `.npz` file; nothing in it is unpickled.
+def read_arrays(path: Path, group: str | None = None) -> Source:
+    """Reads an `.npz` file, a folder of `.npy` files, or one such file; nothing is unpickled.
 
     Raises:
         DataError: it is damaged, or its arrays do not fit together.
     """
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: _readable(f"{path}: {name}", lambda name=name: file[name]) for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is not an .npz file that can be read", "write it again with numpy.savez") from error
-    return from_arrays(path, arrays, group)
-
-
-def read_npy(path: Path, group: str | None = None) -> Source:
-    """Reads a folder of `.npy` files, or one such file.
-
-    Raises:
-        DataError: one is damaged, or the arrays do not fit together.
-    """
+    if path.suffix.lower() == ".npz":
+        return from_arrays(path, read_npz(path), group)
     files = sorted(file for file in path.glob("*.npy") if not file.name.startswith(".")) if path.is_dir() else [path]
-    arrays = {
-        clean(file.stem): _readable(str(file), lambda file=file: np.load(file, mmap_mode="r", allow_pickle=False))
-        for file in files
-    }
-    return from_arrays(path, arrays, group)
-
-
-def _readable(where: str, read: Any) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = read()
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "Python objects" in str(error):
-            raise DataError(
-                f"{where}: holds Python objects, which are never unpickled",
-                "save numbers, and labels as texts of a fixed length: array.astype(str)",
-            ) from error
-        raise DataError(f"{where}: cannot be read: {error}", "write it again with NumPy") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise DataError(f"{where}: cannot be read: {error}", "write it again with NumPy") from error
-    if array.dtype.kind not in _NUMBERS + _TEXTS:
-        raise DataError(f"{where}: holds {array.dtype}, which is neither numbers nor texts", _SHAPES)
-    return array
+    return from_arrays(path, {clean(file.stem): open_npy(file) for file in files}, group)
 
 
 def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | None = None) -> Source:
@@ -88,6 +54,8 @@ def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | Non
     modalities: dict[str, NDArray[Any]] = {}
     columns: dict[str, list[str]] = {}
     for name, array in arrays.items():
+        if array.dtype.kind not in _NUMBERS + _TEXTS:
+            raise DataError(f"{path}: {name} holds {array.dtype}, which is neither numbers nor texts", _SHAPES)
         reserved = name.casefold() in RESERVED
         if array.ndim == 2 and array.shape[1] == 1 and reserved:
             array = array[:, 0]

@@ -148,14 +148,14 @@ def test_what_does_not_fit_is_one_sentence(write: Any, change: Arrays, words: st
         ({"label": np.array(["a"])}, "label has 1 rows, but . has 3"),
         ({"x": np.zeros((3, 8, 8))}, r"x holds float64 of the shape \(3, 8, 8\)"),
         ({"x": np.array([["a"], ["b"], ["c"]])}, "x holds <U1 of the shape"),
-        ({"x": np.zeros((3, 2), complex)}, "x: holds complex128, which is neither numbers nor texts"),
+        ({"x": np.zeros((3, 2), complex)}, "x holds complex128, which is neither numbers nor texts"),
         ({"label": np.zeros((3, 2))}, "label holds float64 of the shape"),
         ({"label": np.array(["a", None, 3], object)}, "label: holds Python objects, which are never unpickled"),
     ],
 )
 @pytest.mark.parametrize("write", [write_npz, write_npy])
 def test_arrays_that_do_not_fit(write: Any, change: Arrays, words: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=words.replace("label: ", r"label(\.npy)?: ").replace("x: ", r"x(\.npy)?: ")):
+    with pytest.raises(DataError, match=words.replace("label: ", r"label(\.npy)?: ")):
         read_source(write(tmp_path, BOTH | dict(change)))
 
 
