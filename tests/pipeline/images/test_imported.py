@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.datasets.washington import index_dataset
 from pipeline.images.building import process_object
 from pipeline.images.depth import encode_depth, fill_holes, scale_depth
 from pipeline.images.imported import frame_files, import_pictures, picture_rows, preview
 from pipeline.images.resize import resize_rgb
-from pipeline.images.store import ImageSettings, ImageStore, verify_object
+from pipeline.images.store import MODALITIES, ImageSettings, ImageStore, verify_object
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.sources.parts import divide
 from pipeline.sources.pictures import WrongKindError
@@ -277,6 +278,20 @@ def test_the_preview_shows_rows_that_lack_a_camera(mine: Path, tmp_path: Path) -
         pixels = np.asarray(sheet)
     assert (pixels == [232, 232, 228]).all(-1).sum() > 3 * 3 * 140 * 140
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
+
+
+def test_the_same_files_give_the_same_images_in_any_layout(undisturbed: Path, tmp_path: Path) -> None:
+    frames = index_dataset(undisturbed / "raw" / "rgbd-dataset").frames
+    for frame in frames:
+        for camera, path in (("rgb", frame.rgb), ("depth", frame.depth)):
+            place = tmp_path / "mine" / frame.category / camera / f"{frame.id}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(path)
+    store, washington = imported(tmp_path / "mine"), ImageStore.open(undisturbed / "images" / "rgbd-40")
+    order = [washington.ids.index(name.rpartition("/")[2]) for name in store.ids]
+    for camera in MODALITIES:
+        expected = np.concatenate(list(washington.blocks(camera)))[order]
+        np.testing.assert_array_equal(np.concatenate(list(store.blocks(camera))), expected)
 
 
 def test_frames_of_any_source_make_the_same_images(mine: Path) -> None:
