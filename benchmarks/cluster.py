@@ -72,7 +72,7 @@ def cluster(number: int) -> Any:
 def warm(root: Path) -> None:
     """Processes the frames once, without writing, so that everything is imported."""
     from pipeline.datasets.washington import index_dataset
-    from pipeline.images.preprocess import process_object
+    from pipeline.images.building import process_object
 
     for (name, number), frames in index_dataset(root / "raw").objects.items():
         process_object(f"{name}_{number}", frames, ImageSettings(), False)

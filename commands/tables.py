@@ -8,9 +8,12 @@ from rich.table import Column, Table
 
 from commands import messages
 
+LEFT_OUT = 10  # rows that are listed one by one
+
 if TYPE_CHECKING:
     from pipeline.datasets.catalogue import DataSetEntry
     from pipeline.shards.summary import Description
+    from pipeline.sources.survey import Findings
     from trainer.evaluation.metrics import Evaluation
     from trainer.jobs.stacks import PlannedRun, Stack
     from trainer.reporting.comparison import ExperimentResult
@@ -54,6 +57,31 @@ def shard(description: "Description") -> None:
     messages.out.print(table)
     messages.say(f"digest {description.digest}{'' if description.digest_recorded else ' (computed, not recorded)'}")
     messages.as_json(description.provenance)
+
+
+def findings(found: "Findings") -> None:
+    """Prints what a person's data holds."""
+    complete = "" if len(found.modalities) == 1 else f", {found.complete} of them with every modality"
+    messages.say(f"{found.rows} rows{complete}")
+    table = Table("modality", "contents", "rows without it")
+    for modality in found.modalities:
+        table.add_row(messages.plain(modality.name), messages.plain(modality.contents), str(modality.lacking))
+    messages.show_whole(table)
+    table = Table("class", "training", "test")
+    for row in found.classes:
+        table.add_row(messages.plain(row.name), str(row.train), str(row.test))
+    if any(found.unlabelled):
+        table.add_row("[dim]no label[/]", *map(str, found.unlabelled))
+    messages.show_whole(table)
+    messages.say(f"test part: {f'{found.test} rows, by {found.rule}' if found.test else 'none'}")
+    if found.groups is not None:
+        messages.say(f"{found.groups} groups, none of them in both parts")
+    for what, why in list(found.left_out.items())[:LEFT_OUT]:
+        messages.say(f"left out: {what}: {why}")
+    if len(found.left_out) > LEFT_OUT:
+        messages.say(f"left out: {len(found.left_out) - LEFT_OUT} more")
+    for note in found.notes:
+        messages.say(f"note: {note}")
 
 
 def runs(listed: Sequence["ListedRun"]) -> None:

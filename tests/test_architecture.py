@@ -17,7 +17,7 @@ import pytest
 from tests.support.paths import ROOT
 
 ROOMS = {  # bottom-up
-    "pipeline": ("runtime", "shards", "datasets", "sample", "images", "features"),
+    "pipeline": ("runtime", "shards", "datasets", "sources", "sample", "images", "features"),
     "trainer": (
         "nn", "models", "settings", "objective", "data", "evaluation", "training", "baselines", "inference", "jobs",
         "reporting", "reproduction",

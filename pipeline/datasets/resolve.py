@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.datasets.locations import REAL, SAMPLE
+from pipeline.datasets.names import imported_shard
 from pipeline.datasets.registry import cards, data_set_names
 from pipeline.datasets.validation import build_validation
 from pipeline.runtime.errors import DataError, UsageError
@@ -17,9 +18,9 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
     """The shards of a data set, one per split.
 
     Args:
-        data: a name (`hm-mnist`, `nm-mnist-r60-n0.3`, `rgbd`, `rgbd-sample`, a name given to `mmssl extract`, ...), or
-            a file; `{split}` in a file's name stands for the split's number. A name that ends in `-validation` means
-            the same data with its training part divided, and its test part left out.
+        data: a name (`hm-mnist`, `nm-mnist-r60-n0.3`, `rgbd`, `rgbd-sample`, a name given to `mmssl data import` or to
+            `mmssl extract`, ...), or a file; `{split}` in a file's name stands for the split's number. A name that
+            ends in `-validation` means the same data with its training part divided, and its test part left out.
         splits: numbers; empty if the data has no splits.
         root: the workspace.
 
@@ -40,10 +41,20 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
         if splits:
             raise UsageError(f"{data} has no splits", "leave --split out")
         return [card.build(root, options)]
+    shard = imported_shard(data, root)
+    if shard.exists():
+        if splits:
+            raise UsageError(f"{data} has no splits", "leave --split out")
+        return [shard]
+    if (root / "images" / data).is_dir():
+        raise DataError(
+            f"there is no shard {shard} yet, only the pictures of {data}", f"`mmssl extract --data {data}` makes it"
+        )
     raise UsageError(
         f"there is no data set '{data}'",
         f"data sets: {', '.join(data_set_names())}, nm-mnist-r60-n0.3 and the like, {REAL}, {SAMPLE}, the --name of "
-        f"shards that `mmssl extract` made, any of these with {VALIDATION}, or a shard's file: --data FILE.h5",
+        f"data that `mmssl data import` or `mmssl extract` made, any of these with {VALIDATION}, or a shard's file: "
+        "--data FILE.h5",
     )
 
 

@@ -66,9 +66,10 @@ def validation_shard(shard: Shard, path: Path, group_of: Callable[[str], str] | 
     """Writes a shard that divides the training part of another: the rest for training, and a validation part as test.
 
     Without groups the validation part is a fixed share of the rows of each class, and of the labelled rows among them
-    if the shard marks any. With groups it is one whole group per class, so that it asks what a test part of unseen
-    objects asks. Every class keeps rows for training, and labelled rows if it has any. Rows of unknown class stay in
-    training. Features are read in blocks.
+    if the shard marks any. With objects it is one whole object per class, so that it asks what a test part of unseen
+    objects asks; with groups that the shard names, it is whole groups. Every class keeps rows for training, and
+    labelled rows if it has any. Rows of unknown class stay in training, unless their group does not. Features are read
+    in blocks.
 
     Args:
         path: the file to write.
@@ -131,6 +132,8 @@ def _choose(shard: Shard, group_of: Callable[[str], str] | None) -> tuple[Mask, 
         raise DataError(f"{shard.path}: no training row has a known class, so there is nothing to validate on")
     if group_of is not None:
         return _one_group_per_class(shard, group_of), "one whole object (group of rows) per class"
+    if shard.train.groups is not None and (shard.train.groups != "").any():
+        return _whole_groups(shard, shard.train.groups), f"one row in {_PARTS} at most of each class, in whole groups"
     parts = _MNIST_PARTS if _MNIST.fullmatch(shard.dataset) else _PARTS
     labelled = "" if shard.train.labelled is None else " and labelled mask"
     return _share_of_rows(shard, parts), f"one row in {parts}, stratified by class{labelled}"
@@ -162,6 +165,43 @@ def _share_of_rows(shard: Shard, parts: int) -> Mask:
     held_out = np.zeros(part.rows, np.bool_)
     for rows, count in zip(strata, counts, strict=True):
         held_out[sorted(rows, key=lambda row: _ticket(shard, str(part.ids[row])))[:count]] = True
+    return held_out
+
+
+def _whole_groups(shard: Shard, names: NDArray[np.str_]) -> Mask:
+    """Whole groups in a seeded order, each while the classes in it stay below a fifth of their rows, rounded up.
+
+    Of rows of no group each is one of its own, and those of unknown class stay in training. Every class keeps rows for
+    training, and labelled ones if it has any.
+    """
+    part, classes = shard.train, len(shard.classes)
+    marked = part.labels >= 0 if part.labelled is None else part.labelled
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names.tolist()):
+        if name or part.labels[row] >= 0:
+            rows.setdefault(name or f"\0{part.ids[row]}", []).append(row)
+    groups = {name: np.array(members) for name, members in rows.items()}
+
+    def counts(chosen: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
+        return np.bincount(part.labels[chosen][mask[chosen]], minlength=classes)
+
+    known = part.labels >= 0
+    everything = np.arange(part.rows)
+    totals, left = counts(everything, known), counts(everything, marked & known)
+    most = -(-totals // _PARTS)
+    held_out, held = np.zeros(part.rows, np.bool_), np.zeros(classes, np.int64)
+    for name in sorted(groups, key=lambda name: _ticket(shard, name)):
+        adds, takes = counts(groups[name], known), counts(groups[name], marked & known)
+        present = adds > 0
+        fits = (held + adds <= most)[present].all() and (held + adds < totals)[present].all()
+        if present.any() and fits and (left - takes > 0)[takes > 0].all():
+            held_out[groups[name]] = True
+            held, left = held + adds, left - takes
+    if not held_out.any():
+        raise DataError(
+            f"{shard.path}: its groups are too large to hold one out: each has more than a fifth of a class",
+            "choose settings on more data, or import it with another --group",
+        )
     return held_out
 
 

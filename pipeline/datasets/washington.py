@@ -124,6 +124,15 @@ class Frame:
     def loc(self) -> Path | None:
         return self.folder / f"{self.id}_loc.txt" if self.has_loc else None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files from which an image store is made."""
+        return (self.rgb, self.depth, *([self.loc] if self.loc else []))
+
+    def read(self, *, corner: bool) -> "Crop":
+        """Decodes it; see `read_frame`."""
+        return read_frame(self, corner=corner)
+
 
 @dataclass(frozen=True, order=True)
 class Skipped:

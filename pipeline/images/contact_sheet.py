@@ -12,24 +12,33 @@ from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
 
 @dataclass(frozen=True)
 class Preview:
-    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W] in mm, and the crop's corner if known."""
+    """One frame of a contact sheet: its name, RGB [H, W, 3], depth [H, W], and the crop's corner if known.
+
+    What a frame lacks is None, and its panels are blank. `unit` follows the caption's range of depth.
+    """
 
     name: str
-    rgb: Bytes
-    depth: Depth
+    rgb: Bytes | None
+    depth: Depth | None
     corner: tuple[int, int] | None = None
+    unit: str = " mm"
 
 
 _ROWS = 8  # frames per column, at most
 _HOLE = np.array([255, 0, 160], np.uint8)  # the colour that marks missing depth
+_BLANK = (232, 232, 228)  # where a frame lacks the modality
 _PAPER, _INK, _FAINT = (250, 250, 248), (28, 28, 30), (120, 120, 124)
 
 
 def _panels(frame: Preview, encoding: DepthEncoding) -> tuple[Bytes, ...]:
     """RGB; depth with its holes marked (near is bright); the same, filled; encoded depth. Each [SIZE, SIZE, 3]."""
+    blank = np.broadcast_to(np.array(_BLANK, np.uint8), (SIZE, SIZE, 3))
+    colour = blank if frame.rgb is None else resize_rgb(frame.rgb)
+    if frame.depth is None:
+        return colour, blank, blank, blank
     grey = 255 - resize_depth(scale_depth(fill_holes(frame.depth)))[..., None].repeat(3, axis=2)
     marked = np.where(resize_depth(frame.depth)[..., None] == 0, _HOLE, grey)
-    return resize_rgb(frame.rgb), marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
+    return colour, marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
 
 
 def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") -> Image.Image:
@@ -55,12 +64,19 @@ def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") ->
         left, top = margin + block * (block_width + 2 * margin), margin + header + row * (SIZE + caption)
         for column, panel in enumerate(_panels(frame, encoding)):
             sheet.paste(Image.fromarray(panel), (left + column * (SIZE + gap), top))
-        height, width = frame.depth.shape
-        valid = frame.depth[frame.depth > 0]
-        text = f"{frame.name}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
-        if valid.size:
-            text += f"   {valid.min()}..{valid.max()} mm"
-        if (flaw := depth_flaw(frame.depth)) is not None:
-            text += f"   ({flaw})"
+        text = _caption(frame)
         draw.text((left, top + SIZE + 3), text, _FAINT, small)
     return sheet
+
+
+def _caption(frame: Preview) -> str:
+    if frame.depth is None:
+        return f"{frame.name}   no depth"
+    height, width = frame.depth.shape
+    valid = frame.depth[frame.depth > 0]
+    text = f"{frame.name}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
+    if valid.size:
+        text += f"   {valid.min():g}..{valid.max():g}{frame.unit}"
+    if (flaw := depth_flaw(frame.depth)) is not None:
+        text += f"   ({flaw})"
+    return text

@@ -16,8 +16,8 @@ from pipeline.datasets.washington import CENTRE, FOCAL
 from pipeline.images.resize import SIZE, Bytes, T, _sources, resize_depth
 from pipeline.runtime.errors import UsageError
 
-Depth = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
+Depth = npt.NDArray[np.uint16] | Floats  # 0 = missing; in millimetres where that is known
 DepthEncoding = Literal["jet", "normals", "raw"]
 DEPTH_ENCODINGS: tuple[DepthEncoding, ...] = get_args(DepthEncoding)
 # The window of a surface normal: pixels -_REACH, -_REACH + _STRIDE, ..., _REACH around it in both directions.
@@ -47,7 +47,10 @@ def fill_holes(depth: Depth) -> Depth:
     Valid pixels keep their value. If there is no valid pixel, there is nothing to fill with: the zeros stay, and
     `depth_flaw` reports it.
     """
-    return _fill(depth, depth > 0)
+    valid = depth > 0
+    if depth.dtype == np.uint16:
+        return _fill(depth.astype(np.uint16, copy=False), valid)
+    return _fill(depth.astype(np.float32, copy=False), valid)
 
 
 def depth_flaw(depth: Depth) -> str | None:
@@ -61,7 +64,7 @@ def depth_flaw(depth: Depth) -> str | None:
     if min(depth.shape) == 1:
         return f"the crop is {depth.shape[1]} x {depth.shape[0]}, one pixel wide"
     if valid.min() == valid.max():
-        return f"every valid depth value is {valid[0]} mm"
+        return f"every valid depth value is {valid[0]:g}"
     return None
 
 
@@ -70,12 +73,23 @@ def scale_depth(depth: Depth) -> Bytes:
 
     A constant image (including one that is all missing) has no extent and becomes 0 everywhere.
     """
+    if depth.dtype != np.uint16:
+        return _scale_floats(depth.astype(np.float64))
     near, far = int(depth.min()), int(depth.max())
     extent = far - near
     if extent == 0:
         return np.zeros(depth.shape, np.uint8)
     levels = ((depth.astype(np.uint32) - near) * (2 * 255) + extent) // (2 * extent)  # 65535 * 510 fits into 32 bits
     return levels.astype(np.uint8)
+
+
+def _scale_floats(depth: npt.NDArray[np.float64]) -> Bytes:
+    """As for whole numbers: equal to them where the values are whole."""
+    near, extent = depth.min(), depth.max() - depth.min()
+    if extent == 0:
+        return np.zeros(depth.shape, np.uint8)
+    levels: Bytes = np.floor((depth - near) / extent * 255 + 0.5).astype(np.uint8)
+    return levels
 
 
 def _jet_table() -> Bytes:

@@ -1,4 +1,4 @@
-"""The image store: preprocessed RGB-D frames, one HDF5 file per object and one index over them (docs/guide/rgbd.md).
+"""The image store: square images of RGB-D frames, one HDF5 file per object and an index over them (docs/guide/rgbd.md).
 
 `<object>.h5` holds `rgb` and `depth`, uint8 `[N, size, size, 3]`, and `id [N]`; its root's attributes say how it was
 made. `index.json` names every object, its frames and its digest; it is written last, so if it exists, the store is
@@ -150,7 +150,7 @@ def read_pixels(path: Path, modality: ImageModality) -> Iterator[Bytes]:
     """
     with hdf5.reading(path) as file:
         source = hdf5.dataset(path, file, modality)
-        step = source.chunks[0] if source.chunks else len(source)
+        step = source.chunks[0] if source.chunks else max(1, len(source))
         for start in range(0, len(source), step):
             yield hdf5.read(path, source, slice(start, start + step))
 
@@ -162,7 +162,9 @@ def verify_object(path: Path) -> ObjectHeader:
         DataError: it is missing, damaged, or was changed.
     """
     header = read_header(path)
-    rgb, depth = (np.concatenate(list(read_pixels(path, modality))) for modality in MODALITIES)
+    side = header.settings["size"]
+    nothing = np.empty((0, side, side, 3), np.uint8)
+    rgb, depth = (np.concatenate([nothing, *read_pixels(path, modality)]) for modality in MODALITIES)
     if ObjectImages(header.name, header.ids, rgb, depth, {}, {}).digest != header.digest:
         raise DataError(f"{path}: its content does not match its digest, so it was changed or damaged", MAKE_HINT)
     return header
@@ -326,6 +328,11 @@ class ImageStore:
         if header.digest != self.index.objects[name].digest:
             raise DataError(f"{path}: is not the file that {INDEX} names", MAKE_HINT)
         return path
+
+
+def store_folder(dataset: str, root: Path, settings: ImageSettings) -> Path:
+    """The folder of a data set's store in a workspace; settings other than the paper's have their own."""
+    return root / "images" / f"{dataset}{settings.suffix}"
 
 
 def object_path(folder: Path, name: str) -> Path:

@@ -189,7 +189,8 @@ def creating_rows(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: n
     """
     row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
     rows = max(1, min(shape[0], CHUNK_BYTES // row_bytes))
-    target = group.create_dataset(name, shape, dtype, chunks=(rows, *shape[1:]), fletcher32=True)
+    stored = {"chunks": (rows, *shape[1:]), "fletcher32": True} if shape[0] else {}  # no rows, no chunks
+    target = group.create_dataset(name, shape, dtype, **stored)
     try:
         yield target
     finally:

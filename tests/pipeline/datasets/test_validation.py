@@ -76,6 +76,29 @@ def test_a_fifth_of_each_class_and_of_its_labelled_rows(tmp_path: Path) -> None:
     assert divided.provenance["original"] == original.provenance
 
 
+def test_no_group_is_divided(tmp_path: Path) -> None:
+    groups = [f"g{row // 20}" if row < 2800 else "" for row in range(3000)]
+    plain = wide(tmp_path / "plain.h5")
+    train = PartData(
+        {name: plain.train.features(name) for name in "xw"}, plain.train.labels, plain.train.ids.tolist(),
+        plain.train.labelled, groups=groups,
+    )  # fmt: skip
+    original = wide(tmp_path / "wide.h5", train=train, test=None)
+    divided = validation_shard(original, tmp_path / "wide-validation.h5")
+    assert_divided(original, divided)
+    assert divided.train.groups is not None
+    assert divided.test.groups is not None
+    assert not (set(divided.train.groups.tolist()) & set(divided.test.groups.tolist())) - {""}
+    for label in range(3):
+        held_out, total = (divided.test.labels == label).sum(), (original.train.labels == label).sum()
+        assert 0.1 < held_out / total <= 0.21
+    alone = PartData({"x": np.zeros((6, 1)), "w": np.zeros((6, 1))}, [0, 1] * 3, list("abcdef"), groups=["g"] * 6)
+    modalities = [Modality("x", 1, "gaussian"), Modality("w", 1, "gaussian")]
+    single = wide(tmp_path / "single.h5", train=alone, test=None, classes=["a", "b"], modalities=modalities)
+    with pytest.raises(DataError, match="its groups are too large to hold one out"):
+        validation_shard(single, tmp_path / "single-validation.h5")
+
+
 def test_a_class_keeps_its_only_labelled_row(make_shard: MakeShard) -> None:
     rows = 200
     labels = np.arange(rows) % 3

@@ -34,7 +34,7 @@ DEPTHS = arrays(
 )
 
 
-def mm(rows: object) -> Depth:
+def mm(rows: object) -> NDArray[np.uint16]:
     return np.array(rows, np.uint16)
 
 
@@ -225,10 +225,10 @@ def test_scaling_keeps_the_order_and_spans_the_range(depth: Depth) -> None:
     [
         (np.zeros((9, 6), np.uint16), "every depth value is missing"),
         (np.zeros((1, 1), np.uint16), "every depth value is missing"),
-        (np.full((9, 6), 700, np.uint16), "every valid depth value is 700 mm"),
+        (np.full((9, 6), 700, np.uint16), "every valid depth value is 700"),
         (np.arange(600, 640, dtype=np.uint16)[:, None], "the crop is 1 x 40, one pixel wide"),
         (np.arange(600, 640, dtype=np.uint16)[None], "the crop is 40 x 1, one pixel wide"),
-        (mm([[0, 0], [0, 801]]), "every valid depth value is 801 mm"),
+        (mm([[0, 0], [0, 801]]), "every valid depth value is 801"),
         (mm([[800, 0], [0, 801]]), None),
     ],
 )

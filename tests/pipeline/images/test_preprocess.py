@@ -15,6 +15,7 @@ from PIL import Image
 from commands.settings_from_options import settings_of
 from pipeline.datasets.washington import index_dataset, read_frame
 from pipeline.images import preprocess as preprocessing
+from pipeline.images.building import process_object
 from pipeline.images.depth import encode_depth
 from pipeline.images.resize import resize_rgb
 from pipeline.images.store import ImageSettings, ImageStore, verify_object
@@ -44,9 +45,9 @@ def test_the_store_holds_every_frames_images(undisturbed: Path) -> None:
 
 def test_an_object_whole_equals_its_frames_one_by_one(undisturbed: Path) -> None:
     frames = index_dataset(undisturbed / "raw" / "rgbd-dataset").objects["hat", 3]
-    whole = preprocessing.process_object("hat_3", frames, SMALL, False)
+    whole = process_object("hat_3", frames, SMALL, False)
     for k, frame in enumerate(frames):
-        alone = preprocessing.process_object("hat_3", [frame], SMALL, False)
+        alone = process_object("hat_3", [frame], SMALL, False)
         np.testing.assert_array_equal(alone.rgb[0], whole.rgb[k])
         np.testing.assert_array_equal(alone.depth[0], whole.depth[k])
 

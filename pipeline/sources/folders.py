@@ -1,0 +1,137 @@
+"""Pictures in folders: `ANY/rgb/0001.png` and `ANY/depth/0001.png` are one row, and its label is the folder ANY.
+
+A folder's name says whose pictures it holds (`rgb`, `color`, `image`, `depth`, `aligned_depth_to_color`, ...), wherever
+it stands in the path; the rest of the path, without the suffix, is the row's id. The label is the last folder of the
+rest. A file that is on one side only is a row that lacks the other.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pipeline.runtime.errors import DataError
+from pipeline.sources.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
+from pipeline.sources.rows import CAMERAS, Camera, Cells, Source, checked_ids, clean, groups_of, label_of
+
+_COLOUR = re.compile(r"(rgb|colou?r)([ _-]?(images?|raw))?|images?|imgs?")
+_DEPTH = re.compile(r"(aligned[ _-])?depths?([ _-]?(images?|raw|registered|aligned|to[ _-](colou?r|rgb)))*")
+_SYSTEM = ("__MACOSX",)
+_NAMED = 3  # examples in a message
+_LAYOUT = "expected are ANY/rgb/0001.png and ANY/depth/0001.png, or a metadata.csv, or vectors (docs/guide/own-data.md)"
+
+
+@dataclass
+class _Files:
+    """What lies below a folder: by row's id, the picture of each camera; and what does not fit."""
+
+    rows: dict[str, dict[Camera, Path]] = field(default_factory=dict)
+    folders: dict[str, PurePosixPath] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    stray: list[str] = field(default_factory=list)
+
+
+def camera_of(name: str) -> Camera | None:
+    """The camera that a folder's or a column's name speaks of, in any spelling; None if it speaks of none."""
+    name = name.casefold()
+    return "rgb" if _COLOUR.fullmatch(name) else "depth" if _DEPTH.fullmatch(name) else None
+
+
+def without_camera(relative: PurePosixPath) -> tuple[PurePosixPath, Camera | None]:
+    """A file's path without its camera's folder (the deepest one) and without its suffix, and the camera."""
+    parts = list(relative.parent.parts)
+    for k in reversed(range(len(parts))):
+        if camera := camera_of(parts[k]):
+            return PurePosixPath(*parts[:k], *parts[k + 1 :], relative.stem), camera
+    return relative.parent / relative.stem, None
+
+
+def read_folder(path: Path, group: str | None = None) -> Source:
+    """Lists the pictures below a folder, without opening any.
+
+    Args:
+        group: `folder` for the folder that holds the pictures, the camera's folder aside; None for no groups.
+
+    Raises:
+        DataError: there are none, two files are the same picture of the same row, or a folder cannot be listed.
+    """
+    files = _list(path)
+    if not files.rows:
+        if files.stray:
+            raise DataError(
+                f"{path}: holds {len(files.stray)} pictures, such as {files.stray[0]}, "
+                "but none in a folder that names its camera",
+                _LAYOUT,
+            )
+        broken = f"; {len(files.broken)} links lead nowhere" if files.broken else ""
+        raise DataError(f"{path}: there are no pictures in it{broken}", _LAYOUT)
+    ids = sorted(name for name in files.rows if name not in files.broken)
+    if not ids:
+        raise DataError(f"{path}: none of its pictures can be read, such as {next(iter(files.broken.values()))}")
+    folders = [clean(str(files.folders[name])).removeprefix(".") for name in ids]
+    notes = []
+    if files.stray:
+        shown = ", ".join(files.stray[:_NAMED])
+        notes.append(
+            f"{len(files.stray)} pictures lie in no folder that names their camera, and are not used: {shown}"
+            f"{', ...' if len(files.stray) > _NAMED else ''}"
+        )
+    return Source(
+        path=path,
+        base=path,
+        ids=checked_ids(str(path), ids),
+        pictures={
+            camera: tuple(files.rows[name].get(camera) for name in ids)
+            for camera in CAMERAS
+            if any(camera in files.rows[name] for name in ids)
+        },
+        labels=tuple(label_of(folder.rpartition("/")[2]) for folder in folders),
+        labels_from="the folder above the pictures",
+        groups=groups_of(str(path), Cells(), group, folders),
+        left_out=files.broken,
+        notes=tuple(notes),
+    )
+
+
+def _list(path: Path) -> _Files:
+    files = _Files()
+    for file in _walk(path):
+        relative = PurePosixPath(file.relative_to(path).as_posix())
+        row, camera = without_camera(relative)
+        suffixes = DEPTH_SUFFIXES if camera == "depth" else COLOUR_SUFFIXES
+        if relative.suffix.lower() not in suffixes:
+            continue
+        if camera is None:
+            files.stray.append(str(relative))
+            continue
+        name = clean(str(row))
+        if not file.exists():
+            files.broken[name] = f"{relative} is a link that leads nowhere"
+        other = files.rows.setdefault(name, {}).setdefault(camera, file)
+        files.folders[name] = row.parent
+        if other != file:
+            raise DataError(
+                f"{path}: {other.relative_to(path).as_posix()} and {relative} are both the "
+                f"{'colour' if camera == 'rgb' else camera} picture of {name}",
+                "keep one of them, or say in a metadata.csv which belongs to which row",
+            )
+    return files
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Every file below a folder in a fixed order, following links, without hidden ones."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be listed: {error.strerror}", "check its permissions") from error
+
+    above: dict[str, frozenset[str]] = {}  # folder -> the real paths of itself and of all above it
+    for folder, folders, names in os.walk(path, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        parents = above.get(os.path.dirname(folder), frozenset())
+        if real in parents:  # a link back up, which would be followed for ever
+            folders.clear()
+            continue
+        above[folder] = parents | {real}
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM)
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))

@@ -1,0 +1,186 @@
+"""Decoding a person's own pictures: colour as 8-bit RGB, depth as the camera's own numbers.
+
+Colour may be grey, with a palette, with transparency (laid over white) or have 16 bits per channel (the high byte
+counts), and is turned upright as its EXIF data say. Depth is 16-bit or floating-point, in any unit; 0, NaN and whatever
+is not a positive finite number are missing. What was made for viewing is refused: its distances are lost.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipeline.runtime.errors import DataError
+from pipeline.sources.arrays import open_npy
+
+Colour = NDArray[np.uint8]
+Depth = NDArray[np.uint16] | NDArray[np.float32]
+
+MOST_PIXELS = 2**26  # accepted per picture: more than a phone's, less than would fill a worker's memory
+COLOUR_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+DEPTH_SUFFIXES = COLOUR_SUFFIXES | {".npy"}  # a JPEG is no depth, but is refused with the reason
+UNCOMPRESSED = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # files whose size may stay when their content changes
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_ONE_CHANNEL = ("I", "F")  # the beginnings of Pillow's modes with more than 8 bits
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
+_VIEWING = "export the depth as the camera gives it, with 16 bits or as floating-point numbers (PNG, TIFF, .npy)"
+
+
+class WrongKindError(DataError):
+    """A readable picture of another kind than its place says, which is a mistake about many pictures, not one."""
+
+
+class Frame(NamedTuple):
+    """What was read of a row: colour [H, W, 3] and depth [H, W], or None for what it lacks."""
+
+    rgb: Colour | None
+    depth: Depth | None
+    corner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """The picture files of one row; `folder` is what messages leave out of file names."""
+
+    id: str
+    folder: Path
+    rgb: Path | None
+    depth: Path | None
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [path for path in (self.rgb, self.depth) if path is not None]
+
+    def read(self, *, corner: bool) -> Frame:  # noqa: ARG002
+        """Decodes it.
+
+        Raises:
+            WrongKindError: a picture is of another kind than its place says.
+            DataError: a file cannot be read.
+        """
+        return Frame(
+            None if self.rgb is None else read_colour(self.rgb), None if self.depth is None else read_depth(self.depth)
+        )
+
+
+def read_colour(path: Path) -> Colour:
+    """Reads a colour picture, uint8 `[H, W, 3]`, upright.
+
+    Raises:
+        WrongKindError: it is a depth picture.
+        DataError: it cannot be read.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith(_ONE_CHANNEL):
+            raise WrongKindError(
+                f"{path}: has one channel of more than 8 bits: it looks like depth in the colour picture's place",
+                "look whether the folders or columns are swapped",
+            )
+        upright = ImageOps.exif_transpose(image)
+        if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+            with_alpha = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
+        return np.array(upright.convert("RGB"))
+
+
+def has_deep_colour(path: Path) -> bool:
+    """Whether a colour picture has 16 bits per channel, of which Pillow keeps the high byte.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _opened(path, load=False) as image:
+        tiles: list[Any] = list(getattr(image, "tile", []))
+        return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def read_depth(path: Path) -> Depth:
+    """Reads a depth picture `[H, W]`: uint16, or float32 if it is no 16-bit one; 0 = missing.
+
+    Raises:
+        WrongKindError: it has 8 bits or several channels.
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        return as_depth(_read_array(path), str(path))
+    with _opened(path) as image:
+        values = np.array(ImageOps.exif_transpose(image))
+    return as_depth(values, str(path))
+
+
+def as_depth(values: NDArray[Any], name: str) -> Depth:
+    """Depth of a camera's array `[H, W]` or `[H, W, 1]`, as `read_depth` gives it; messages call it `name`.
+
+    Raises:
+        WrongKindError: it has 8 bits or several channels.
+        DataError: it is not an array of numbers of this shape.
+    """
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim == 3 and values.shape[2] in (2, 3, 4):
+        colours = values[..., : 3 if values.shape[2] > 2 else 1]
+        if (colours == colours[..., :1]).all():
+            cause = "it is a grey picture of depth, made for viewing"
+        else:
+            cause = "either depth was coloured for viewing, or the colour picture lies in the depth's place"
+        raise WrongKindError(f"{name}: has {values.shape[2]} channels, but depth has one: {cause}", _VIEWING)
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
+        raise DataError(f"{name}: holds {values.dtype} of the shape {values.shape}, not depth as [height, width]")
+    if values.dtype.itemsize == 1:
+        raise WrongKindError(
+            f"{name}: has 8 bits per pixel, too few for depth: the usual cause is a picture made for viewing", _VIEWING
+        )
+    if values.dtype.kind in "iu" and values.max() <= np.iinfo(np.uint16).max:
+        return np.asarray(np.maximum(values, 0), np.uint16)
+    with np.errstate(over="ignore"):
+        floats = values.astype(np.float32)
+    floats[~(np.isfinite(floats) & (floats > 0))] = 0
+    return floats
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, without decoding it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        shape = _read_array(path).shape
+        return (shape[1], shape[0]) if len(shape) > 1 else (0, 0)
+    with _opened(path, load=False) as image:
+        return image.size
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    array = open_npy(path)
+    if array.ndim > 1 and array.shape[0] * array.shape[1] > MOST_PIXELS:
+        raise DataError(f"{path}: has {array.shape[1]} x {array.shape[0]} values, more than a camera's picture")
+    return array
+
+
+@contextmanager
+def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
+    try:
+        # The warnings are of oddities that do not keep Pillow from reading it.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it declares {image.width} x {image.height} pixels")
+            if load:
+                image.load()
+            yield image
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the file is missing") from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable picture: {_reason(error)}", "copy or export it again") from error
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].replace(
+        "cannot identify image file", "unknown format"
+    )

@@ -1,0 +1,161 @@
+"""Decoding a person's pictures: what is read rightly, and what is refused with its usual cause."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.runtime.errors import DataError
+from pipeline.sources.pictures import WrongKindError, has_deep_colour, picture_size, read_colour, read_depth
+from tests.support.own_pictures import colour, depth, save
+
+RED = (255, 0, 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".npy"])
+def test_16_bit_depth_is_read_as_it_is(suffix: str, tmp_path: Path) -> None:
+    read = read_depth(save(tmp_path / f"depth{suffix}", depth(1)))
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, depth(1))
+    assert picture_size(tmp_path / f"depth{suffix}") == (32, 24)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".tif", np.float32), (".npy", np.float32), (".npy", np.float64), (".npy", np.float16)]
+)
+def test_floating_point_depth_keeps_its_unit(suffix: str, kind: type, tmp_path: Path) -> None:
+    values: NDArray[Any] = np.array([[0.5, np.nan, 0], [np.inf, -1, 2.25]], kind)
+    read = read_depth(save(tmp_path / f"depth{suffix}", values))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, np.array([[0.5, 0, 0], [0, 0, 2.25]], np.float32))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint32, np.int64])
+def test_whole_numbers_of_other_widths(kind: type, tmp_path: Path) -> None:
+    small: NDArray[Any] = np.array([[0, 700], [1, 1200]], kind)
+    read = read_depth(save(tmp_path / "depth.npy", small))
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, small)
+    if kind is not np.int16:
+        large = read_depth(save(tmp_path / "depth.npy", small * 1000))
+        assert large.dtype == np.float32
+        np.testing.assert_array_equal(large, small * 1000)
+    if np.iinfo(kind).min < 0:
+        np.testing.assert_array_equal(read_depth(save(tmp_path / "depth.npy", small - 1)) == 0, [[1, 0], [1, 0]])
+
+
+def test_an_array_may_have_one_channel(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_depth(save(tmp_path / "depth.npy", depth(1)[..., None])), depth(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("d.png", np.full((9, 9), 7, np.uint8), "has 8 bits per pixel, too few for depth"),
+        ("d.jpg", np.full((9, 9), 7, np.uint8), "has 8 bits per pixel, too few for depth"),
+        ("d.npy", np.full((9, 9), 7, np.uint8), "has 8 bits per pixel"),
+        ("d.npy", np.ones((9, 9), np.bool_), "has 8 bits per pixel"),
+        ("d.png", np.full((9, 9, 3), 7, np.uint8), "3 channels, but depth has one: it is a grey picture of depth"),
+        ("d.png", colour(1), "has 3 channels, but depth has one: either depth was coloured for viewing, or the colour"),
+        ("d.jpg", colour(1), "has 3 channels, but depth has one: either depth was coloured for viewing"),
+        ("d.npy", colour(1), "has 3 channels, but depth has one: either depth was coloured"),
+        ("d.png", np.dstack([colour(1), colour(2)[..., :1]]), "has 4 channels, but depth has one"),
+    ],
+)
+def test_depth_for_viewing_is_refused_with_the_cause(
+    name: str, values: NDArray[Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WrongKindError, match=words) as caught:
+        read_depth(save(tmp_path / name, values))
+    assert str(tmp_path / name) in caught.value.message
+    assert "as the camera gives it" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 3, 4, 5)), np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2), complex)])
+def test_arrays_that_are_no_depth(values: NDArray[Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"d\.npy"):
+        read_depth(save(tmp_path / "d.npy", values))
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.array([{1: 2}], object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"d\.npy: holds Python objects, which are never unpickled"):
+        read_depth(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
+def test_colour_of_every_mode(mode: str, tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 2), RED if mode not in ("L", "LA", "1") else "white").convert(mode)
+    image.save(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
+    (path,) = tmp_path.iterdir()
+    read = read_colour(path)
+    assert read.shape == (2, 4, 3)
+    assert read.dtype == np.uint8
+    assert (read == (RED if mode not in ("L", "LA", "1") else 255)).all()
+    assert not has_deep_colour(path)
+
+
+def test_transparent_colour_lies_over_white(tmp_path: Path) -> None:
+    values = np.zeros((2, 2, 4), np.uint8)
+    values[..., 0], values[0, :, 3] = 200, 255
+    assert read_colour(save(tmp_path / "a.png", values)).tolist() == [[[200, 0, 0]] * 2, [[255, 255, 255]] * 2]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "p.png", transparency=1)
+    assert read_colour(tmp_path / "p.png").tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_16_bit_colour_keeps_its_high_byte(tmp_path: Path) -> None:
+    # A PNG of 16 bits per channel, which Pillow cannot write: width 2, height 1.
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    pixels = struct.pack(">6H", 0xFFFF, 0x1234, 0, 0x0080, 0x8000, 0xABCD)
+    (tmp_path / "deep.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
+        + chunk(b"IEND", b"")
+    )
+    assert has_deep_colour(tmp_path / "deep.png")
+    assert read_colour(tmp_path / "deep.png").tolist() == [[[0xFF, 0x12, 0], [0, 0x80, 0xAB]]]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_colour_is_turned_upright(orientation: int, tmp_path: Path) -> None:
+    values = colour(3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    turned = np.rot90(values, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
+    np.testing.assert_array_equal(read_colour(tmp_path / "a.png"), turned)
+
+
+def test_depth_in_the_colours_place(tmp_path: Path) -> None:
+    with pytest.raises(WrongKindError, match="looks like depth in the colour picture's place"):
+        read_colour(save(tmp_path / "a.png", depth(1)))
+
+
+@pytest.mark.parametrize("read", [read_colour, read_depth])
+def test_what_is_no_picture_is_one_sentence(read: Any, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", colour(1) if read is read_colour else depth(1))
+    content = path.read_bytes()
+    for spoilt in (b"", b"text", content[:50], content[:-40]):
+        path.write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"a\.png: not a readable picture") as caught:
+            read(path)
+        assert not isinstance(caught.value, WrongKindError)
+        assert "\n" not in caught.value.message
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.png: the file is missing"):
+        read(path)
+    Image.new("L", (2**14, 2**13)).save(path)
+    with pytest.raises(DataError, match=r"it declares 16384 x 8192 pixels|exceeds limit"):
+        read(path)
