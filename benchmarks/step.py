@@ -43,7 +43,7 @@ def digits(replicas: int, device: torch.device) -> Resident:
     examples = Examples(labelled=rows[:LABELLED], unlabelled=rows[LABELLED:], test=rows[:TEST], labelled_ids=())
     modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
     number, classes = torch.arange(ROWS, device=device), tuple(map(str, range(CLASSES)))
-    return Resident({"x": x, "w": w}, label, number, modalities, classes, (examples,) * replicas)
+    return Resident({"x": x, "w": w}, {}, label, number, modalities, classes, (examples,) * replicas)
 
 
 def stack(replicas: int, precision_: str) -> list[Settings]:

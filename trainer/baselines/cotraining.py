@@ -127,11 +127,18 @@ def group(settings: Settings) -> CoTraining:
 
 
 def check_views(settings: Settings, data: Data) -> None:
-    """Checks that there are enough modalities for views that teach each other.
+    """Checks that there are enough modalities for views that teach each other, and that every row has them.
 
     Raises:
-        UsageError: there is only one.
+        UsageError: there is only one, or some row lacks one, or there is no test part for the rounds to be scored on.
     """
+    if data.present:
+        raise UsageError(
+            f"{settings.model} needs every modality in every row, and some rows lack {', '.join(data.present)}",
+            "the generative models train on such rows: mmssl train sshmvae-kl",
+        )
+    if not len(data.examples[0].test):
+        raise UsageError(f"{settings.model} needs a test part", "choose a model that does without: sshmvae-kl")
     if len(data.modalities) < 2:
         raise UsageError(
             f"{settings.model} needs two modalities or more that teach each other, but there is only "

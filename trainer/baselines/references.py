@@ -58,7 +58,7 @@ def references(settings: Settings, shard: Shard) -> tuple[Reference, ...]:
     size = size_of(settings, shard)
     reasons = {name: reason_to_leave_out(rival_named(name), size, QUICK) for name in REFERENCES}
     for name, reason in reasons.items():
-        if reason is not None and reason_to_leave_out(rival_named(name), size, PATIENT) is None:
+        if reason is not None and size.test and reason_to_leave_out(rival_named(name), size, PATIENT) is None:
             reasons[name] = f"{reason}; mmssl compare computes it"
     if settings.window is not None:
         reasons = dict.fromkeys(REFERENCES, "the run streams its data from disk")

@@ -1,7 +1,7 @@
 """What a rival classifier is given: exactly the labels, training rows and test examples that a run has."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Size:
         width: the number of features of all modalities together.
         classes: the number of classes.
         modalities: the number of modalities.
+        incomplete: the number of training and test rows that lack one.
     """
 
     rows: int
@@ -38,11 +39,12 @@ class Size:
     width: int
     classes: int
     modalities: int
+    incomplete: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The data of one rival.
+    """The data of one rival. A row that lacks a modality has the training rows' mean of it, as is usual.
 
     Attributes:
         modalities: the modalities' names.
@@ -53,6 +55,7 @@ class Task:
         test_labels: the test examples' labels, `[T]`, all of them known.
         seed: the run's seed.
         device: where networks are trained.
+        test_present: which test examples have a modality, bool `[T]`, for modalities that some of them lack.
     """
 
     modalities: tuple[str, ...]
@@ -63,11 +66,18 @@ class Task:
     test_labels: Rows
     seed: int
     device: torch.device
+    test_present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def labelled(self) -> Rows:
         """The training rows that have a label."""
         return np.flatnonzero(self.labels != UNKNOWN)
+
+    def counted(self, given: Subset) -> NDArray[np.bool_]:
+        """The test examples that have any of some modalities, `[T]`: those that scores are of."""
+        everyone = np.ones(len(self.test_labels), np.bool_)
+        counted: NDArray[np.bool_] = np.logical_or.reduce([self.test_present.get(name, everyone) for name in given])
+        return counted
 
     @property
     def everything(self) -> Subset:
@@ -95,6 +105,10 @@ def size_of(settings: Settings, shard: Shard) -> Size:
         width=sum(modality.width for modality in modalities),
         classes=len(shard.classes),
         modalities=len(modalities),
+        incomplete=sum(
+            int((~np.logical_and.reduce([part.has(m.name) for m in modalities])).sum())
+            for part in (shard.train, shard.test)
+        ),
     )
 
 
@@ -115,15 +129,18 @@ def load_task(
     rows = labelled if labelled_only else np.arange(shard.train.rows)
     labels = np.full(shard.train.rows, UNKNOWN, np.int64)
     labels[labelled] = shard.train.labels[labelled]
+    lacking = {*shard.train.present, *shard.test.present}
+    means = {name: _mean(shard.train, name) for name in modalities if name in lacking}
     return Task(
         modalities=modalities,
         classes=len(shard.classes),
-        train=_read(shard.train, modalities, rows),
+        train=_filled(_read(shard.train, modalities, rows), shard.train, rows, means),
         labels=labels[rows],
-        test=_read(shard.test, modalities, test),
+        test=_filled(_read(shard.test, modalities, test), shard.test, test, means),
         test_labels=shard.test.labels[test],
         seed=settings.seed,
         device=device or torch.device("cpu"),
+        test_present={name: present[test] for name, present in shard.test.present.items() if name in modalities},
     )
 
 
@@ -134,9 +151,24 @@ def log_of(probabilities: NDArray[np.floating]) -> LogQ:
 
 def _known(shard: Shard) -> Rows:
     known = np.flatnonzero(shard.test.labels >= 0)
-    if len(known) == 0:
+    if len(known) == 0 and shard.test.rows:
         raise DataError(f"{shard.path}: no test example has a label, so there is nothing to measure accuracy on")
     return known
+
+
+def _mean(part: Part, modality: str) -> Features:
+    """The mean of a modality over the rows that have it, `[D]`; the others hold zeros."""
+    total = sum(block.sum(0, dtype=np.float64) for block in part.blocks(modality))
+    return np.asarray(total / max(int(part.has(modality).sum()), 1), np.float32)
+
+
+def _filled(
+    features: dict[str, Features], part: Part, rows: Rows, means: Mapping[str, Features]
+) -> dict[str, Features]:
+    return {
+        name: np.where(part.has(name)[rows, np.newaxis], values, means[name]) if name in part.present else values
+        for name, values in features.items()
+    }
 
 
 def _read(part: Part, modalities: Subset, rows: Rows) -> dict[str, Features]:

@@ -88,8 +88,14 @@ def measure(rival: Rival, task: Task) -> RivalScores:
     seconds = time.perf_counter() - begun
     return RivalScores(
         tuple(
-            score("+".join(given), rival.completion if given != task.everything else "none", log_q, task.test_labels)
+            score(
+                "+".join(given),
+                rival.completion if given != task.everything else "none",
+                log_q[task.counted(given)],
+                task.test_labels[task.counted(given)],
+            )
             for given, log_q in predictions.items()
+            if task.counted(given).any()
         ),
         seconds,
     )
@@ -103,6 +109,10 @@ def reason_to_leave_out(rival: Rival, size: Size, most: float) -> str | None:
     """
     if rival.model is not None and size.modalities < 2:
         return "it needs two modalities that label examples for each other"
+    if rival.model is not None and size.incomplete:
+        return f"it needs every modality in every row, and {size.incomplete:,} rows lack one"
+    if not size.test:
+        return "the data has no test part"
     if rival.work(size) > most:
         patience = "a second or two" if most <= QUICK else "about ten minutes"
         return (

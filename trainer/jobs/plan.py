@@ -7,6 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from scipy.stats import chisquare
+
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from trainer.data.memory_limit import choose_windows
@@ -17,6 +20,8 @@ from trainer.settings.names import PAPER, RECOMMENDED
 from trainer.settings.presets import PAPER_DATA, PRESETS, fitting_preset, preset_values
 from trainer.settings.recommended import recommended
 from trainer.settings.run_settings import Settings, build
+
+_CLEARLY = 0.01  # probability of such unequal counts if classes were equally frequent
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def plan(
     Args:
         shards: one, or one per split.
         preset: settings to start from; None for the paper's on its own data and for systems that have no recommended
-            ones, otherwise the recommended ones. If the shard marks labelled examples, those are the labelled ones.
+            ones, otherwise the recommended ones. If the shard marks labelled examples, or has rows whose label is
+            unknown, its labels are the labelled ones.
         values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
         stack: how many replicas will be trained in one pass; they share the memory limit.
 
@@ -58,8 +64,7 @@ def plan(
         wanted = values.get("modalities", ())  # not yet validated
         seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
         start = _start(model_card, shard, seen, preset, values)
-        if shard.train.labelled is not None:
-            start["labels"] = "shard"
+        start |= _labels(shard)
         base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
         if isinstance(base["networks"], Mapping):
             for unknown in base["networks"].keys() - start["networks"].keys():
@@ -101,7 +106,30 @@ def _start(
     if preset not in (PAPER, RECOMMENDED):
         return preset_values(preset, model_card.name)
     paper = preset_values(fitting_preset(shard.preset, seen), model_card.name)
-    return paper if preset == PAPER else paper | recommended(model_card.name, shard.train.rows, seen)
+    if preset == PAPER:
+        return paper
+    complete = float(np.logical_and.reduce([shard.train.has(m.name) for m in seen]).mean())
+    return paper | recommended(model_card.name, shard.train.rows, seen, complete) | _prior(shard, model_card, values)
+
+
+def _labels(shard: Shard) -> dict[str, Any]:
+    """Which labels a shard itself suggests: those that it marks, or all that are known if some are not."""
+    if shard.train.labelled is not None:
+        return {"labels": "shard"}
+    return {"labels": "all"} if (shard.train.labels < 0).any() else {}
+
+
+def _prior(shard: Shard, model_card: ModelCard, values: Mapping[str, Any]) -> dict[str, Any]:
+    """p(y) as frequent as the labelled rows' classes, where these are clearly not equally frequent.
+
+    A number of labels is drawn with equally many per class, and says nothing of how frequent the classes are.
+    """
+    labels = values.get("labels", _labels(shard).get("labels"))
+    if not model_card.learns_labels or not isinstance(labels, str):
+        return {}
+    rows = shard.train.labelled if labels == "shard" else shard.train.labels >= 0
+    counts = np.bincount(shard.train.labels[rows], minlength=len(shard.classes)) if rows is not None else np.zeros(0)
+    return {"prior": "labelled"} if counts.sum() and chisquare(counts).pvalue < _CLEARLY else {}
 
 
 def _check_accepted(model_card: ModelCard, values: Mapping[str, Any]) -> None:

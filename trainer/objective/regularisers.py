@@ -270,9 +270,9 @@ def _mean_length(x: Features) -> Tensor:
     """The mean length of the examples that have any of these modalities, `[R, 1, 1]`."""
     rows = any_present(x)
     if rows is None:
-        return _length(x).mean(-2, keepdim=True)
+        return _length(_present(x, x)).mean(-2, keepdim=True)
     number = rows.sum(-1).clamp_min(1)[:, None, None]
-    return _length(x).sum(-2, keepdim=True) / number  # the others are zeros
+    return _length(_present(x, x)).sum(-2, keepdim=True) / number
 
 
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -282,7 +282,7 @@ def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _present(x: Features, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A direction that does not move what an example lacks."""
+    """A direction without what an example lacks."""
     rows = {m: present_rows(x, m) for m in x}
     return {m: d if (there := rows[m]) is None else d * there.unsqueeze(-1) for m, d in direction.items()}
 

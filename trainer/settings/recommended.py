@@ -13,15 +13,17 @@ from trainer.nn.notation import parse
 # Weights of the terms. What the label terms say (alpha, the propagated labels) counts as much as an example's bound,
 # whose many features would drown it.
 _LABELS, _PROPAGATION, _TERM, _PARTIAL = 50.0, 10.0, 50.0, 10.0
+_ENOUGH = 0.5  # share of rows that lack nothing, from which on the joint encoder learns enough from them
 _STEPS, _ROWS, _GROWTH = 450, 1440, 0.45  # steps of a data set of so many rows, and how they grow with the rows
 
 
-def recommended(model: str, rows: int, modalities: tuple[Modality, ...]) -> dict[str, Any]:
+def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complete: float = 1.0) -> dict[str, Any]:
     """The recommended settings of a generative model, all but the number of labels.
 
     Args:
         rows: the number of training rows.
         modalities: those that the model sees.
+        complete: the share of training rows that have all of them.
     """
     width = _power_of_two(3 * math.sqrt(rows), 128, 512)
     batch = _power_of_two(3 * math.sqrt(rows), 32, 512)
@@ -39,6 +41,11 @@ def recommended(model: str, rows: int, modalities: tuple[Modality, ...]) -> dict
         },
         **terms(model, len(modalities)),
         "neighbours": 7 if rows < 10_000 else 10,
+        **(
+            {"pooling": "product", "joint_encoder": complete >= _ENOUGH}
+            if card(model).has_beta and complete < 1
+            else {}
+        ),
     }
 
 
