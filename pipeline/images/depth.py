@@ -16,7 +16,7 @@ from pipeline.datasets.washington import CENTRE, FOCAL
 from pipeline.images.resize import SIZE, Bytes, T, _sources, resize_depth
 from pipeline.runtime.errors import UsageError
 
-Depth = npt.NDArray[np.uint16]
+Depth = npt.NDArray[np.uint16 | np.float32]
 Floats = npt.NDArray[np.float32]
 DepthEncoding = Literal["jet", "normals", "raw"]
 DEPTH_ENCODINGS: tuple[DepthEncoding, ...] = get_args(DepthEncoding)
@@ -61,15 +61,23 @@ def depth_flaw(depth: Depth) -> str | None:
     if min(depth.shape) == 1:
         return f"the crop is {depth.shape[1]} x {depth.shape[0]}, one pixel wide"
     if valid.min() == valid.max():
-        return f"every valid depth value is {valid[0]} mm"
+        return f"every valid depth value is {valid[0]:g}" + (" mm" if depth.dtype == np.uint16 else "")
     return None
 
 
 def scale_depth(depth: Depth) -> Bytes:
     """Scales [H, W] without holes to 0 at the nearest value and 255 at the farthest, linearly, rounded half up.
 
-    A constant image (including one that is all missing) has no extent and becomes 0 everywhere.
+    A constant image (including one that is all missing) has no extent and becomes 0 everywhere. Whole numbers give the
+    same result in either type.
     """
+    if depth.dtype.kind == "f":
+        values = depth.astype(np.float64)
+        nearest, span = values.min(), values.max() - values.min()
+        if not span:
+            return np.zeros(depth.shape, np.uint8)
+        scaled: Bytes = np.floor(((values - nearest) * (2 * 255) + span) / (2 * span)).astype(np.uint8)
+        return scaled
     near, far = int(depth.min()), int(depth.max())
     extent = far - near
     if extent == 0:
@@ -164,7 +172,7 @@ def encode_depth(
     The result is defined for every crop: one without valid pixels, or a constant one, gives one colour (`depth_flaw`).
 
     Args:
-        depth: [H, W] millimetres, 0 = missing.
+        depth: [H, W], 0 = missing; in any unit, but in millimetres for `normals`.
         corner: only for `normals`; see `surface_normals`.
 
     Raises:
