@@ -77,6 +77,31 @@ def read_tensor_file(path: Path) -> TensorFile:
     return TensorFile(tensors, json.loads(values))
 
 
+def read_values(path: Path) -> dict[str, Any]:
+    """Reads the plain values of a tensor file alone, which does not show whether its tensors are whole.
+
+    Raises:
+        DataError: the file is missing, damaged or not a tensor file.
+    """
+    try:
+        with path.open("rb"), safe_open(path, framework="pt") as file:
+            values = json.loads(json.loads((file.metadata() or {})["mmssl"])["values"])
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT) from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT)
+    return values
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors on the CPU, with their names, types and shapes, in whatever order they come."""
+    return _digest({name: tensor.contiguous() for name, tensor in tensors.items()}, "")
+
+
 def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
     digest = hashlib.sha256(values.encode())
     for name in sorted(tensors):
