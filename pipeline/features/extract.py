@@ -231,13 +231,13 @@ def extract(
                 unit = shard.units.get(modality)
                 if unit is None:
                     continue
-                if not is_complete(unit, store.ids):
-                    remove(unit.path)  # it is damaged; a file found there later was made by another process
-                    missing[unit.name] = unit
-                elif keep and not has_encoder(unit):
-                    missing[unit.name] = unit
-                else:
+                complete, kept = is_complete(unit, store.ids), not keep or has_encoder(unit)
+                if complete and kept:
                     remove(unit.checkpoint)  # left by a run that was killed just before it did this
+                    continue
+                if not complete:
+                    remove(unit.path)  # it is damaged; a file found there later was made by another process
+                missing[unit.name] = unit
             todo |= missing
             if not missing:
                 finish(plan)

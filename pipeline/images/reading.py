@@ -15,7 +15,7 @@ from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError
 
 MOST_PIXELS = 2**26  # per picture: more than any camera of a robot has
-COLOUR_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "PPM")
+COLOUR_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM")
 DEPTH_FORMATS = ("PNG", "TIFF", "PPM", "JPEG", "BMP", "WEBP")  # the last three so that the refusal can say why
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # modes with more than 8 bits per pixel
 _DEPTH_HINT = "take the camera's own depth: one channel of 16 bits or floats (PNG, TIFF, .npy), 0 where it is missing"

@@ -44,6 +44,7 @@ def write_tensor_file(path: Path, file: TensorFile) -> None:
         try:
             folder.mkdir(exist_ok=True)
             save_file(tensors, folder / "state", {"mmssl": metadata})  # one key: the format does not order several
+            (folder / "state").chmod(folder.stat().st_mode & 0o666)  # others may read it, as they may any new file
             (folder / "state").rename(temporary)
         except SafetensorError as error:  # the disk's own error, as text
             number = re.search(r"os error (\d+)", str(error))
