@@ -88,7 +88,7 @@ class Extraction:
             if len(set(labels.tolist())) < 2:
                 labelled, labels = [], labels[:0]
             if self.settings.epochs:
-                recipe["labelled"] = digest_of_labels(labelled, labels)
+                recipe |= {"classes": len(plan.classes), "labelled": digest_of_labels(labelled, labels)}
         return ExtractionTask(
             store=self.store.folder.resolve(),
             path=self.folder / f"{'' if plan.split is None else f'split-{plan.split}-'}{modality}.h5",
@@ -181,6 +181,7 @@ def extract(
             raise UsageError(f"{dataset} keeps the labels it was imported with", "leave --labelled out")
         if "epochs" not in settings.model_fields_set:
             settings = settings.model_copy(update={"epochs": OWN_EPOCHS})
+            _log.info("%s: the network is taken as it is; --epochs 200 fine-tunes it on the labelled frames", dataset)
         name = name or dataset
         keep = keep_encoder is not False
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -61,12 +63,12 @@ def test_the_pictures_of_a_shard_become_its_rows_wherever_the_encoder_lies(
         moved.parent.mkdir(exist_ok=True)
         shutil.copyfile(place, moved)
         ids, pictures = frames_of(prepared, modality)
-        given = Encoder.open(moved)(pictures)
-        assert given.dtype == np.float32
+        found = Encoder.open(moved)(pictures)
+        assert found.dtype == np.float32
         row = {sample: k for k, sample in enumerate(ids)}
         for part in (shard.train, shard.test):
             rows = [row[sample] for sample in part.ids.tolist()]
-            np.testing.assert_allclose(given[rows], part.features(name), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found[rows], part.features(name), rtol=1e-4, atol=1e-5)
 
 
 def test_saved_and_opened_it_is_the_same(tmp_path: Path) -> None:
@@ -100,13 +102,13 @@ def test_a_picture_may_be_a_file_an_image_or_an_array(tmp_path: Path) -> None:
     rgb, depth = make_encoder("rgb"), make_encoder("depth")
     Image.fromarray(RGB).save(tmp_path / "rgb.png")
     Image.fromarray(DEPTH).save(tmp_path / "depth.png")
-    given = rgb([tmp_path / "rgb.png", str(tmp_path / "rgb.png"), Image.fromarray(RGB), RGB])
-    np.testing.assert_allclose(given, np.repeat(rgb([RGB]), 4, axis=0), rtol=1e-4, atol=1e-6)
+    found = rgb([tmp_path / "rgb.png", str(tmp_path / "rgb.png"), Image.fromarray(RGB), RGB])
+    np.testing.assert_allclose(found, np.repeat(rgb([RGB]), 4, axis=0), rtol=1e-4, atol=1e-6)
     holes = DEPTH.copy()
     holes[10:20, 5:9] = 0
     floats = np.where(holes == 0, np.nan, holes).astype(np.float64)
-    given = depth([tmp_path / "depth.png", Image.fromarray(DEPTH), DEPTH, DEPTH.astype(np.float32), DEPTH[..., None]])
-    np.testing.assert_allclose(given, np.repeat(depth([DEPTH]), 5, axis=0), rtol=1e-4, atol=1e-6)
+    found = depth([tmp_path / "depth.png", Image.fromarray(DEPTH), DEPTH, DEPTH.astype(np.float32), DEPTH[..., None]])
+    np.testing.assert_allclose(found, np.repeat(depth([DEPTH]), 5, axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(depth([holes]), depth([floats]))
     assert rgb([]).shape == (0, WIDTH)
 
@@ -167,6 +169,20 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         assert "--keep-encoder" in str(caught.value.hint)
     with pytest.raises(DataError, match=r"there is no .*none\.safetensors"):
         Encoder.open(tmp_path / "none.safetensors")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_byte_that_changed_anywhere_is_noticed(place: float, flip: int, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    if not path.exists():
+        make_encoder().save(path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= flip
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(content)
+    with pytest.raises(DataError, match=r"other\.safetensors"):
+        Encoder.open(other)
 
 
 def changed(**recipe: object) -> Callable[[TensorFile], TensorFile]:

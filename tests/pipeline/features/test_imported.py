@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.features import extract as extraction_stage
+from pipeline.features import split_modality
 from pipeline.features.encoder import Encoder, locate
 from pipeline.features.fine_tuning import FeatureSettings
+from pipeline.features.split_modality import _chosen, _spread
 from pipeline.images.store import ImageSettings, ImageStore
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.shards.shard import Part, Shard
@@ -23,10 +28,10 @@ from tests.support.tiny_vgg import WIDTH
 
 def extract(root: Path, settings: FeatureSettings | None = None, **options: Any) -> list[Path]:
     """`mmssl extract --data mine` on the CPU with random weights."""
-    given = {"weights": "random", "device": "cpu"} | options
-    splits = given.pop("splits", ())
-    images = given.pop("images", ImageSettings())
-    return extraction_stage.extract("mine", root, splits, images, settings or FeatureSettings(), **given)
+    all_options = {"weights": "random", "device": "cpu"} | options
+    splits = all_options.pop("splits", ())
+    images = all_options.pop("images", ImageSettings())
+    return extraction_stage.extract("mine", root, splits, images, settings or FeatureSettings(), **all_options)
 
 
 def rows_of(part: Part, ids: list[str]) -> list[int]:
@@ -207,6 +212,18 @@ def test_stopped_it_resumes_to_the_same(tmp_path: Path) -> None:
     assert contents(tmp_path) == whole
 
 
+def test_on_a_cluster_it_is_the_same(tmp_path: Path) -> None:
+    import_pictures(tmp_path)
+    settings = FeatureSettings(epochs=2, batch_size=4, learning_rate=1e-3)
+    extract(tmp_path, settings)
+    alone = contents(tmp_path)
+    for folder in ("features", "shards"):
+        shutil.rmtree(tmp_path / folder)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        extract(tmp_path, settings, scheduler=cluster.scheduler_address)
+    assert contents(tmp_path) == alone
+
+
 @pytest.mark.parametrize("modality", ["rgb", "depth"])
 def test_one_camera_at_a_time_makes_the_same(modality: str, tmp_path: Path) -> None:
     import_pictures(tmp_path)
@@ -217,6 +234,30 @@ def test_one_camera_at_a_time_makes_the_same(modality: str, tmp_path: Path) -> N
         shutil.rmtree(tmp_path / folder)
     extract(tmp_path)
     assert contents(tmp_path) == found
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any), st.data())
+def test_rows_are_spread_among_zeros_however_they_come(mask: list[bool], data: st.DataObject) -> None:
+    rows = np.array(mask)
+    values = np.arange(1, rows.sum() + 1, dtype=np.float32)[:, None].repeat(2, axis=1)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(values)))) - {len(values)})
+    spread = np.concatenate(list(_spread(np.split(values, cuts), rows)))
+    expected = np.zeros((len(rows), 2), np.float32)
+    expected[rows] = values
+    np.testing.assert_array_equal(spread, expected)
+    pixels = np.arange(len(rows), dtype=np.uint8)
+    blocks = list(_chosen(np.split(pixels, cuts), rows)) if not cuts or cuts[-1] < len(rows) else []
+    assert not blocks or np.concatenate(blocks).tolist() == pixels[rows].tolist()
+
+
+def test_long_fine_tuning_is_told_when_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import_pictures(tmp_path)
+    monkeypatch.setattr(split_modality, "_LONG_MINUTES", -1.0)
+    extract(tmp_path, FeatureSettings(epochs=4, batch_size=2))
+    assert caplog.text.count("rgb: fine-tuning takes about") == 1
+    assert "--epochs take less (0: the weights as they are)" in caplog.text
 
 
 def test_the_image_store_says_which_frames_have_a_camera(tmp_path: Path) -> None:
