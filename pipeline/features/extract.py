@@ -181,7 +181,6 @@ def extract(
             raise UsageError(f"{dataset} keeps the labels it was imported with", "leave --labelled out")
         if "epochs" not in settings.model_fields_set:
             settings = settings.model_copy(update={"epochs": OWN_EPOCHS})
-            _log.info("%s: the network is taken as it is; --epochs 200 fine-tunes it on the labelled frames", dataset)
         name = name or dataset
         keep = keep_encoder is not False
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
@@ -243,6 +242,8 @@ def extract(
             if not missing:
                 finish(plan)
         if todo:
+            if imported is not None and not settings.epochs:
+                _log.info("%s: the network is taken as it is; --epochs 200 fine-tunes it on the labelled frames", name)
             stack.enter_context(lease(*(unit.path for unit in todo.values())))
             for unit in todo.values():
                 sweep(folder, f".{unit.checkpoint.name}.*.partial", others=True)

@@ -181,6 +181,10 @@ def test_what_is_there_is_left_and_other_labels_are_told(tmp_path: Path, caplog:
     with pytest.raises(DataError, match="holds results of other settings: rows ") as caught:
         extract(tmp_path)
     assert "move the old ones away" in str(caught.value.hint)
+    import_pictures(tmp_path)
+    with pytest.raises(DataError, match="settings: backbone vgg16, not resnet18"):
+        extract(tmp_path, backbone="resnet18")
+    import_pictures(tmp_path, [replace(frame, label=abs(frame.label)) for frame in FRAMES])
     path.unlink()  # without fine-tuning, labels do not change the features: the units are kept
     caplog.clear()
     extract(tmp_path)
