@@ -24,7 +24,7 @@ from benchmarks.measure import Rows, middle, wait
 from pipeline.features import vgg
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
 from pipeline.features.split_modality import ExtractionTask, compute
-from pipeline.features.vgg import Weights
+from pipeline.features.weights import Weights
 from pipeline.images.store import Entry, ImageSettings, ImageStore, ObjectImages, StoreIndex, object_path, write_object
 from pipeline.runtime.devices import choose_device
 

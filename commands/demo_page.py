@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from commands.demo_examples import Chosen, JudgedSplit, first_of_each_class, where_covering_matters
-from pipeline.features.extract import NAMES
+from pipeline.features.plans import NAMES
 from pipeline.images.resize import Bytes
 from pipeline.images.store import MODALITIES, ImageStore
 from trainer.inference.answers import Answers, answers

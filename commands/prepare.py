@@ -11,6 +11,7 @@ from commands.app import app, preprocess
 from commands.options import (
     COMPUTE,
     DATA,
+    MODEL,
     OUTPUT,
     SCHEDULE,
     WORKSPACE,
@@ -112,8 +113,21 @@ def preprocess_rgbd(
 
 @app.command()
 def extract(
-    data: RgbdData = RgbdDataSet.rgbd,
-    split: Annotated[str, typer.Option(help="Splits to extract: 0..9 or 0,3,7.", rich_help_panel=DATA)] = "0..9",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="RGB-D data set (rgbd, rgbd-sample), or the --name that `mmssl data import` gave to pictures.",
+            rich_help_panel=DATA,
+        ),
+    ] = RgbdDataSet.rgbd,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits to extract: 0..9 or 0,3,7; imported pictures have none.",
+            show_default="0..9",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     modality: Annotated[
         str, typer.Option(help="Modalities to extract: rgb, depth, or both.", rich_help_panel=DATA)
     ] = ImageModality.both,
@@ -123,17 +137,31 @@ def extract(
         float | None,
         typer.Option(
             help="Share of the training images that keep their label.",
-            show_default="0.05, the paper's",
+            show_default="0.05, the paper's; of imported pictures, all",
             rich_help_panel=DATA,
         ),
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="VGG16 weights: imagenet, random, or a file (.pth, .safetensors).", rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="The network's weights: imagenet, random, or a file (.pth, .safetensors).", rich_help_panel=MODEL
+        ),
     ] = "imagenet",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Network: any classifier of torchvision that ends in a linear layer, such as resnet50, convnext_tiny, "
+            "vit_b_16.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "vgg16",
     epochs: Annotated[
         int | None,
-        typer.Option(help="Fine-tuning epochs; 0 for none.", show_default="200, the paper's", rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="Fine-tuning epochs; 0 for none.",
+            show_default="200, the paper's; for imported pictures, 0",
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Fine-tuning batch size.", show_default="32", rich_help_panel=SCHEDULE)
@@ -158,13 +186,24 @@ def extract(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    keep_encoder: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-encoder/--no-keep-encoder",
+            help="Keep the networks, which new pictures need: 0.47 GB per split and modality with vgg16. For features "
+            "that exist, they are made again.",
+            show_default="kept for imported pictures only",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     root: Root = WORKSPACE,
 ) -> None:
-    """Fine-tune VGG16 on each split's labelled images, and write its features to shards.
+    """Fine-tune VGG16 (or another network) on the labelled images, and write its features to shards.
 
     The same command resumes after an interruption, and does nothing once everything is done.
     """
     from commands.settings_from_options import settings_of
+    from pipeline.datasets.locations import DATASETS
     from pipeline.features import extract as stage
     from pipeline.features.fine_tuning import FeatureSettings
     from pipeline.images.store import ImageSettings
@@ -173,12 +212,14 @@ def extract(
         paths = stage.extract(
             data,
             root,
-            numbers(split, int, "--split"),
+            numbers(split if split is not None or data not in DATASETS else "0..9", int, "--split"),
             settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
             settings_of(
                 FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
             ),
             weights=weights,
+            backbone=backbone,
+            keep_encoder=keep_encoder,
             modalities=_cameras(modality),
             name=name,
             device=device,

@@ -19,7 +19,7 @@ from pipeline.runtime.files import flush, sha256, storage_error
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, and between pieces
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between pieces
 _PIECE = 2**16  # bytes; a broken connection loses at most this much
 _REPORT_SECONDS = 5.0  # between progress messages of a download
 
@@ -160,7 +160,7 @@ def _download(file: RemoteFile, folder: Path) -> Path:
                 flush(folder)
                 return target
             except requests.RequestException as error:
-                reason = _reason(error)
+                reason = reason_of(error)
                 break
             except ValueError:
                 reason = "it serves other bytes"
@@ -209,7 +209,7 @@ class _Resuming:
             start = 0
         # "identity": a .gz file must arrive as it is, not unpacked on the way
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
             response.raise_for_status()
             continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
             resumed = start > 0 and response.status_code == requests.codes.partial_content and continues
@@ -230,7 +230,8 @@ class _Resuming:
                 _log.info("%s: %d of %d MB", self._file.name, done // 10**6, size // 10**6)
 
 
-def _reason(error: requests.RequestException) -> str:
+def reason_of(error: requests.RequestException) -> str:
+    """Why a download failed, in a few words."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.exceptions.SSLError):

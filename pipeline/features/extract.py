@@ -1,12 +1,11 @@
 """From the image store to feature shards: a pair (split, modality) is the unit of work, and of resuming after a stop.
 
-A unit fine-tunes VGG16 on its split's labelled images and then computes fc1 of every image, which is stored in
-`features/<name>/split-<k>-<modality>.h5`. Once both units of a split exist, its shard is written. Units run one after
-another in this process, or as Dask tasks on a cluster whose workers see the same workspace.
+A unit fine-tunes a network on its split's labelled images and then computes the features of every image, which are
+stored in `features/<name>/split-<k>-<modality>.h5`. Once all units of a split exist, its shard is written. Imported
+data have no splits: one unit per modality, and one shard. Units run one after another in this process, or as Dask tasks
+on a cluster whose workers see the same workspace.
 """
 
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,53 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.datasets.locations import SAMPLE
-from pipeline.datasets.washington import Index, index_names
-from pipeline.datasets.washington_splits import labelled_ids, split_frames
+from pipeline.datasets.locations import DATASETS
+from pipeline.features import feature_shards
+from pipeline.features.backbones import Backbone
+from pipeline.features.feature_shards import ShardPlan
 from pipeline.features.fine_tuning import FeatureSettings
+from pipeline.features.plans import RowPlan, digest_of_labels, imported_plan, trial_plans
 from pipeline.features.split_modality import (
     ExtractionTask,
     Progress,
-    check_recipe,
     compute,
+    has_encoder,
     is_complete,
     read_recipe,
-    read_rows,
 )
-from pipeline.features.vgg import Weights
+from pipeline.features.weights import VGG16, Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
-from pipeline.runtime import hdf5
 from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease, remove_stale
-from pipeline.runtime.versions import versions
 from pipeline.shards.schema import VALIDATION
-from pipeline.shards.shard import Modality, Shard
-from pipeline.shards.writing import PartData, write_shard
 
 _log = logging.getLogger(__name__)
-# The paper's names: x is RGB, w is depth.
-NAMES: dict[ImageModality, str] = {"rgb": "x", "depth": "w"}
-FEATURE = "VGG16's first fully connected layer after its ReLU (classifier[0:2])"
 _ON_CLUSTER = "units on the cluster"
-
-
-@dataclass(frozen=True)
-class SplitPlan:
-    """One split: all labels, which samples are for testing, and which keep their label; in the store's order."""
-
-    split: int
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    test: NDArray[np.bool_]
-    labelled: NDArray[np.bool_]
-    left_out: Mapping[str, int]
+OWN_EPOCHS = 0  # of fine-tuning on imported data, if nobody says: with a few labels it helps little and takes hours
 
 
 @dataclass(frozen=True)
@@ -71,49 +52,77 @@ class Extraction:
 
     store: ImageStore
     settings: FeatureSettings
+    backbone: Backbone
     weights: Weights
+    name: str
     folder: Path
     device: str
+    keep: bool
 
-    def recipe(self, task: SplitPlan) -> dict[str, Any]:
-        """Identifies the results of a split, whoever computed them."""
-        return {
+    def recipe(self, plan: RowPlan) -> dict[str, Any]:
+        """Identifies the results of a split, or of imported data, whoever computed them."""
+        recipe: dict[str, Any] = {
             "images": self.store.digest,
-            "weights": self.weights.sha256 or self.weights.name,
-            "settings": self.settings.model_dump(),
-            "split": task.split,
-            "left out": dict(task.left_out),
-            "labelled": hashlib.sha256(json.dumps(self._labelled(task)).encode()).hexdigest(),
+            "weights": self.weights.identity,
+            "settings": self.settings.model_dump(exclude=None if plan.split is not None else {"labelled"}),
+        }
+        if self.backbone.name != VGG16:
+            recipe["backbone"] = self.backbone.name
+        if plan.split is None:
+            return recipe | {"rows": plan.rows}
+        return recipe | {
+            "split": plan.split,
+            "left out": dict(plan.left_out),
+            "labelled": digest_of_labels(self._labelled(plan)),
         }
 
-    def unit(self, task: SplitPlan, modality: ImageModality) -> ExtractionTask:
-        """The unit of work for one modality of a split."""
+    def unit(self, plan: RowPlan, modality: ImageModality) -> ExtractionTask:
+        """The unit of work for one modality of a split, or of imported data."""
+        chosen = plan.labelled & self.store.has(modality)
+        labelled, labels = self._labelled(plan, modality), plan.labels[chosen]
+        recipe = self.recipe(plan) | {"modality": modality}
+        if plan.split is None:
+            # What was imported with the frames changes the features by fine-tuning alone.
+            del recipe["rows"]
+            recipe["lacking"] = digest_of_labels(np.flatnonzero(~self.store.has(modality)).astype(str).tolist())
+            if len(set(labels.tolist())) < 2:
+                labelled, labels = [], labels[:0]
+            if self.settings.epochs:
+                recipe |= {"classes": len(plan.classes), "labelled": digest_of_labels(labelled, labels)}
         return ExtractionTask(
             store=self.store.folder.resolve(),
-            path=self.folder / f"split-{task.split}-{modality}.h5",
-            split=task.split,
+            path=self.folder / f"{'' if plan.split is None else f'split-{plan.split}-'}{modality}.h5",
+            split=plan.split,
             modality=modality,
-            classes=len(task.classes),
-            labelled=tuple(self._labelled(task)),
-            labels=task.labels[task.labelled],
+            classes=len(plan.classes),
+            labelled=tuple(labelled),
+            labels=labels,
             settings=self.settings,
             weights=self.weights,
             device=self.device,
-            recipe=self.recipe(task) | {"modality": modality},
+            recipe=recipe,
+            backbone=self.backbone,
+            keep=self.keep,
         )
 
-    def _labelled(self, task: SplitPlan) -> list[str]:
-        return [sample for sample, labelled in zip(self.store.ids, task.labelled, strict=True) if labelled]
+    def shard(self, path: Path, plan: RowPlan) -> ShardPlan:
+        """The shard of a split, or of imported data."""
+        units = {modality: self.unit(plan, modality) for modality in plan.names}
+        return ShardPlan(path, self.name, self.store, plan, units, self.backbone, self.recipe(plan), self.weights.name)
+
+    def _labelled(self, plan: RowPlan, modality: ImageModality = "rgb") -> list[str]:
+        chosen = plan.labelled & self.store.has(modality)
+        return [sample for sample, labelled in zip(self.store.ids, chosen, strict=True) if labelled]
 
 
-def shard_path(root: Path, name: str, split: int) -> Path:
-    """The path of a split's shard."""
-    return root / "shards" / f"{name}-split-{split}.h5"
+def shard_path(root: Path, name: str, split: int | None) -> Path:
+    """The path of a split's shard, or of the shard of imported data."""
+    return root / "shards" / (f"{name}.h5" if split is None else f"{name}-split-{split}.h5")
 
 
-def default_name(dataset: str, images: ImageSettings) -> str:
-    """The name of shards if the user gives none: `rgbd`, `rgbd-normals`, `rgbd-sample-64`, ..."""
-    return f"{dataset}{images.suffix}"
+def default_name(dataset: str, images: ImageSettings, backbone: str = VGG16) -> str:
+    """The name of shards if the user gives none: `rgbd`, `rgbd-normals`, `rgbd-sample-64`, `rgbd-resnet50`, ..."""
+    return f"{dataset}{images.suffix}" + ("" if backbone == VGG16 else f"-{backbone}")
 
 
 def extract(
@@ -124,16 +133,24 @@ def extract(
     settings: FeatureSettings,
     *,
     weights: str = "imagenet",
+    backbone: str = VGG16,
+    keep_encoder: bool | None = None,
     modalities: Sequence[str] = MODALITIES,
     name: str | None = None,
     device: str = "auto",
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Makes the feature shards of some splits, keeping those that exist and pass verification.
+    """Makes the feature shards of some splits, or of imported data, keeping what exists and passes verification.
 
     Args:
+        dataset: `rgbd`, `rgbd-sample`, or the name under which pictures were imported.
         root: the workspace; with a scheduler, a folder that its workers see under the same path.
+        splits: empty for imported data.
+        images: for imported data the store decides, and what is set explicitly must agree with it.
+        settings: for imported data, epochs are 0 unless set explicitly, and all labels are used.
+        backbone: torchvision's name of the network.
+        keep_encoder: whether to keep the networks; None: only for imported data.
         modalities: those to compute; a shard is written once all modalities exist, computed now or before.
         name: of the shards and of the folder of units; allows several settings side by side.
         progress: called at every step of a unit computed here, and for every unit that a cluster has finished; without
@@ -143,71 +160,144 @@ def extract(
         The shards that exist now, in the order of the splits.
 
     Raises:
-        UsageError: no such split, modality or device, or a name that cannot be a file's.
+        UsageError: no such split, modality, network or device, or a name that cannot be a file's.
         DataError: no image store, unusable weights, or results of other settings under this name.
         LeasedError: another process is computing one of them.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command resumes.
     """
     chosen = _modalities(modalities)
-    store = ImageStore.open(store_folder(dataset, root, images))
-    name = name or default_name(dataset, images)
+    network = Backbone.named(backbone)
+    store = open_store(dataset, root, images)
+    imported = store.index.rows
+    network.check_side(store.index.settings.size)
+    if imported is None:
+        name = name or default_name(dataset, images, backbone)
+        keep = bool(keep_encoder)
+    else:
+        if splits:
+            raise UsageError(f"{dataset} has no splits", "leave --split out")
+        if "labelled" in settings.model_fields_set:
+            raise UsageError(f"{dataset} keeps the labels it was imported with", "leave --labelled out")
+        if "epochs" not in settings.model_fields_set:
+            settings = settings.model_copy(update={"epochs": OWN_EPOCHS})
+        name = name or dataset
+        keep = keep_encoder is not False
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     if name.endswith(VALIDATION):
         raise UsageError(f"--name {name}: names that end in {VALIDATION} are for validation parts")
-    index = _index(store)
+    plans = trial_plans(store, splits, settings) if imported is None else [imported_plan(store, imported, name)]
     if scheduler is None:
         choose_device(device)  # a missing device is reported before the work begins
     folder = (root / "features" / name).resolve()
-    work = Extraction(store, settings, Weights.named(weights), folder, device)
-    tasks = {split: _task(store, index, split, settings) for split in splits}
-    shards: dict[int, Path] = {}
+    work = Extraction(store, settings, network, Weights.named(weights, backbone), name, folder, device, keep)
+    shards: dict[int | None, Path] = {}
+    there: set[int | None] = set()  # the splits whose shard existed already
     todo: dict[str, ExtractionTask] = {}
+    by_split = {plan.split: plan for plan in plans}
 
-    def finish(task: SplitPlan) -> None:
-        units = {modality: work.unit(task, modality) for modality in MODALITIES}
-        missing = [modality for modality, unit in units.items() if not is_complete(unit, store.ids)]
+    def finish(plan: RowPlan) -> None:
+        title = name if plan.split is None else f"split {plan.split}"
+        path = shard_path(root, name, plan.split)
+        shard = work.shard(path, plan)
+        missing = [modality for modality, unit in shard.units.items() if not is_complete(unit, store.ids)]
         if missing:
-            _log.warning("split %d: no shard yet, for %s is missing", task.split, " and ".join(missing))
+            _log.warning("%s: no shard yet, for %s is missing", title, " and ".join(missing))
             return
-        path = shard_path(root, name, task.split)
         with lease(path, wait=lambda: check_stop(stop)):
-            shards[task.split] = _write_shard(path, name, work, task, units)
+            if plan.split not in there:
+                feature_shards.write(shard)
+            elif not feature_shards.has_encoders(path, shard.units, plan.names):
+                feature_shards.add_encoders(shard)
+            shards[plan.split] = path
 
     for output_folder in (folder, root / "shards"):
         sweep(output_folder)
         remove_stale(output_folder)
     with stop_requests() as stop, ExitStack() as stack:
-        for task in tasks.values():
+        for plan in plans:
             check_stop(stop)
-            if _shard_is_there(shard_path(root, name, task.split), work.recipe(task)):
-                shards[task.split] = shard_path(root, name, task.split)
-                continue
+            path = shard_path(root, name, plan.split)
+            shard = work.shard(path, plan)
+            if feature_shards.is_there(path, shard.recipe):
+                if not (keep and _lacks_encoders(shard)):
+                    _log.info("%s is there already", path)
+                    shards[plan.split] = path
+                    continue
+                there.add(plan.split)
             missing = {}
-            for unit in (work.unit(task, modality) for modality in chosen):
-                if is_complete(unit, store.ids):
+            for modality in chosen:
+                unit = shard.units.get(modality)
+                if unit is None:
+                    continue
+                complete, kept = is_complete(unit, store.ids), not keep or has_encoder(unit)
+                if complete and kept:
                     remove(unit.checkpoint)  # left by a run that was killed just before it did this
-                else:
+                    continue
+                if not complete:
                     remove(unit.path)  # it is damaged; a file found there later was made by another process
-                    missing[unit.name] = unit
+                missing[unit.name] = unit
             todo |= missing
             if not missing:
-                finish(task)
+                finish(plan)
         if todo:
+            if imported is not None and not settings.epochs:
+                _log.info("%s: the network is taken as it is; --epochs 200 fine-tunes it on the labelled frames", name)
             stack.enter_context(lease(*(unit.path for unit in todo.values())))
             for unit in todo.values():
                 sweep(folder, f".{unit.checkpoint.name}.*.partial", others=True)
+                _warn_of_labels(unit)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
         for key in _run(dict(todo), stop, scheduler, progress):
             unit = todo.pop(key)
-            for path in (unit.path, unit.checkpoint):  # left by workers that died; checkpoints are large
+            for path in (unit.path, unit.checkpoint, unit.encoder):  # left by workers that died; some are large
                 sweep(folder, f".{path.name}.*.partial", others=True)
             split = unit.split
             if split not in {unit.split for unit in todo.values()}:
-                finish(tasks[split])
-    return [shards[split] for split in splits if split in shards]
+                finish(by_split[split])
+    return [shards[split] for split in by_split if split in shards]
+
+
+def open_store(dataset: str, root: Path, images: ImageSettings) -> ImageStore:
+    """The image store of a data set; that of imported pictures has whatever settings they were imported with.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+        UsageError: it has other settings than those that were set explicitly, or the name is no data set's.
+    """
+    folder = store_folder(dataset, root, images)
+    if dataset in DATASETS:
+        return ImageStore.open(folder)
+    if "/" in dataset or dataset.startswith("."):
+        raise UsageError(f"--data {dataset}: is no data set", f"data sets: {', '.join(DATASETS)}, or imported pictures")
+    folder = next((place for place in (folder, root / "images" / dataset) if place.is_dir()), folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"the image store {folder} does not exist",
+            f"`mmssl data import SOURCE --name {dataset}` builds it from pictures of your own",
+        )
+    store = ImageStore.open(folder)
+    for setting in sorted(images.model_fields_set):
+        found, wanted = getattr(store.index.settings, setting), getattr(images, setting)
+        if found != wanted:
+            option = setting.replace("_", "-")
+            raise UsageError(f"--{option} {wanted}: {dataset} was imported with {found}", f"leave --{option} out")
+    return store
+
+
+def _lacks_encoders(shard: ShardPlan) -> bool:
+    complete = all(has_encoder(unit) for unit in shard.units.values())
+    return not complete or not feature_shards.has_encoders(shard.path, shard.units, shard.rows.names)
+
+
+def _warn_of_labels(unit: ExtractionTask) -> None:
+    if unit.settings.epochs and not unit.labelled:
+        _log.warning(
+            "%s: fewer than two classes have a labelled training frame with it, so its network is not fine-tuned",
+            unit.name,
+        )
 
 
 def _modalities(names: Sequence[str]) -> list[ImageModality]:
@@ -217,34 +307,6 @@ def _modalities(names: Sequence[str]) -> list[ImageModality]:
             f"there is no modality '{unknown[0] if unknown else ''}'", f"modalities: {', '.join(MODALITIES)}"
         )
     return [modality for modality in MODALITIES if modality in names]
-
-
-def _index(store: ImageStore) -> Index:
-    return index_names(f"{sample}_{kind}.png" for sample in store.ids for kind in ("crop", "depthcrop"))
-
-
-def _task(store: ImageStore, index: Index, number: int, settings: FeatureSettings) -> SplitPlan:
-    split = split_frames(index, store.index.trials, number)
-    test = {frame.id for frame in split.test}
-    chosen = set(labelled_ids(split, settings.labelled, seed=settings.seed))
-    category = {frame.id: index.categories.index(frame.category) for frame in index.frames}
-    task = SplitPlan(
-        number,
-        index.categories,
-        np.array([category[sample] for sample in store.ids], np.int64),
-        np.array([sample in test for sample in store.ids]),
-        np.array([sample in chosen for sample in store.ids]),
-        dict(store.index.trials[number]),
-    )
-    missing_classes = sorted(set(range(len(task.classes))) - set(task.labels[task.labelled].tolist()))
-    if missing_classes:
-        _log.warning(
-            "split %d: among its %d labelled images there is none of %s",
-            number,
-            len(chosen),
-            ", ".join(task.classes[k] for k in missing_classes),
-        )
-    return task
 
 
 def _run(
@@ -284,67 +346,7 @@ def _compute_on_worker(unit: ExtractionTask, event: str) -> None:
 def _is_made(unit: ExtractionTask) -> bool:
     """Whether another process has made the unit since we last looked."""
     try:
-        return unit.path.exists() and read_recipe(unit.path) == unit.recipe
+        made = unit.path.exists() and read_recipe(unit.path) == unit.recipe
+        return made and (not unit.keep or has_encoder(unit))
     except DataError:
         return False
-
-
-def _shard_is_there(path: Path, recipe: Mapping[str, Any]) -> bool:
-    if not path.exists():
-        return False
-    try:
-        shard = Shard.open(path)
-        shard.verify()
-    except DataError as error:
-        _log.warning("%s; it is made again", error.message)
-        return False
-    check_recipe(path, shard.provenance.get("recipe", {}), recipe)
-    _log.info("%s is there already", path)
-    return True
-
-
-def _write_shard(
-    path: Path, name: str, work: Extraction, task: SplitPlan, units: Mapping[ImageModality, ExtractionTask]
-) -> Path:
-    ids = np.array(work.store.ids)
-    index = work.store.index
-    devices = {}
-    for modality, unit in units.items():
-        with hdf5.reading(unit.path) as file:
-            devices[NAMES[modality]] = hdf5.attribute(unit.path, file, "device")
-            width = hdf5.dataset(unit.path, file, "fc1").shape[1]
-
-    def part(rows: NDArray[np.bool_]) -> PartData:
-        features = {NAMES[modality]: read_rows(unit.path, rows) for modality, unit in units.items()}
-        return PartData(features, task.labels[rows], ids[rows])
-
-    train = replace(part(~task.test), labelled=task.labelled[~task.test])
-    write_shard(
-        path,
-        dataset=name,
-        split=task.split,
-        classes=task.classes,
-        modalities=[Modality(NAMES[modality], width, "nonnegative") for modality in units],
-        train=train,
-        test=part(task.test),
-        provenance={
-            "made by": "mmssl extract",
-            "feature": FEATURE,
-            "x": "RGB",
-            "w": f"depth as {index.settings.depth_encoding}",
-            "recipe": work.recipe(task),
-            "weights": work.weights.name,
-            "computed on": devices,
-            "images": {
-                "dataset": index.dataset,
-                "source": {key: len(v) if key == "deviations" else v for key, v in index.source.items()},
-                "settings": index.settings.model_dump(),
-                "versions": list(index.versions),
-                "frames left out": len(index.skipped),
-            },
-            "versions": versions("torch", "torchvision", "numpy"),
-        },
-        preset="sample" if index.dataset == SAMPLE else "rgbd",
-    )
-    _log.info("wrote %s", path)
-    return path

@@ -1,4 +1,4 @@
-"""Computes fc1 of every image: batches are read ahead in a thread, results are fetched one batch late."""
+"""Computes the features of every image: batches are read ahead in a thread, results are fetched one batch late."""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -8,11 +8,9 @@ from threading import Event, Thread
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.models import VGG  # type: ignore[import-untyped]
+from torch import Tensor, nn
 
-from pipeline.features.fine_tuning import Stop, _endless, _low_precision
-from pipeline.features.vgg import normalise
+from pipeline.features.fine_tuning import Prepare, Stop, _endless, low_precision
 from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.schema import Features
@@ -20,13 +18,17 @@ from pipeline.shards.schema import Features
 _AHEAD = 4  # batches that are read before they are needed
 
 
-def fc1(network: VGG, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endless) -> Iterator[Features]:
-    """Yields fc1 after ReLU of every image, in order: float32 `[n, 4096]`, `batch` rows at a time, or fewer at the end.
+def features(
+    network: nn.Module, prepare: Prepare, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endless
+) -> Iterator[Features]:
+    """Yields what a network gives for every image, in order: float32 `[n, D]`, `batch` rows at a time; the rest last.
 
     Images are read ahead in a thread, and a result is fetched only when the next batch is running, so that the device
     does not wait. Batches are cut from the stream, not from the blocks, so the size of the blocks changes nothing.
 
     Args:
+        network: a trunk (`pipeline.features.backbones.trunk`).
+        prepare: makes images what it expects.
         blocks: uint8 `[m, S, S, 3]`, any m.
 
     Raises:
@@ -34,19 +36,23 @@ def fc1(network: VGG, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endl
         DataError: raised by `blocks`.
     """
     device = next(network.parameters()).device
-    head = network.classifier[:2]
     network.eval()
     pending: deque[Tensor] = deque()
     with torch.inference_mode(), closing(_ahead(_batches(blocks, batch), device)) as batches:
         for pixels in batches:
             stop()
-            with _low_precision(device):
-                grid = network.avgpool(network.features(normalise(pixels.to(device, non_blocking=True))))
-                pending.append(head(torch.flatten(grid, 1)).float())
+            pending.append(forward(network, prepare, pixels.to(device, non_blocking=True)))
             if len(pending) > 1:
                 yield _fetch(pending.popleft())
         while pending:
             yield _fetch(pending.popleft())
+
+
+def forward(network: nn.Module, prepare: Prepare, pixels: Tensor) -> Tensor:
+    """One batch, uint8 `[n, S, S, 3]`, through a trunk: float32 `[n, D]`."""
+    with low_precision(pixels.device):
+        given: Tensor = network(prepare(pixels)).float()
+    return given
 
 
 def _fetch(values: Tensor) -> Features:

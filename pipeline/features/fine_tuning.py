@@ -1,7 +1,4 @@
-"""Fine-tuning VGG16, the feature extractor, on a few labelled images.
-
-Features are the output of the first fully connected layer after its ReLU, `classifier[0:2]`: 4,096 values >= 0.
-"""
+"""Fine-tuning the network that features are taken from, on a few labelled images."""
 
 import logging
 import time
@@ -14,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import VGG  # type: ignore[import-untyped]
 
-from pipeline.features.vgg import SeededDropout, normalise, seed_of
+from pipeline.features.backbones import for_training
+from pipeline.features.noise import generators, seed_of
+from pipeline.features.vgg import normalise
 from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
@@ -30,6 +29,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam's state
 
 Stop = Callable[[], None]  # raises if the work should stop
 Report = Callable[[int, int, str], None]  # steps done, steps in all, what they are
+Prepare = Callable[[Tensor], Tensor]  # uint8 `[n, S, S, 3]` to what the network expects
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -62,20 +62,21 @@ class FeatureSettings(BaseModel):
     extract_batch: int = Field(default=64, ge=1)
 
 
-def _low_precision(device: torch.device) -> AbstractContextManager[Any]:
+def low_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 on a GPU, full precision on a CPU."""
     return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
 
 
 def fine_tune(
-    network: VGG,
+    network: nn.Module,
     images: Bytes,
     labels: NDArray[np.int64],
     settings: FeatureSettings,
-    purpose: tuple[int, str],
+    purpose: tuple[int | None, str],
     checkpoint: Path,
     recipe: Mapping[str, Any],
     *,
+    prepare: Prepare = normalise,
     stop: Stop = _endless,
     report: Report = _silent,
 ) -> None:
@@ -87,9 +88,10 @@ def fine_tune(
     Args:
         images: uint8 `[n, S, S, 3]`.
         labels: `[n]`, class indices.
-        purpose: split and modality; together with the seed they determine every draw.
+        purpose: split (None if there are none) and modality; together with the seed they determine every draw.
         checkpoint: the file; the caller removes it when it is no longer needed.
         recipe: identifies the fine-tuning; a checkpoint with another recipe is an error.
+        prepare: makes images what the network expects.
         stop: called between steps; raises Interrupted if the work should stop.
 
     Raises:
@@ -106,8 +108,8 @@ def fine_tune(
     done = saved = _restore(network, adam, checkpoint, recipe) if total else 0
     saved_at = time.monotonic()
     pixels, target = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    noise = {module.generator for module in network.modules() if isinstance(module, SeededDropout)}
-    network.train()
+    noise = generators(network)
+    for_training(network)
     while done < total:
         epoch, first = divmod(done, steps)
         rng = np.random.default_rng(seed_of("order", settings.seed, *purpose, epoch))
@@ -123,8 +125,8 @@ def fine_tune(
             rows = order[step * batch : (step + 1) * batch]
             for generator in noise:
                 generator.manual_seed(seed_of("dropout", settings.seed, *purpose, done))
-            with _low_precision(device):
-                logits = network(normalise(pixels[rows]))
+            with low_precision(device):
+                logits = network(prepare(pixels[rows]))
             loss = functional.cross_entropy(logits.float(), target[rows])
             adam.zero_grad(set_to_none=True)
             loss.backward()
@@ -137,8 +139,9 @@ def fine_tune(
                 saved, saved_at = done, time.monotonic()
         mean = losses.item() / (steps - first)
         if not np.isfinite(mean):
+            split = "" if purpose[0] is None else f"split {purpose[0]}, "
             raise TrainingError(
-                f"fine-tuning on split {purpose[0]}, {purpose[1]} stopped: the loss of epoch {epoch + 1} is {mean}",
+                f"fine-tuning on {split}{purpose[1]} stopped: the loss of epoch {epoch + 1} is {mean}",
                 "a smaller --lr often helps",
             )
         _log.debug("epoch %d/%d: loss %.4f", epoch + 1, settings.epochs, mean)
@@ -147,9 +150,9 @@ def fine_tune(
     network.zero_grad(set_to_none=True)  # frees half a gigabyte that extraction does not need
 
 
-def _save(network: VGG, adam: torch.optim.Adam | None, path: Path, recipe: Mapping[str, Any], done: int) -> None:
+def _save(network: nn.Module, adam: torch.optim.Adam | None, path: Path, recipe: Mapping[str, Any], done: int) -> None:
     """Writes a checkpoint, without Adam's state if `adam` is None because it will not be needed again."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
         tensors[f"model.{name}"] = parameter
         if adam is not None:
@@ -157,7 +160,7 @@ def _save(network: VGG, adam: torch.optim.Adam | None, path: Path, recipe: Mappi
     write_tensor_file(path, TensorFile(tensors, {"recipe": dict(recipe), "steps": done}))
 
 
-def _restore(network: VGG, adam: torch.optim.Adam, path: Path, recipe: Mapping[str, Any]) -> int:
+def _restore(network: nn.Module, adam: torch.optim.Adam, path: Path, recipe: Mapping[str, Any]) -> int:
     """Restores a checkpoint if there is one; returns the number of steps done."""
     if not path.exists():
         return 0

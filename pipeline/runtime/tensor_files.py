@@ -44,6 +44,7 @@ def write_tensor_file(path: Path, file: TensorFile) -> None:
         try:
             folder.mkdir(exist_ok=True)
             save_file(tensors, folder / "state", {"mmssl": metadata})  # one key: the format does not order several
+            (folder / "state").chmod(folder.stat().st_mode & 0o666)  # others may read it, as they may any new file
             (folder / "state").rename(temporary)
         except SafetensorError as error:  # the disk's own error, as text
             number = re.search(r"os error (\d+)", str(error))
@@ -75,6 +76,31 @@ def read_tensor_file(path: Path) -> TensorFile:
     if _digest(tensors, values) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", DAMAGE_HINT)
     return TensorFile(tensors, json.loads(values))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Reads the plain values of a tensor file alone, which does not show whether its tensors are whole.
+
+    Raises:
+        DataError: the file is missing, damaged or not a tensor file.
+    """
+    try:
+        with path.open("rb"), safe_open(path, framework="pt") as file:
+            values = json.loads(json.loads((file.metadata() or {})["mmssl"])["values"])
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT) from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT)
+    return values
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors on the CPU, with their names, types and shapes, in whatever order they come."""
+    return _digest({name: tensor.contiguous() for name, tensor in tensors.items()}, "")
 
 
 def _digest(tensors: Mapping[str, Tensor], values: str) -> str:

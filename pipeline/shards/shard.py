@@ -246,7 +246,7 @@ def _read_header(path: Path, file: h5py.File) -> tuple[Header, int]:
             hdf5.members(path, file, name)
     modalities = tuple(Modality(name, _read_width(path, file, name), family) for name, family in distributions.items())
     content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
-    encoders = None if schema == 1 else hdf5.attribute(path, file, "encoders")
+    encoders = hdf5.attribute(path, file, "encoders")
     header = Header(
         dataset,
         split,

@@ -64,6 +64,8 @@ def write_shard(
 ) -> Shard:
     """Writes a shard, whole or not at all, and opens it. It has schema 1 if that can hold it, otherwise schema 2.
 
+    `encoders` are an attribute of either schema, so that adding them to a shard changes neither it nor its digest.
+
     Args:
         test: None for data that has no test part.
         scaling: by modality, how the features were scaled; new inputs are scaled in the same way.
@@ -93,7 +95,7 @@ def write_shard(
     parts = {name: _as_part(path, name, data, header.modalities) for name, data in contents.items()}
     parts.setdefault("test", empty_part(path, "test", header.modalities))
     rows = {name: part.row_data for name, part in parts.items()}
-    newer = header.scaling or header.encoders or any(part.needs_schema_2 for part in rows.values())
+    newer = header.scaling or any(part.needs_schema_2 for part in rows.values())
     schema = 2 if newer else 1
     fault = header_fault(header, schema) or row_fault(header, schema, rows)
     if fault:

@@ -77,16 +77,33 @@ def read_colour(path: Path) -> Colour:
         DataError: it cannot be read.
     """
     with _opened(path) as image:
-        if image.mode.startswith(_ONE_CHANNEL):
-            raise WrongKindError(
-                f"{path}: has one channel of more than 8 bits: it looks like depth in the colour picture's place",
-                "look whether the folders or columns are swapped",
+        return colour_of(image, str(path))
+
+
+def colour_of(picture: Image.Image | NDArray[Any], name: str) -> Colour:
+    """A colour picture or array as `read_colour` gives it; messages call it `name`.
+
+    Raises:
+        WrongKindError: it is a depth picture.
+        DataError: it is an array that is not uint8 `[H, W, 3]`.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise DataError(
+                f"{name}: is {picture.dtype} {picture.shape}, but a colour picture is uint8 [height, width, 3]",
+                "RGB, not BGR",
             )
-        upright = ImageOps.exif_transpose(image)
-        if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-            with_alpha = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
-        return np.array(upright.convert("RGB"))
+        return picture
+    if picture.mode.startswith(_ONE_CHANNEL):
+        raise WrongKindError(
+            f"{name}: has one channel of more than 8 bits: it looks like depth in the colour picture's place",
+            "look whether the folders or columns are swapped",
+        )
+    upright = ImageOps.exif_transpose(picture)
+    if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        with_alpha = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
+    return np.array(upright.convert("RGB"))
 
 
 def has_deep_colour(path: Path) -> bool:
@@ -108,19 +125,19 @@ def read_depth(path: Path) -> Depth:
         DataError: it cannot be read.
     """
     if path.suffix.lower() == ".npy":
-        return as_depth(_read_array(path), str(path))
+        return depth_of(_read_array(path), str(path))
     with _opened(path) as image:
-        values = np.array(ImageOps.exif_transpose(image))
-    return as_depth(values, str(path))
+        return depth_of(image, str(path))
 
 
-def as_depth(values: NDArray[Any], name: str) -> Depth:
-    """Depth of a camera's array `[H, W]` or `[H, W, 1]`, as `read_depth` gives it; messages call it `name`.
+def depth_of(picture: Image.Image | NDArray[Any], name: str) -> Depth:
+    """A depth picture or array `[H, W]` or `[H, W, 1]`, as `read_depth` gives it; messages call it `name`.
 
     Raises:
         WrongKindError: it has 8 bits or several channels.
         DataError: it is not an array of numbers of this shape.
     """
+    values = picture if isinstance(picture, np.ndarray) else np.array(ImageOps.exif_transpose(picture))
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim == 3 and values.shape[2] in (2, 3, 4):

@@ -7,6 +7,7 @@ import pytest
 from pipeline.features import vgg
 from pipeline.shards.shard import Shard
 from tests.support.commands import Command, refused
+from tests.support.imported_pictures import import_pictures
 from tests.support.rgbd_frames import OBJECTS, write_frames
 from tests.support.tiny_vgg import WIDTH, TinyVgg
 
@@ -53,3 +54,38 @@ def test_one_camera_at_a_time_makes_the_same_shard(mmssl: Command, images: Path)
 def test_a_camera_that_there_is_not(mmssl: Command, images: Path) -> None:
     refused(mmssl(*EXTRACT, "--modality", "lidar"), 2, "there is no modality 'lidar'", "rgb, depth, or both")
     assert not images.exists()
+
+
+def test_the_networks_are_kept_when_asked(mmssl: Command, images: Path) -> None:
+    assert mmssl(*EXTRACT).code == 0
+    digest = Shard.open(images / "rgbd-32-split-0.h5").digest
+    done = mmssl(*EXTRACT, "--keep-encoder")
+    assert done.code == 0, done.err
+    shard = Shard.open(Path(done.out.strip()))
+    assert shard.digest == digest
+    assert {recipe["backbone"] for recipe in shard.encoders.values()} == {"vgg16"}
+    assert len(list((images.parent / "features" / "rgbd-32").glob("*.encoder.safetensors"))) == 2
+
+
+def test_another_network_has_shards_of_its_own(mmssl: Command, images: Path) -> None:
+    done = mmssl(*EXTRACT, "--backbone", "resnet18")
+    assert done.code == 0, done.err
+    shard = Shard.open(images / "rgbd-32-resnet18-split-0.h5")
+    assert [(m.name, m.width) for m in shard.modalities] == [("x", 512), ("w", 512)]
+    assert shard.preset is None
+    refused(mmssl(*EXTRACT, "--backbone", "resnet"), 2, "--backbone resnet: there is no such network", "resnet50")
+
+
+def test_imported_pictures_have_one_shard_and_keep_their_networks(
+    mmssl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vgg, "vgg16", TinyVgg)
+    import_pictures(tmp_path / "workspace")
+    own = ("extract", "--data", "mine", "--weights", "random", "--device", "cpu")
+    done = mmssl(*own)
+    assert done.code == 0, done.err
+    shard = Shard.open(Path(done.out.strip()))
+    assert (shard.path.name, set(shard.encoders)) == ("mine.h5", {"rgb", "depth"})
+    refused(mmssl(*own, "--split", "0..9"), 2, "mine has no splits", "leave --split out")
+    refused(mmssl(*own, "--labelled", 0.5), 2, "mine keeps the labels it was imported with")
+    refused(mmssl("extract", "--data", "yours"), 1, "image store", "mmssl data import SOURCE --name yours")

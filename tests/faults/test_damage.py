@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import ExtractionTask, is_complete, read_recipe, read_rows
-from pipeline.features.vgg import Weights
+from pipeline.features.weights import Weights
 from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.hdf5 import reading

@@ -20,7 +20,8 @@ import torch
 
 from pipeline.datasets.archives import unpack
 from pipeline.datasets.washington import Frame, read_frame
-from pipeline.features.vgg import Weights, make_network
+from pipeline.features.vgg import make_network
+from pipeline.features.weights import Weights
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.hdf5 import MOST_BEYOND
 from pipeline.runtime.tensor_files import read_tensor_file
@@ -57,7 +58,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
                 k.arg in ("allow_pickle", "shell") and ast.unparse(k.value) != "False" for k in node.keywords
             ):
                 raise AssertionError(f"{path}: {ast.unparse(node)}")
-    assert loads == ["vgg.py"]
+    assert loads == ["weights.py"]
 
 
 class Evil:

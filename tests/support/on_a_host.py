@@ -17,6 +17,7 @@ def prepare() -> None:
     """
     from pipeline.datasets import washington
     from pipeline.features import fine_tuning, vgg
+    from pipeline.features.noise import seed_of
     from tests.support.tiny_vgg import TinyVgg
     from tests.support.zygote import slow_down
     from trainer.training import loop
@@ -42,7 +43,7 @@ def prepare() -> None:
 
     setattr(vgg, "vgg16", TinyVgg)  # noqa: B010
     washington.read_frame = marked(sticks)
-    setattr(fine_tuning, "seed_of", marked(vgg.seed_of))  # noqa: B010
+    setattr(fine_tuning, "seed_of", marked(seed_of))  # noqa: B010
     Step.__call__ = marked(Step.__call__)  # type: ignore[method-assign]
     slow = float(os.environ.get("MMSSL_TEST_SLOW", "0"))
     if slow:

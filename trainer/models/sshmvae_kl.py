@@ -32,7 +32,8 @@ from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.models.posterior import Posterior
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
-from trainer.nn.presence import present_rows, where_present
+from trainer.nn.layers import only_rows
+from trainer.nn.presence import any_present, present_rows, where_present
 
 
 class SSHMVAEkl(nn.Module):
@@ -85,7 +86,8 @@ class SSHMVAEkl(nn.Module):
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, for the modalities in x; at the mean if samples is 0."""
-        return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
+        with only_rows(self.q_y, any_present(x)):
+            return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
         """q(a|X) of rows that have every modality, otherwise the combined encoders of those they have."""

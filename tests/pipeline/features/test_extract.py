@@ -15,14 +15,15 @@ from pipeline.datasets.resolve import shard_paths
 from pipeline.datasets.washington import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
 from pipeline.features import extract as extraction_stage
-from pipeline.features import split_modality, vgg
-from pipeline.features.extraction import fc1
+from pipeline.features import split_modality
 from pipeline.features.fine_tuning import fine_tune
-from pipeline.features.vgg import Weights, make_network
+from pipeline.features.noise import seed_of
+from pipeline.features.vgg import make_network
+from pipeline.features.weights import Weights
 from pipeline.images.store import ImageStore
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Shard
-from tests.support.extraction import FRAMES, SETTINGS, extract
+from tests.support.extraction import FRAMES, SETTINGS, extract, fc1
 from tests.support.paths import ROOT
 from tests.support.rgbd_frames import contents
 from tests.support.tiny_vgg import WIDTH
@@ -49,7 +50,7 @@ def test_a_shard_holds_its_splits_features(root: Path, prepared: Path) -> None:
     assert [shard.classes[k] for k in shard.train.labels] == [frame.category for frame in split.train]
     # The same by hand, for depth.
     store = ImageStore.open(root / "images" / "rgbd-32")
-    network = make_network(Weights("random"), 3, vgg.seed_of(0, 3), torch.device("cpu"))
+    network = make_network(Weights("random"), 3, seed_of(0, 3), torch.device("cpu"))
     chosen = labelled_ids(split, 0.5, seed=0)
     ordered = [name for name in store.ids if name in set(chosen)]
     labels = np.array([shard.classes.index(name.rsplit("_", 3)[0]) for name in ordered])
@@ -128,7 +129,7 @@ def test_results_of_other_settings_are_never_mixed(root: Path) -> None:
 def test_without_fine_tuning_the_weights_are_taken_as_they_are(root: Path) -> None:
     (path,) = extract(root, settings=SETTINGS.model_copy(update={"epochs": 0}))
     store = ImageStore.open(root / "images" / "rgbd-32")
-    network = make_network(Weights("random"), 3, vgg.seed_of(0, 0), torch.device("cpu"))
+    network = make_network(Weights("random"), 3, seed_of(0, 0), torch.device("cpu"))
     rows = np.concatenate(list(fc1(network, store.blocks("rgb"), 4)))
     part = Shard.open(path).test
     np.testing.assert_array_equal(part.features("x"), rows[[store.ids.index(name) for name in part.ids]])

@@ -18,13 +18,15 @@ from torchvision.models import VGG, vgg16  # type: ignore[import-untyped]
 
 from commands.settings_from_options import settings_of
 from pipeline.features import vgg
-from pipeline.features.extraction import fc1
 from pipeline.features.fine_tuning import FeatureSettings, fine_tune
-from pipeline.features.vgg import SeededDropout, Weights, make_network, normalise, seed_of
+from pipeline.features.noise import SeededDropout, seed_of
+from pipeline.features.vgg import make_network, normalise
+from pipeline.features.weights import Weights
 from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
 from pipeline.shards.schema import Features
+from tests.support.extraction import fc1
 from tests.support.tiny_vgg import WIDTH, TinyVgg
 
 CPU = torch.device("cpu")

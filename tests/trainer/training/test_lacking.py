@@ -99,9 +99,9 @@ def test_what_a_row_lacks_changes_no_term_of_a_step(pooling: str, joint: bool, t
         step.objective()
         return step.objective().terms
 
-    for name, value in terms(scrambled=False).items():
-        assert value.isfinite().all(), name
-        torch.testing.assert_close(terms(scrambled=True)[name], value, msg=name)
+    clean, scrambled = terms(scrambled=False), terms(scrambled=True)
+    assert {name for name, value in clean.items() if not value.isfinite().all()} == set()
+    assert {name for name, value in clean.items() if not torch.allclose(scrambled[name], value, rtol=1e-5)} == set()
 
 
 def test_statistics_count_only_the_rows_that_are_there() -> None:
