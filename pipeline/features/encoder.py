@@ -193,16 +193,13 @@ class Encoder:
 
     def _prepare(self, picture: Picture) -> Bytes:
         """One picture as uint8 `[size, size, 3]`, by the code that fills an image store."""
-        recipe = self._recipe
-        if isinstance(picture, str | Path):
-            path = Path(picture)
-            values = read_colour(path) if recipe.modality == "rgb" else read_depth(path)
-        else:
-            given = f"the given {recipe.modality} picture"
-            values = colour_of(picture, given) if recipe.modality == "rgb" else depth_of(picture, given)
+        recipe, name = self._recipe, f"the given {self._recipe.modality} picture"
+        given = Path(picture) if isinstance(picture, str) else picture
         if recipe.depth_encoding is None:
-            return resize_rgb(values.astype(np.uint8, copy=False), recipe.size)
-        return encode_depth(values, recipe.depth_encoding, size=recipe.size)
+            colour = read_colour(given) if isinstance(given, Path) else colour_of(given, name)
+            return resize_rgb(colour, recipe.size)
+        depth = read_depth(given) if isinstance(given, Path) else depth_of(given, name)
+        return encode_depth(depth, recipe.depth_encoding, size=recipe.size)
 
 
 def read_encoder_recipe(path: Path) -> tuple[dict[str, Any], str]:

@@ -125,8 +125,8 @@ def test_alone_or_among_others_a_picture_gives_the_same() -> None:
     [
         ("rgb", DEPTH, r"the given rgb picture: is uint16 \(50, 40\)"),
         ("rgb", Path("nowhere.png"), r"nowhere\.png: the file is missing"),
-        ("depth", RGB, r"the given depth picture: is uint8"),
-        ("depth", Image.fromarray(RGB), "the given depth picture: is in colours"),
+        ("depth", RGB, r"the given depth picture: has 3 channels, but depth has one"),
+        ("depth", Image.fromarray(RGB), "the given depth picture: has 3 channels, .* coloured for viewing"),
     ],
 )
 def test_pictures_of_the_wrong_kind_are_one_sentence(modality: ImageModality, picture: Any, words: str) -> None:
