@@ -221,7 +221,7 @@ def smoothness(classify: Classify, noise: Noise, x: Features, radius: float, row
     direction = _unit(_present(x, {m: noise.normal(value.shape) for m, value in x.items()}))
     with torch.enable_grad():
         steps = {m: (_PROBE * reach * d).requires_grad_() for m, d in direction.items()}
-        away = divergence(log_q, classify(_moved(x, steps)))
+        away = where_present(rows, divergence(log_q, classify(_moved(x, steps))))
         slopes = torch.autograd.grad(away.sum(), list(steps.values()))
     worst = _unit(_present(x, dict(zip(steps, slopes, strict=True))))
     moved = divergence(log_q, classify(_moved(x, {m: reach * d for m, d in worst.items()})))
