@@ -200,7 +200,7 @@ def _index(
         rows=ImportedRows(
             classes=labelling.classes,
             labels=tuple(labels.tolist()),
-            groups=() if labelling.groups is None else tuple(labelling.groups[rows].tolist()),
+            groups=("",) * len(rows) if labelling.groups is None else tuple(labelling.groups[rows].tolist()),
             test=tuple(test.tolist()),
             lacking=_lacking(source, rows),
         ),

@@ -87,7 +87,7 @@ def test_the_store_holds_what_the_pictures_show(mine: Path) -> None:
     assert rows.classes == ("cup", "hat")
     labels = {"cup": 0, "hat": 1, "unlabelled": -1}
     assert rows.labels == tuple(labels[name.split("/")[0]] for name in store.ids)
-    assert rows.groups == ()
+    assert rows.groups == ("",) * len(rows.labels)
     assert sum(rows.test) == 3
     assert not any(test for test, label in zip(rows.test, rows.labels, strict=True) if label < 0)
     assert str(mine.parent) not in (store.folder / "index.json").read_text()
