@@ -11,11 +11,13 @@ from typing import NoReturn
 
 import typer
 
-from commands import compare, data, demo, messages, prepare, reproduce, results, train
+from commands import compare, data, demo, export, messages, predict, prepare, reproduce, results, train
 from commands.app import app
 from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
 
-__all__ = ["app", "compare", "data", "demo", "main", "prepare", "reproduce", "results", "train"]
+__all__ = [
+    "app", "compare", "data", "demo", "export", "main", "predict", "prepare", "reproduce", "results", "train",
+]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 
