@@ -192,11 +192,11 @@ def open_model(folder: Path, device: str, open_encoder: OpenEncoder, locate: Loc
 
 def of_bundle(bundle: Bundle, device: torch.device, encoder_of: Callable[[str], Encode] | None = None) -> LoadedModel:
     """A model of a bundle in memory."""
+    return LoadedModel(bundle, bundle.predictor(device), encoder_of or _no_encoder)
 
-    def none(name: str) -> Encode:
-        raise UsageError(f"there is no encoder for '{name}': give arrays of numbers [N, D], not pictures")
 
-    return LoadedModel(bundle, bundle.predictor(device), encoder_of or none)
+def _no_encoder(name: str) -> Encode:
+    raise UsageError(f"there is no encoder for '{name}': give arrays of numbers [N, D], not pictures")
 
 
 def _same(ours: Scaling | None, theirs: Scaling | None) -> bool:
