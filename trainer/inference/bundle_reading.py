@@ -31,7 +31,7 @@ from trainer.inference.bundle import (
     encoder_file,
 )
 from trainer.inference.card import FORMAT, BundleCard
-from trainer.inference.network import EXPORT_HINT
+from trainer.inference.network import EXPORT_HINT, read_settings
 from trainer.inference.unlikeness import Reference
 
 MOST_CARD_BYTES = 2**24
@@ -83,6 +83,7 @@ def read_bundle(folder: Path) -> Bundle:
         DataError: the folder holds no bundle, or one that was changed, damaged, or is newer than this program.
     """
     card = read_card(folder)
+    read_settings(card, str(folder))  # first of all, because it checks names and widths
     for name in (WEIGHTS, CHECK):
         _checked(folder, name, card)
     tensors = read_tensor_file(folder / WEIGHTS).tensors
@@ -97,7 +98,7 @@ def read_bundle(folder: Path) -> Bundle:
         )
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{folder / WEIGHTS} does not hold what its card says: {reason}", EXPORT_HINT) from None
+        raise DataError(f"{folder} does not hold what its card says: {reason}", EXPORT_HINT) from None
 
 
 def encoder_path(folder: Path, card: BundleCard, modality: str) -> Path:

@@ -115,7 +115,8 @@ def read_settings(card: BundleCard, source: str) -> Settings:
         settings = build(card.settings, source=source)
         check_predicts(settings)
     except (UsageError, RecursionError) as error:
-        raise DataError(getattr(error, "message", f"{source}: a network is nested too deeply"), EXPORT_HINT) from None
+        reason = getattr(error, "message", "a network is nested too deeply").removeprefix(f"{source}: ")
+        raise DataError(f"{source}: {reason}", EXPORT_HINT) from None
     if card.completion not in (*model_card(settings.model).completions, "none"):
         raise DataError(f"{source}: {settings.model} does not complete missing modalities by '{card.completion}'")
     return settings
