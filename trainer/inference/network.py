@@ -149,6 +149,11 @@ def make_network(
     Raises:
         DataError: the weights do not fit the card, or are not finite.
     """
+    if len(weights) < len(card.modalities) or any(t.shape[:1] != (len(card.seeds),) for t in weights.values()):
+        raise DataError(
+            f"{source}: the weights are not those of {len(card.seeds)} replicas with {len(card.modalities)} modalities",
+            EXPORT_HINT,
+        )
     noise = Noise([0] * len(card.seeds), device)
     modalities = tuple(m.modality for m in card.modalities)
     try:

@@ -106,7 +106,9 @@ class Predictor:
         """Batches of rows that have the given modalities."""
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            yield some, self.network.batch({name: x[name][some] for name in given})
+            consecutive = len(some) == some[-1] - some[0] + 1
+            place = slice(int(some[0]), int(some[-1]) + 1) if consecutive else some  # a slice is not copied
+            yield some, self.network.batch({name: x[name][place] for name in given})
 
     def _answer(self, batch: Batch, entry: int | None) -> tuple[NDArray[np.float32], NDArray[np.float64] | float]:
         if entry is None or entry not in self.references:

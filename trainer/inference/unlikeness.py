@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from trainer.inference.card import QUANTILES
 
 NEIGHBOURS = 5
 LEAST_ROWS = 20  # of known rows, for percentiles
-_TINY = 1e-6  # of a deviation
+_TINY = 1e-6  # the least length and deviation
+_GROUPS = 64
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,28 @@ def nearest(latent: Tensor, latents: Tensor, skip: int = 0) -> Tensor:
     Args:
         skip: how many of the nearest do not count: 1 where the rows are among those they are compared with.
     """
-    found = []
-    for ours, theirs in ((latent, latents), (normalize(latent, dim=-1), normalize(latents, dim=-1))):
-        count = min(NEIGHBOURS + skip, theirs.shape[1])
-        squared = torch.baddbmm(theirs.square().sum(-1).unsqueeze(1), ours, theirs.transpose(1, 2), alpha=-2)
-        smallest = squared.topk(count, dim=-1, largest=False).values + ours.square().sum(-1, keepdim=True)
-        found.append(smallest[..., skip:].clamp_min(0).sqrt().mean(-1))
-    return torch.stack(found, dim=-1)
+    ours, theirs = latent.norm(dim=-1, keepdim=True).clamp_min(_TINY), latents.norm(dim=-1).clamp_min(_TINY)
+    products = torch.bmm(latent, latents.transpose(1, 2))  # [R, B, n]
+    # Up to what is the same for a whole row, which is added to the few nearest alone.
+    straight = _smallest(torch.add(theirs.square().unsqueeze(1), products, alpha=-2), skip) + ours.square()
+    turned = 2 + 2 * _smallest(products.div_(theirs.neg().unsqueeze(1)), skip) / ours
+    return torch.stack([squared.clamp_min(0).sqrt().mean(-1) for squared in (straight, turned)], dim=-1)
+
+
+def _smallest(values: Tensor, skip: int) -> Tensor:
+    """The smallest values of each row after the first few, `[R, B, n] -> [R, B, NEIGHBOURS]` or as many as there are.
+
+    Columns are divided into groups first: the k smallest values lie in the k groups with the smallest minima, and a
+    minimum is found much faster than the k smallest.
+    """
+    count = min(NEIGHBOURS + skip, values.shape[-1])
+    rest = -values.shape[-1] % _GROUPS
+    if values.shape[-1] > 4 * _GROUPS:
+        padded = torch.nn.functional.pad(values, (0, rest), value=torch.inf) if rest else values
+        grouped = padded.unflatten(-1, (-1, _GROUPS))
+        groups = grouped.amin(-2, keepdim=True).topk(count, dim=-1, largest=False).indices
+        values = grouped.take_along_dim(groups, dim=-1).flatten(-2)
+    return values.topk(count, dim=-1, largest=False).values[..., skip:]
 
 
 def percentiles(scores: NDArray[np.float64]) -> tuple[float, ...]:

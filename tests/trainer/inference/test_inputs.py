@@ -31,16 +31,17 @@ def read(inputs: dict[str, Any], present: dict[str, Any] | None = None) -> tuple
 def test_missing_is_none_a_row_of_nan_a_mask_or_left_out() -> None:
     some = VALUES.copy()
     some[1] = np.nan
-    for inputs, present in (
+    cases: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
         ({"x": some, "w": HALVES}, None),
         ({"x": [None if k == 1 else row for k, row in enumerate(VALUES)], "w": HALVES}, None),
         ({"x": VALUES, "w": HALVES}, {"x": np.array([True, False, True, True])}),
-    ):
+    ]
+    for inputs, present in cases:
         x, there = read(inputs, present)
         assert there == ["xw", "w", "xw", "xw"]
         np.testing.assert_array_equal(x["x"], np.where([[True], [False], [True], [True]], VALUES, 0))
-    for inputs in ({"x": VALUES}, {"x": VALUES, "w": None}, {"x": VALUES, "w": np.full((4, 2), np.nan)}):
-        x, there = read(inputs)
+    for w in ({}, {"w": None}, {"w": np.full((4, 2), np.nan)}):
+        x, there = read({"x": VALUES, **w})
         assert there == ["x"] * 4
         assert x["w"].shape == (4, 2)
 

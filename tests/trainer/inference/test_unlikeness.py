@@ -27,11 +27,13 @@ def naive(latent: torch.Tensor, latents: torch.Tensor, skip: int) -> torch.Tenso
 
 
 @pytest.mark.parametrize("skip", [0, 1])
-def test_distances_are_those_to_the_nearest(skip: int) -> None:
-    g = torch.Generator().manual_seed(0)
-    latents = torch.randn(2, 12, 3, generator=g)
-    latent = latents[:, :4] if skip else torch.randn(2, 4, 3, generator=g)
+@pytest.mark.parametrize("rows", [3, 12, 300, 640])
+def test_distances_are_those_to_the_nearest(rows: int, skip: int) -> None:
+    g = torch.Generator().manual_seed(rows)
+    latents = torch.randn(2, rows, 3, generator=g)
+    latent = latents[:, :3] if skip else torch.randn(2, 4, 3, generator=g)
     found = nearest(latent, latents, skip)
+    assert found.shape == (2, latent.shape[1], 2)
     for r in range(2):
         torch.testing.assert_close(found[r], naive(latent[r], latents[r], skip).float(), atol=2e-3, rtol=2e-3)
 
