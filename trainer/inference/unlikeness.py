@@ -3,7 +3,7 @@
 A row's score is the sum of three distances, each less its mean and divided by its deviation over training rows:
 
     |a - a_i|              mean over the five nearest training rows i, of their latents given the same modalities
-    |a/|a| - a_i/|a_i||    the same between directions
+    |a/|a| - a_i/|a_i||    mean over the same rows, between directions
     -log p(x_m|a)          mean over the given modalities m, if the latent precedes the modalities in the model
 
 a is the mean of the latent variable given the row. On digits with one class kept out of training, the sum told rows of
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trainer.inference.card import QUANTILES
 
@@ -96,33 +97,40 @@ def mean_and_deviation(values: Tensor) -> Tensor:
 
 
 def nearest(latent: Tensor, latents: Tensor, skip: int = 0) -> Tensor:
-    """The mean distances `[R, B, 2]` to the nearest latents, as vectors and as directions.
+    """The mean distances `[R, B, 2]` to the nearest latents, and to their directions.
 
     Args:
         skip: how many of the nearest do not count: 1 where the rows are among those they are compared with.
     """
-    ours, theirs = latent.norm(dim=-1, keepdim=True).clamp_min(_TINY), latents.norm(dim=-1).clamp_min(_TINY)
-    products = torch.bmm(latent, latents.transpose(1, 2))  # [R, B, n]
-    # Up to what is the same for a whole row, which is added to the few nearest alone.
-    straight = _smallest(torch.add(theirs.square().unsqueeze(1), products, alpha=-2), skip) + ours.square()
-    turned = 2 + 2 * _smallest(products.div_(theirs.neg().unsqueeze(1)), skip) / ours
-    return torch.stack([squared.clamp_min(0).sqrt().mean(-1) for squared in (straight, turned)], dim=-1)
+    lengths = latents.square().sum(-1)  # squared, [R, n]
+    # Squared distances [R, B, n], up to what is the same for a whole row.
+    squared = torch.baddbmm(lengths.unsqueeze(1), latent, latents.transpose(1, 2), alpha=-2)
+    places = _smallest(squared, min(NEIGHBOURS + skip, latents.shape[1]))[..., skip:]  # [R, B, k]
+    near = squared.gather(-1, places)
+    theirs = lengths.unsqueeze(1).expand_as(squared).gather(-1, places)
+    ours = latent.square().sum(-1, keepdim=True)
+    cosine = (theirs - near) / 2 / (ours * theirs).sqrt().clamp_min(_TINY)
+    distances = torch.stack([near + ours, 2 - 2 * cosine], dim=-1)
+    return distances.clamp_min(0).sqrt().mean(-2)
 
 
-def _smallest(values: Tensor, skip: int) -> Tensor:
-    """The smallest values of each row after the first few, `[R, B, n] -> [R, B, NEIGHBOURS]` or as many as there are.
+def _smallest(values: Tensor, count: int) -> Tensor:
+    """The places of the smallest values of each row, `[R, B, n] -> [R, B, count]`.
 
     Columns are divided into groups first: the k smallest values lie in the k groups with the smallest minima, and a
     minimum is found much faster than the k smallest.
     """
-    count = min(NEIGHBOURS + skip, values.shape[-1])
-    rest = -values.shape[-1] % _GROUPS
-    if values.shape[-1] > 4 * _GROUPS:
-        padded = torch.nn.functional.pad(values, (0, rest), value=torch.inf) if rest else values
-        grouped = padded.unflatten(-1, (-1, _GROUPS))
-        groups = grouped.amin(-2, keepdim=True).topk(count, dim=-1, largest=False).indices
-        values = grouped.take_along_dim(groups, dim=-1).flatten(-2)
-    return values.topk(count, dim=-1, largest=False).values[..., skip:]
+    columns = values.shape[-1]
+    if columns < 4 * _GROUPS:
+        places: Tensor = values.topk(count, dim=-1, largest=False).indices
+        return places
+    padded = pad(values, (0, -columns % _GROUPS), value=torch.inf).unflatten(-1, (-1, _GROUPS))
+    groups = padded.amin(-2).topk(count, dim=-1, largest=False).indices.unsqueeze(-2)  # [R, B, 1, count]
+    few = padded.take_along_dim(groups, dim=-1)
+    among = few.flatten(-2).topk(count, dim=-1, largest=False).indices
+    columns_of = torch.arange(few.shape[-2], device=values.device).unsqueeze(-1) * _GROUPS + groups
+    chosen: Tensor = columns_of.flatten(-2).gather(-1, among)
+    return chosen
 
 
 def percentiles(scores: NDArray[np.float64]) -> tuple[float, ...]:

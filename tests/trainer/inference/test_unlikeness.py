@@ -20,10 +20,11 @@ NAMES = ("x", "w")
 def naive(latent: torch.Tensor, latents: torch.Tensor, skip: int) -> torch.Tensor:
     rows = []
     for one in latent:
-        straight = sorted(float((one - other).norm()) for other in latents)
-        turned = sorted(float((one / one.norm() - other / other.norm()).norm()) for other in latents)
-        rows.append([np.mean(d[skip : skip + NEIGHBOURS]) for d in (straight, turned)])
-    return torch.tensor(rows)
+        pairs = sorted(
+            (float((one - other).norm()), float((one / one.norm() - other / other.norm()).norm())) for other in latents
+        )
+        rows.append(np.mean(pairs[skip : skip + NEIGHBOURS], axis=0))
+    return torch.tensor(np.array(rows))
 
 
 @pytest.mark.parametrize("skip", [0, 1])

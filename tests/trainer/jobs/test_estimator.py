@@ -1,5 +1,6 @@
 """`mmssl.Classifier`: scikit-learn's contract, over one array or a mapping of arrays with some of them missing."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import mmssl
+from tests.support.paths import ROOT
 
 FAST: dict[str, Any] = {"device": "cpu", "epochs": 4, "batch_size": 16, "labelled_batch_size": 16}
 # What scikit-learn's checks expect and this estimator does not do (docs/guide/predict.md).
@@ -160,6 +162,16 @@ def test_mistakes_of_prediction_are_named(fitted: Any) -> None:
         mmssl.Classifier().save("nowhere")
     with pytest.raises(ValueError, match="columns of w"):
         mmssl.Classifier(**FAST, columns={"w": (3, 9)}).fit(np.zeros((30, 4)), [0, 1] * 15)
+
+
+def test_the_ten_lines_of_the_guide_do_the_whole_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/guide/predict.md").read_text(encoding="utf-8")
+    (block,) = (found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Classifier" in found)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block, "predict.md", "exec"), names)
+    assert names["model"].score({"camera": names["camera"], "touch": names["touch"]}, names["label"]) > 0.9
+    assert (tmp_path / "model" / "model.json").exists()
 
 
 @pytest.mark.slow
