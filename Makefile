@@ -42,6 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.extract
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.predict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -43,6 +43,11 @@ def plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+def percent(share: float | None) -> str:
+    """A share as a percentage, or a dash for None."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
 def show_log() -> None:
     """Sends the library's log to the error stream: plain lines on a terminal, with the time elsewhere."""
     handler: logging.Handler

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -103,17 +104,18 @@ def header_fault(header: Header, schema: int) -> str | None:
         return f"split {header.split} is negative"
     if len(header.classes) < 2:
         return "there are fewer than two classes"
+    occurs = Counter(name for name in header.classes if isinstance(name, str))
     for name in header.classes:
-        if not _is_name(name) or header.classes.count(name) > 1:
+        if not _is_name(name) or occurs[name] > 1:
             return f"the class name {name!r} is not printable text, or occurs twice"
     if not header.modalities:
         return "there is no modality"
-    names = [modality.name for modality in header.modalities]
+    occurs = Counter(modality.name for modality in header.modalities if isinstance(modality.name, str))
     for modality in header.modalities:
         name = modality.name
         if not _is_name(name) or set(name) & set("/+,") or name.startswith("."):
             return f"a modality cannot be named {name!r} (printable text without / + , or a leading dot)"
-        if name in RESERVED[schema] or names.count(name) > 1:
+        if name in RESERVED[schema] or occurs[name] > 1:
             return f"the modality name {name!r} is {'reserved' if name in RESERVED[schema] else 'used twice'}"
         if modality.distribution not in get_args(Distribution):
             return f"modality {name} is {modality.distribution!r}, not bernoulli, nonnegative or gaussian"

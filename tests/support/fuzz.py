@@ -41,6 +41,7 @@ from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_te
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 from tests.support.paths import ROOT
+from tests.support.small_bundle import seeds as bundle_seeds
 from trainer.baselines.references import read_references
 from trainer.reporting.comparison import read_result
 from trainer.settings.presets import preset_values
@@ -214,10 +215,13 @@ def arguments(folder: Path, chance: random.Random) -> list[str]:
         "--label-estimator", "--modality", "--preset", "--iterations", "--set", "--device", "--out",
         "--config", "--stack", "--root", "--size", "--depth-encoding", "--weights", "--name", "--scheduler",
         "--workers", "--rotation", "--noise", "--seed", "--curves", "--json", "--strict", "--help", "--unknown", "-q",
+        "--rgb", "--depth", "--target-accuracy", "--abstain-below",
     ]  # fmt: skip
     starts = [
         ["train", "sshmvae-kl", "--dry-run"], ["train", "--dry-run"], ["shards", "inspect"], ["shards", "verify"],
-        ["runs"], ["evaluate"], ["extract", "--root", str(folder / "nowhere")], ["data", "verify"], ["data", "nothing"],
+        ["runs"], ["evaluate"], ["export"], ["predict"],
+        ["predict", str(folder / "good bundle" / "model")],
+        ["extract", "--root", str(folder / "nowhere")], ["data", "verify"], ["data", "nothing"],
         ["preprocess", "rgbd", "--root", str(folder / "nowhere")], ["preprocess"], ["nonsense"], [], ["--version"],
     ]  # fmt: skip
     given = list(chance.choice(starts))
@@ -268,7 +272,7 @@ def command(given: Sequence[str]) -> None:
 
 
 def main(folder: Path, total: int, seed: int) -> dict[str, Any]:
-    known = seeds(folder / "good")
+    known = [*seeds(folder / "good"), *bundle_seeds(folder / "good bundle")]
     build("hm-digits", folder / "workspace" / "shards", folder / "workspace" / "raw")
     os.environ["MMSSL_ROOT"] = str(folder / "workspace")
     os.environ["COLUMNS"] = "200"

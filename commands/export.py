@@ -1,0 +1,101 @@
+"""`mmssl export`."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import messages
+from commands.app import app
+from commands.options import OUTPUT
+
+if TYPE_CHECKING:
+    from trainer.inference.card import BundleCard
+
+_log = logging.getLogger("mmssl")
+
+
+@app.command()
+def export(
+    run: Annotated[
+        list[Path], typer.Argument(help="Folders of finished runs; several that differ in their seed alone.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder of the bundle to write.", rich_help_panel=OUTPUT)
+    ] = Path("model"),
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Accuracy on the test part that the answers must reach, for each subset of modalities; rows below the "
+            "threshold that this takes are marked as abstained.",
+            show_default="0.99",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Probability below which rows are marked as abstained, instead of thresholds for a target.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    encoders: Annotated[
+        bool,
+        typer.Option(
+            help="Include the encoders that turn pictures into features, where the data were pictures.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the bundle's card as JSON.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Write a trained model as a folder that stands alone and predicts anywhere; several seeds become an ensemble."""
+    from commands.encoders import locate
+    from pipeline.runtime.errors import UsageError
+    from trainer.data.selection import choose_modalities
+    from trainer.inference.bundle_writing import write_bundle
+    from trainer.inference.exporting import TARGET, gather
+    from trainer.inference.loading import shard_of
+    from trainer.inference.subsets import Abstain
+    from trainer.training.run_folder import Run
+
+    if target_accuracy is not None and abstain_below is not None:
+        raise UsageError("--target-accuracy and --abstain-below exclude each other", "give one of them")
+    runs = [Run.open(path) for path in run]
+    shard = shard_of(runs[0])
+    wanted = [modality.name for modality in choose_modalities(shard, runs[0].settings.modalities)]
+    files = {name: locate(shard, name) for name in wanted if name in shard.encoders} if encoders else {}
+    abstain = Abstain(abstain_below, None if abstain_below is not None else (target_accuracy or TARGET))
+    card = write_bundle(gather(runs, shard=shard, abstain=abstain, encoders=files), folder)
+    if not shard.test.rows and abstain_below is None:
+        _log.info("%s has no test part, so no threshold for abstaining could be chosen", shard.path)
+    if as_json:
+        messages.as_json(card.model_dump(mode="json"))
+    else:
+        _show(card)
+        messages.say(str(folder.resolve()))
+
+
+def _show(card: "BundleCard") -> None:
+    from rich.table import Table
+
+    ensemble = f", an ensemble of {len(card.seeds)} seeds" if len(card.seeds) > 1 else ""
+    messages.say(f"{card.dataset}: {card.model}{ensemble}, {len(card.classes)} classes")
+    if not any(subset.rows for subset in card.subsets):
+        return
+    table = Table("given", "test rows", "accuracy (%)", "answered (%)", "of these right (%)")
+    for subset in card.subsets:
+        answered, right = (None, None)
+        if subset.abstention is not None:
+            answered, right = subset.abstention.coverage, subset.abstention.accuracy
+        name = "+".join(subset.given) or f"{subset.size} others"
+        table.add_row(
+            name, str(subset.rows), *(messages.percent(share) for share in (subset.accuracy, answered, right))
+        )
+    messages.out.print(table)

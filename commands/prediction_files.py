@@ -1,0 +1,47 @@
+"""The files of predictions: CSV, JSON, Parquet."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.files import atomic_path
+
+KINDS = (".csv", ".json", ".parquet")
+
+
+def check_writable(path: Path) -> None:
+    """Checks the kind of a file before any work is done.
+
+    Raises:
+        UsageError: it is none of ours, or needs a library that is not installed.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"--out {path}: predictions are written as {', '.join(KINDS)}", f"--out {path.stem}.csv")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(f"--out {path}: Parquet files need pyarrow", "pip install pyarrow, or --out predictions.csv")
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes columns of one length, whole or not at all; None is an empty cell.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    with atomic_path(path) as temporary:
+        match path.suffix.lower():
+            case ".csv":
+                with temporary.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(columns)
+                    writer.writerows(zip(*columns.values(), strict=True))
+            case ".json":
+                rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+                temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            case _:
+                table = import_module("pyarrow").table({name: list(values) for name, values in columns.items()})
+                import_module("pyarrow.parquet").write_table(table, temporary)

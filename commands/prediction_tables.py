@@ -1,0 +1,85 @@
+"""What `mmssl predict` prints."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from commands import messages
+
+if TYPE_CHECKING:
+    from trainer.inference.card import BundleCard
+    from trainer.inference.predictions import Predictions
+
+FIRST_ROWS = 10
+_MOST_PATTERNS = 12
+Columns = Mapping[str, Sequence[Any]]
+
+
+def summary(predictions: "Predictions", columns: Columns) -> dict[str, Any]:
+    """Counts over all rows: per class, per pattern of modalities, of abstentions; accuracy where labels are known."""
+    names = [predictions.classes[k] for k in predictions.label.tolist()]
+    result: dict[str, Any] = {
+        "rows": predictions.rows,
+        "abstained": int(predictions.abstained.sum()),
+        "classes": dict(Counter(names).most_common()),
+        "given": dict(Counter(predictions.given).most_common()),
+    }
+    known = columns.get("known_label")
+    if known is not None:
+        given = columns.get("given_in_training", [False] * len(names))
+        right = [a == b for a, b, used in zip(names, known, given, strict=True) if b is not None and not used]
+        result["known"] = {"rows": len(right), "accuracy": sum(right) / len(right) if right else None}
+    return result
+
+
+def as_dict(card: "BundleCard", predictions: "Predictions", columns: Columns) -> dict[str, Any]:
+    """Everything as JSON values."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    facts = {"model": card.model, "dataset": card.dataset, "classes": list(card.classes)}
+    return {**facts, "summary": summary(predictions, columns), "predictions": rows}
+
+
+def show(card: "BundleCard", predictions: "Predictions", columns: Columns) -> None:
+    """Prints a summary and the first rows."""
+    counts = summary(predictions, columns)
+    messages.say(
+        f"{counts['rows']:,} rows by {card.model} of {card.dataset}; abstained: {counts['abstained']:,}"
+        + ("" if _has_thresholds(predictions) else " (the model has no thresholds)")
+    )
+    table = Table("label", "rows")
+    for name, count in counts["classes"].items():
+        table.add_row(messages.plain(name), f"{count:,}")
+    messages.out.print(table)
+    patterns = list(counts["given"].items())
+    for name, count in patterns[:_MOST_PATTERNS]:
+        messages.say(f"given {name}: {count:,} rows")
+    if len(patterns) > _MOST_PATTERNS:
+        messages.say(f"and {len(patterns) - _MOST_PATTERNS} other combinations")
+    known = counts.get("known")
+    if known and known["rows"]:
+        messages.say(
+            f"right: {known['accuracy']:.1%} of {known['rows']:,} rows with a known label not used in training"
+        )
+    _first_rows(predictions, columns)
+
+
+def _has_thresholds(predictions: "Predictions") -> bool:
+    return bool((predictions.thresholds > 0).any())
+
+
+def _first_rows(predictions: "Predictions", columns: Columns) -> None:
+    shown = [name for name in columns if not name.startswith("p(") and not name.endswith(".probability")]
+    table = Table(*(messages.plain(name.replace("_", " ")) for name in shown))
+    for row in range(min(FIRST_ROWS, predictions.rows)):
+        table.add_row(*(messages.plain(_cell(columns[name][row])) for name in shown))
+    messages.show_whole(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,155 @@
+"""A person's arrays and labels as the content of a shard, for `trainer.jobs.estimator`."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.multiclass import check_classification_targets
+
+from pipeline.runtime.errors import UsageError
+from pipeline.shards.schema import Distribution, Features, Modality, Scaling
+from pipeline.shards.shard import Shard, empty_part
+from pipeline.shards.writing import PartData
+from trainer.inference.card import LabelType
+
+UNLABELLED = -1
+ONE = "x"  # the name of the modality that a single array is
+Columns = Mapping[str, tuple[int, int]]
+
+
+class InputError(UsageError, ValueError):
+    """Rows or labels that cannot be used; scikit-learn's tools expect a ValueError."""
+
+
+def as_numbers(name: str, values: Any) -> Features:
+    try:
+        with np.errstate(over="ignore"):  # a float64 that is too large becomes inf, which is refused
+            x = np.array(values, np.float32)
+    except (ValueError, TypeError):
+        raise InputError(f"{name} is not an array of numbers, or its rows differ in width") from None
+    if x.ndim != 2 or not x.shape[1]:
+        raise InputError(f"{name} has the shape {x.shape}, not [rows, width]", "reshape your data: one row per example")
+    return x
+
+
+def divided(x: Features, columns: Columns | None) -> dict[str, Features]:
+    """An array as its modalities.
+
+    Raises:
+        InputError: a range does not lie within its columns.
+    """
+    if columns is None:
+        return {ONE: x}
+    for name, (first, end) in columns.items():
+        if not 0 <= first < end <= x.shape[1]:
+            raise InputError(f"columns of {name}: {first} to {end} do not lie within the array's {x.shape[1]}")
+    return {name: np.ascontiguousarray(x[:, first:end]) for name, (first, end) in columns.items()}
+
+
+def read_labels(y: Any, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes, sorted, and each row's index into them, or -1.
+
+    Raises:
+        InputError: there is not one label per row, labels are not classes, or there are fewer than two classes.
+    """
+    values = np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        _warn_column()
+        values = values[:, 0]
+    if values.shape != (rows,):
+        raise InputError(f"y has the shape {values.shape}, but there are {rows} rows")
+    known = np.array([not _is_unlabelled(value) for value in values.tolist()], np.bool_)
+    labels = values[known]
+    if labels.dtype.kind == "O":
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InputError("Input y contains infinity or a value too large")
+    check_classification_targets(labels) if labels.size else None
+    classes, index = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"y has {len(classes)} class; label rows of two classes at least")
+    if classes.dtype.kind == "f" and (classes == classes.astype(np.int64)).all() and values.dtype.kind != "f":
+        classes = classes.astype(np.int64)  # whole numbers beside None
+    result = np.full(rows, UNLABELLED, np.int64)
+    result[known] = index
+    return classes, result
+
+
+def _warn_column() -> None:
+    warnings.warn("A column-vector y was passed when a 1d array was expected.", DataConversionWarning, stacklevel=4)
+
+
+def _is_unlabelled(value: Any) -> bool:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return value == "" if isinstance(value, str) else bool(value == UNLABELLED)
+
+
+def class_names(classes: NDArray[Any]) -> tuple[list[str], LabelType]:
+    """The classes as text; a label that a shard cannot hold as a name is numbered."""
+    names = [str(value) for value in classes.tolist()]
+    valid = all(name and name.isprintable() and name == name.strip() for name in names)
+    if not valid or len(set(names)) < len(names):
+        names = [f"class {k}" for k in range(len(names))]
+    return names, "integer" if classes.dtype.kind in "iu" else "text"
+
+
+def prepared(
+    x: Mapping[str, Features], present: Mapping[str, NDArray[np.bool_]], chosen: Mapping[str, Distribution]
+) -> tuple[list[Modality], dict[str, Scaling], dict[str, Features]]:
+    """Each modality's distribution, and its values scaled as that takes, 0 where missing.
+
+    Values in [0, 1] are bernoulli, others of at least 0 nonnegative, the rest gaussian. Gaussian values get mean 0 and
+    deviation 1 in each column, nonnegative ones a mean square of 1 in all.
+    """
+    modalities, scaling, result = list[Modality](), dict[str, Scaling](), dict[str, Features]()
+    for name in chosen:
+        if name not in x:
+            raise InputError(f"distributions names '{name}', which X does not hold")
+    for name, values in x.items():
+        rows = values[present[name]] if present[name].any() else np.zeros((1, values.shape[1]), np.float32)
+        low, high = float(rows.min()), float(rows.max())
+        family: Distribution = "bernoulli" if low >= 0 and high <= 1 else "nonnegative" if low >= 0 else "gaussian"
+        family = chosen.get(name, family)
+        width = values.shape[1]
+        if family != "bernoulli":
+            wide = rows.astype(np.float64)
+            mean = wide.mean(0) if family == "gaussian" else np.zeros(width)
+            deviation = (
+                wide.std(0) if family == "gaussian" else np.full(width, math.sqrt(float(np.square(wide).mean())))
+            )
+            deviation[deviation <= 1e-6 * np.maximum(1, np.abs(mean))] = 1
+            scaling[name] = Scaling(mean.astype(np.float32), deviation.astype(np.float32))
+            values = scaling[name](values)
+        modalities.append(Modality(name, width, family))
+        result[name] = np.where(present[name][:, None], values, np.float32(0))
+    return modalities, scaling, result
+
+
+def lacking(present: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]] | None:
+    """The masks of modalities that some rows lack."""
+    return {name: rows for name, rows in present.items() if not rows.all()} or None
+
+
+def stand_in(
+    values: Mapping[str, Features], labels: NDArray[np.int64], present: Mapping[str, NDArray[np.bool_]]
+) -> PartData:
+    """A test part of one labelled row, for training that cannot do without one; what it says is read by nobody."""
+    row = int(np.flatnonzero(labels >= 0)[0])
+    some = slice(row, row + 1)
+    return PartData(
+        {name: features[some] for name, features in values.items()},
+        labels[some],
+        ["stand-in"],
+        present=lacking({name: rows[some] for name, rows in present.items()}),
+    )
+
+
+def without_test(shard: Shard) -> Shard:
+    """The shard without its test part, so that nothing is measured on the stand-in."""
+    return replace(shard, test=empty_part(shard.path, "test", shard.modalities))
