@@ -11,21 +11,26 @@ from typing import NoReturn
 
 import typer
 
-<<<<<<< HEAD
-from commands import compare, data, data_import, demo, messages, prepare, reproduce, results, train
-from commands.app import app
-from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
-
-__all__ = ["app", "compare", "data", "data_import", "demo", "main", "prepare", "reproduce", "results", "train"]
-=======
-from commands import compare, data, demo, export, messages, predict, prepare, reproduce, results, train
+from commands import (
+    compare,
+    data,
+    data_import,
+    demo,
+    export,
+    messages,
+    predict,
+    prepare,
+    reproduce,
+    results,
+    train,
+)
 from commands.app import app
 from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
 
 __all__ = [
-    "app", "compare", "data", "demo", "export", "main", "predict", "prepare", "reproduce", "results", "train",
+    "app", "compare", "data", "data_import", "demo", "export", "main", "predict", "prepare", "reproduce", "results",
+    "train",
 ]  # fmt: skip
->>>>>>> h3
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 
