@@ -45,7 +45,7 @@ def show(card: "BundleCard", predictions: "Predictions", columns: Columns) -> No
     """Prints a summary and the first rows."""
     counts = summary(predictions, columns)
     messages.say(
-        f"{counts['rows']:,} rows by {card.model} of {card.dataset}; abstained: {counts['abstained']:,}"
+        f"{_rows(counts['rows'])} by {card.model} of {card.dataset}; abstained: {counts['abstained']:,}"
         + ("" if _has_thresholds(predictions) else " (the model has no thresholds)")
     )
     table = Table("label", "rows")
@@ -54,7 +54,7 @@ def show(card: "BundleCard", predictions: "Predictions", columns: Columns) -> No
     messages.out.print(table)
     patterns = list(counts["given"].items())
     for name, count in patterns[:_MOST_PATTERNS]:
-        messages.say(f"given {name}: {count:,} rows")
+        messages.say(f"given {name}: {_rows(count)}")
     if len(patterns) > _MOST_PATTERNS:
         messages.say(f"and {len(patterns) - _MOST_PATTERNS} other combinations")
     known = counts.get("known")
@@ -83,3 +83,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"

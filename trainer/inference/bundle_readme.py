@@ -1,6 +1,7 @@
 """The page that a bundle carries: its card in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from trainer.inference.card import BundleCard, SubsetCard
 
@@ -35,8 +36,15 @@ def _paragraphs(card: BundleCard) -> Iterator[str]:
     yield from _scores(card)
     yield "## Where it comes from"
     facts = {"labels in training": card.settings.get("labels"), "seeds": ", ".join(map(str, card.seeds))}
-    yield "\n".join(f"- {name}: {value}" for name, value in (facts | card.provenance).items())
+    yield "\n".join(f"- {name}: {_words(value)}" for name, value in (facts | card.provenance).items())
     yield "`model.json` holds all of this for programs, and the digest of every file."
+
+
+def _words(value: Any) -> str:
+    """A value of the provenance without brackets and quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _scores(card: BundleCard) -> Iterator[str]:
