@@ -29,8 +29,13 @@ def summary(predictions: "Predictions", columns: Columns) -> dict[str, Any]:
     known = columns.get("known_label")
     if known is not None:
         given = columns.get("given_in_training", [False] * len(names))
-        right = [a == b for a, b, used in zip(names, known, given, strict=True) if b is not None and not used]
-        result["known"] = {"rows": len(right), "accuracy": sum(right) / len(right) if right else None}
+        classes = set(predictions.classes)
+        right = [a == b for a, b, used in zip(names, known, given, strict=True) if b in classes and not used]
+        result["known"] = {
+            "rows": len(right),
+            "accuracy": sum(right) / len(right) if right else None,
+            "other labels": dict(Counter(b for b in known if b is not None and b not in classes)),
+        }
     return result
 
 
@@ -61,6 +66,11 @@ def show(card: "BundleCard", predictions: "Predictions", columns: Columns) -> No
     if known and known["rows"]:
         messages.say(
             f"right: {known['accuracy']:.1%} of {known['rows']:,} rows with a known label not used in training"
+        )
+    if known and known["other labels"]:
+        others = known["other labels"]
+        messages.say(
+            f"{sum(others.values()):,} rows have a label that is no class of the model, such as {next(iter(others))!r}"
         )
     _first_rows(predictions, columns)
 
