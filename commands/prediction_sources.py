@@ -89,6 +89,10 @@ def say_left_out(left_out: Mapping[str, str]) -> None:
         _log.warning("left out: %d more", len(left_out) - LEFT_OUT)
 
 
+def _unseen(done: int, total: int) -> None:
+    """Progress of a few rows is not shown."""
+
+
 def _known(source: Source, rows: Sequence[int] | None = None) -> list[str] | None:
     if source.labels_from is None or not any(source.labels):
         return None
@@ -125,18 +129,18 @@ def _part_rows(shard: Shard, part: Part, known: Sequence[str], rows: slice) -> R
 def _pictures(source: Source, cameras: Cameras, left_out: dict[str, str]) -> Iterator[Rows]:
     """Rows of pictures as their features; a row with a picture that cannot be read is left out."""
     files = {cameras.modalities[name]: paths for name, paths in source.pictures.items() if name in cameras.modalities}
-    others = [name for name in source.pictures if name not in cameras.modalities]
+    others = [str(name) for name in source.pictures if name not in cameras.modalities]
     if not files or cameras.encoder_of is None:
         raise DataError(
             f"{source.path}: holds pictures of {' and '.join(others)}, of which the model has no modality",
             "the model takes features: give it a shard, or vectors as .npz, .npy or .csv",
         )
-    for name in others:
-        _log.warning("%s: the model does not take %s, whose pictures are not read", source.path, name)
+    for camera in others:
+        _log.warning("%s: the model does not take %s, whose pictures are not read", source.path, camera)
     encoders = {name: cameras.encoder_of(name) for name in files}
     count, answered, first = len(source.ids), 0, ""
     several = count > BLOCK_PICTURES
-    with progress.counting("rows") if several else nullcontext(lambda done, total: None) as watch:
+    with progress.counting("rows") if several else nullcontext(_unseen) as watch:
         for start in range(0, count, BLOCK_PICTURES):
             rows = list(range(start, min(start + BLOCK_PICTURES, count)))
             faults = {
