@@ -49,6 +49,7 @@ def predict(
     from commands.prediction_sources import say_left_out
     from commands.prediction_tables import as_dict, show
     from pipeline.runtime.errors import UsageError
+    from trainer.inference.bundle import id_hash
     from trainer.inference.loaded_model import open_model
     from trainer.inference.predictions import joined
 
@@ -72,10 +73,12 @@ def predict(
     if file is not None:
         write_columns(file, columns)
     say_left_out(left_out)
+    labelled = set(loaded.bundle.labelled.tolist())
+    trained_on = {name for name in columns["id"] if id_hash(name) in labelled}
     if as_json:
-        messages.as_json({**as_dict(loaded.card, predictions, columns), "left_out": left_out})
+        messages.as_json({**as_dict(loaded.card, predictions, columns, trained_on), "left_out": left_out})
     else:
-        show(loaded.card, predictions, columns)
+        show(loaded.card, predictions, columns, trained_on)
         if file is not None:
             messages.say(str(file.resolve()))
 
