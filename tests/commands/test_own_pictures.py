@@ -62,7 +62,9 @@ def test_a_bundle_of_ones_own_pictures_predicts_them_anywhere(
     shard = Shard.open(tmp_path / "workspace" / "shards" / "mine.h5")
     (examples,) = loaded.data.examples
     test_ids = shard.test.ids[examples.test - shard.train.rows].tolist()
-    subsets = {given: np.exp(loaded.trained.predictions(given)[0]) for given in (CAMERAS, ("rgb",), ("depth",))}
+    subsets: dict[tuple[str, ...], Any] = {
+        given: np.exp(loaded.trained.predictions(given)[0]) for given in (CAMERAS, ("rgb",), ("depth",))
+    }
     shutil.rmtree(tmp_path / "workspace")
     elsewhere = tmp_path / "a robot"
     elsewhere.mkdir()
@@ -89,8 +91,8 @@ def test_a_bundle_of_ones_own_pictures_predicts_them_anywhere(
     assert np.ptp([found for _, found in table.values()], axis=0).max() > 0.01  # rows are told apart
     assert {what for what, _ in table.values()} == {"rgb+depth", "rgb", "depth"}
     for number, name in enumerate(test_ids):
-        given = tuple(files_of(folder, name))
-        np.testing.assert_allclose(table[name][1], subsets[given][number], atol=CLOSE)
+        expected = subsets[tuple(files_of(folder, name))][number]
+        np.testing.assert_allclose(table[name][1], expected, atol=CLOSE)
     for pattern in ("rgb+depth", "rgb", "depth"):
         name = next(name for name, (what, _) in table.items() if what == pattern)
         alone = probabilities(

@@ -147,8 +147,8 @@ def latents(loaded: LoadedRun, points: int = POINTS) -> tuple[dict[str, NDArray[
             if seen >= points:
                 break
     means = {given: np.concatenate(parts)[:points] for given, parts in batches.items()}
-    for given, latent in means.items():
-        latent[~data.test_rows_with(given.split("+"))[0][:points]] = np.nan
+    for names, subset in means.items():
+        subset[~data.test_rows_with(names.split("+"))[0][:points]] = np.nan
     return means, data.test_labels()[0][:points]
 
 
