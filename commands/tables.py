@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 def data_sets(known: Sequence["DataSetEntry"]) -> None:
     """Prints the data sets, their sizes and where they are."""
-    table = Table("name", "contents", "MB", "licence", "location")
+    table = Table("name", "contents", "MB", "licence", Column("location", overflow="fold"))
     for data_set in known:
-        size = f"{data_set.size / 1e6:,.0f}" if data_set.size else "-"
-        location = "-" if data_set.place is None else str(data_set.place)
-        table.add_row(data_set.name, data_set.title, size, data_set.licence, location)
+        size = f"{max(1, data_set.size / 1e6):,.0f}" if data_set.size else "-"
+        location = "-" if data_set.place is None else messages.plain(str(data_set.place))
+        table.add_row(data_set.name, messages.plain(data_set.title), size, data_set.licence, location)
     messages.out.print(table)
 
 
