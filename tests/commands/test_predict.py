@@ -233,6 +233,46 @@ def test_sources_that_cannot_be_predicted_are_named(
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_rows_with_nothing_are_left_out_and_labels_are_compared(
+    trained: tuple[Path, list[Run]], model: Path, mmssl: Command, tmp_path: Path
+) -> None:
+    shard = Shard.open(trained[0])
+    x = np.full((5, 6), 0.5, np.float32)
+    x[1] = np.nan
+    ids = np.array(["a", "b", "c", "d", next(name for name in trained[1][0].labelled_ids())])
+    label = np.array([shard.classes[0], shard.classes[0], "teapot", "", shard.classes[1]])
+    write_npz(tmp_path / "rows.npz", {"x": x, "id": ids, "label": label, "day": np.arange(5)})
+    done = mmssl("predict", model, "rows.npz", "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
+    assert [row["known_label"] for row in answer["predictions"]] == [label[0], "teapot", None, label[4]]
+    assert answer["left_out"] == {"row 1": "has no modality at all"}
+    assert "columns that are not used: day" in done.err
+    known = answer["summary"]["known"]
+    assert (known["rows"], known["ids of labelled training rows"], known["other labels"]) == (2, 1, {"teapot": 1})
+    shown = mmssl("predict", model, "rows.npz", "--device", "cpu")
+    assert "left out: row 1: has no modality at all" in shown.err
+    for words in (
+        "of 2 rows with a known label\n",
+        "1 of these have the id of",
+        "no class of the model, such as 'teapot'",
+    ):
+        assert words in shown.out
+
+
+def test_a_report_leaves_out_rows_without_the_given_modalities(
+    trained: tuple[Path, list[Run]], mmssl: Command, tmp_path: Path
+) -> None:
+    """The shard's test rows lack x or w in turn: pictures of one modality are of those that have it."""
+    run = trained[1][0].folder
+    done = mmssl("report", run, "--html", "r.html", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "could not be drawn" not in (tmp_path / "r.html").read_text()
+    assert mmssl("generate", run, "--from", "x", "--to", "w", "--out", "made.npz", "--device", "cpu").code == 0
+    with np.load(tmp_path / "made.npz") as made:
+        assert (np.abs(made["true"]).sum(-1) > 0).all()
+
+
 def test_npz_files_and_shards_that_do_not_fit(model: Path, mmssl: Command, tmp_path: Path) -> None:
     write_npz(tmp_path / "a.npz", {"x": np.zeros((3, 6)), "w": np.zeros((4, 3))})
     assert "w has 4 rows, but x has 3" in mmssl("predict", model, "a.npz").err
