@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.cluster
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.frame
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

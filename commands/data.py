@@ -16,10 +16,11 @@ Name = Annotated[str, typer.Argument(help="Name of the data set; `mmssl data lis
 
 @data_sets.command("list")
 def list_data(root: Root = WORKSPACE) -> None:
-    """List the data sets and where they are."""
+    """List the data sets, and your own data in the workspace, and where they are."""
     from pipeline.datasets.catalogue import list_data_sets
+    from pipeline.images.listing import list_own_data
 
-    tables.data_sets(list_data_sets(root))
+    tables.data_sets([*list_data_sets(root), *list_own_data(root)])
 
 
 @data_sets.command()

@@ -83,12 +83,14 @@ def import_data(
     from pipeline.images.store import ImageSettings
     from pipeline.sources.parts import divide
     from pipeline.sources.reading import read_source
+    from pipeline.sources.rows import check_modalities
     from pipeline.sources.survey import survey
 
     check_name(name)
     settings = settings_of(ImageSettings, size=size, depth_encoding=depth_encoding)
     families = _assignments(distribution or [])
     rows = read_source(source, group)
+    check_modalities(rows)
     _check_options(rows, settings, families, preview)
     if strict and rows.left_out:
         what, why = next(iter(rows.left_out.items()))

@@ -22,7 +22,8 @@ def predict(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="Rows to predict: a shard, an .npz file, or a CSV file; or give pictures.", show_default=False
+            help="Rows to predict: a shard, a folder of pictures, metadata.csv, or vectors as .npz, .npy or .csv.",
+            show_default=False,
         ),
     ] = None,
     rgb: Annotated[
@@ -45,8 +46,10 @@ def predict(
     """Predict the class of each row, whichever of its modalities are missing, with a bundle or a run."""
     from commands.encoders import locate, open_encoder
     from commands.prediction_files import check_writable, write_columns
+    from commands.prediction_sources import say_left_out
     from commands.prediction_tables import as_dict, show
     from pipeline.runtime.errors import UsageError
+    from trainer.inference.bundle import id_hash
     from trainer.inference.loaded_model import open_model
     from trainer.inference.predictions import joined
 
@@ -58,7 +61,8 @@ def predict(
     if file is not None:
         check_writable(file)
     loaded = open_model(model, device, open_encoder, locate)
-    found = _of_pictures(loaded, pictures) if source is None else _of_source(loaded, source)
+    left_out: dict[str, str] = {}
+    found = _of_pictures(loaded, pictures) if source is None else _of_source(loaded, source, left_out)
     parts, first = [], dict[str, list[Any]]()
     for before, predictions in found:
         parts.append(predictions)
@@ -68,10 +72,13 @@ def predict(
     columns = first | predictions.columns(probabilities)
     if file is not None:
         write_columns(file, columns)
+    say_left_out(left_out)
+    labelled = set(loaded.bundle.labelled.tolist())
+    trained_on = {name for name in columns["id"] if id_hash(name) in labelled}
     if as_json:
-        messages.as_json(as_dict(loaded.card, predictions, columns))
+        messages.as_json({**as_dict(loaded.card, predictions, columns, trained_on), "left_out": left_out})
     else:
-        show(loaded.card, predictions, columns)
+        show(loaded.card, predictions, columns, trained_on)
         if file is not None:
             messages.say(str(file.resolve()))
 
@@ -79,16 +86,21 @@ def predict(
 Found = Iterable[tuple[dict[str, list[Any]], "Predictions"]]
 
 
-def _of_source(loaded: "LoadedModel", source: Path) -> Found:
+def _of_source(loaded: "LoadedModel", source: Path, left_out: dict[str, str]) -> Found:
     """The answers for a source, block by block, with the columns that tell its rows apart."""
-    from commands.prediction_sources import read_rows
+    from commands.prediction_sources import Cameras, read_rows
     from pipeline.runtime.errors import DataError, UsageError
 
-    for rows in read_rows(source, loaded.card.names):
+    for rows in read_rows(source, loaded.card.names, Cameras(_cameras(loaded), loaded.encoder), left_out):
         try:
             yield _columns(loaded, rows), _predicted(loaded, rows)
         except UsageError as error:  # the file is wrong, not the command
             raise DataError(f"{source}: {error.message}", error.hint) from None
+
+
+def _cameras(loaded: "LoadedModel") -> dict[str, str]:
+    """Camera -> the modality that is its pictures, by the recipe of the encoder or else by name."""
+    return {(m.encoder or {}).get("modality", m.name): m.name for m in loaded.card.modalities}
 
 
 def _predicted(loaded: "LoadedModel", rows: "Rows") -> "Predictions":
@@ -131,14 +143,13 @@ def _columns(loaded: "LoadedModel", rows: "Rows") -> dict[str, list[Any]]:
 
 
 def _of_pictures(loaded: "LoadedModel", pictures: dict[str, Path]) -> Found:
-    """The answer for one row of pictures; a camera is found by the recipe of its encoder, or by its name."""
+    """The answer for one row of pictures."""
     from pipeline.runtime.errors import DataError, UsageError
 
-    inputs = {}
+    inputs, cameras = {}, _cameras(loaded)
     for camera, path in pictures.items():
         if not path.exists():
             raise DataError(f"there is no picture {path}")
-        cameras = {(m.encoder or {}).get("modality", m.name): m.name for m in loaded.card.modalities}
         if camera not in cameras:
             raise UsageError(
                 f"the model has no modality that is a picture of --{camera}",

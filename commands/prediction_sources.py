@@ -1,23 +1,30 @@
-"""What `mmssl predict` takes rows from: a shard, an `.npz` file, or a CSV file with columns `x.0 .. x.N`."""
+"""What `mmssl predict` takes rows from: a shard, or whatever `mmssl data import` reads."""
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.arrays import read_npz
+from commands import progress
+from commands.tables import LEFT_OUT
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import Features, Scaling
 from pipeline.shards.shard import Part, Shard
+from pipeline.sources.pictures import WrongKindError
+from pipeline.sources.reading import read_source
+from pipeline.sources.rows import Source
+
+if TYPE_CHECKING:
+    from trainer.inference.inputs import Encode
 
 BLOCK_ROWS = 10_000  # of a shard in memory at a time
-LABELS, IDS = ("label", "y"), ("id",)  # names in files that are no modality
-OTHERS = (*LABELS, *IDS, "group", "split", "present")
-_HINT = "takes a shard (.h5), an .npz file of arrays, or a CSV file with columns x.0, x.1, ... for each modality"
+BLOCK_PICTURES = 64  # rows of pictures that are encoded and answered together
+_log = logging.getLogger("mmssl")
 
 
 @dataclass(frozen=True)
@@ -41,26 +48,55 @@ class Rows:
     part: str = ""
 
 
-def read_rows(source: Path, modalities: Sequence[str]) -> Iterator[Rows]:
+@dataclass(frozen=True)
+class Cameras:
+    """What a model makes of pictures: camera -> its modality, and what encodes the pictures of a modality."""
+
+    modalities: Mapping[str, str] = field(default_factory=dict)
+    encoder_of: Callable[[str], "Encode"] | None = None
+
+
+def read_rows(path: Path, modalities: Sequence[str], cameras: Cameras, left_out: dict[str, str]) -> Iterator[Rows]:
     """The rows of a source, block by block.
 
     Args:
-        modalities: those of the model; others in a shard are not read, others in a file are an error later.
+        modalities: those of the model. Others in a shard, and other cameras, are not read; other vectors are an error
+            later.
+        left_out: is filled with what could not be used -> why.
 
     Raises:
-        DataError: the source is missing, damaged, or nothing that can be predicted.
+        UsageError: there is no source.
+        DataError: it is damaged, or nothing that can be predicted.
     """
-    if not source.exists():
-        raise DataError(f"there is no {source}", f"mmssl predict {_HINT}")
-    kind = source.suffix.lower()
-    if kind in (".h5", ".hdf5"):
-        yield from _shard(source, modalities)
-    elif kind == ".npz":
-        yield _npz(source)
-    elif kind == ".csv":
-        yield _csv(source)
+    if path.suffix.lower() in (".h5", ".hdf5") and path.exists():
+        yield from _shard(path, modalities)
+        return
+    source = read_source(path)
+    left_out |= source.left_out
+    for note in source.notes:
+        _log.warning("%s: %s", path, note)
+    if source.pictures:
+        yield from _pictures(source, cameras, left_out)
     else:
-        raise DataError(f"{source} is nothing that mmssl predict can read", f"it {_HINT}")
+        yield Rows(source.ids, source.vectors, known=_known(source))
+
+
+def say_left_out(left_out: Mapping[str, str]) -> None:
+    """Lists the rows that have no answer."""
+    for what, why in list(left_out.items())[:LEFT_OUT]:
+        _log.warning("left out: %s: %s", what, why)
+    if len(left_out) > LEFT_OUT:
+        _log.warning("left out: %d more", len(left_out) - LEFT_OUT)
+
+
+def _unseen(done: int, total: int) -> None:
+    """Progress of a few rows is not shown."""
+
+
+def _known(source: Source, rows: Sequence[int] | None = None) -> list[str] | None:
+    if source.labels_from is None or not any(source.labels):
+        return None
+    return [source.labels[row] or "" for row in (range(len(source.ids)) if rows is None else rows)]
 
 
 def _shard(path: Path, modalities: Sequence[str]) -> Iterator[Rows]:
@@ -90,74 +126,65 @@ def _part_rows(shard: Shard, part: Part, known: Sequence[str], rows: slice) -> R
     )
 
 
-def _npz(path: Path) -> Rows:
-    arrays = read_npz(path)
-    x = {}
-    for name, values in arrays.items():
-        if name in OTHERS:
-            continue
-        if values.ndim != 2 or values.dtype.kind not in "biuf":
-            raise DataError(f"{path}: '{name}' is {values.dtype} {values.shape}, not numbers [rows, width]")
-        with np.errstate(over="ignore"):
-            x[name] = values.astype(np.float32)
-    rows = {name: len(values) for name, values in arrays.items() if values.ndim and name != "present"}
-    if not x or len(set(rows.values())) > 1:
+def _pictures(source: Source, cameras: Cameras, left_out: dict[str, str]) -> Iterator[Rows]:
+    """Rows of pictures as their features; a row with a picture that cannot be read is left out."""
+    files = {cameras.modalities[name]: paths for name, paths in source.pictures.items() if name in cameras.modalities}
+    others = [str(name) for name in source.pictures if name not in cameras.modalities]
+    if not files or cameras.encoder_of is None:
         raise DataError(
-            f"{path}: {'its arrays differ in their numbers of rows' if x else 'it holds no modality'}", _HINT
+            f"{source.path}: holds pictures of {' and '.join(others)}, of which the model has no modality",
+            "the model takes features: give it a shard, or vectors as .npz, .npy or .csv",
         )
-    count = next(iter(rows.values()))
-    ids = next((arrays[name].astype(str).tolist() for name in IDS if name in arrays), None)
-    known = next((arrays[name].tolist() for name in LABELS if name in arrays), None)
-    return Rows(ids or [str(row) for row in range(count)], x, known=None if known is None else _labels(known))
+    for camera in others:
+        _log.warning("%s: the model does not take %s, whose pictures are not read", source.path, camera)
+    encoders = {name: cameras.encoder_of(name) for name in files}
+    count, answered, first = len(source.ids), 0, ""
+    several = count > BLOCK_PICTURES
+    with progress.counting("rows") if several else nullcontext(_unseen) as watch:
+        for start in range(0, count, BLOCK_PICTURES):
+            rows = list(range(start, min(start + BLOCK_PICTURES, count)))
+            faults = {
+                row: "it has none of the model's modalities"
+                for row in rows
+                if all(paths[row] is None for paths in files.values())
+            }
+            x = {}
+            for name, paths in files.items():
+                x[name], unreadable = _encoded(encoders[name], [paths[row] for row in rows])
+                faults |= {rows[k]: reason for k, reason in unreadable.items()}
+            left_out |= {source.ids[row]: reason for row, reason in faults.items()}
+            first = first or next(iter(faults.values()), "")
+            kept = [row for row in rows if row not in faults]
+            if kept:
+                some = np.array(kept) - start
+                answered += len(kept)
+                yield Rows(
+                    [source.ids[row] for row in kept],
+                    {name: values[some] for name, values in x.items() if not np.isnan(values).all()},
+                    known=_known(source, kept),
+                )
+            watch(rows[-1] + 1, count)
+    if not answered:
+        raise DataError(f"{source.path}: not one of its {count} rows can be predicted: {first}")
 
 
-def _labels(values: Sequence[Any]) -> list[str]:
-    """Labels as text; -1, an empty text and NaN are none."""
-    return ["" if value in (-1, "-1", "", None) or value != value else str(value) for value in values]
-
-
-def _csv(path: Path) -> Rows:
+def _encoded(encode: "Encode", paths: Sequence[Path | None]) -> tuple[Features, dict[int, str]]:
+    """The features of a block's pictures, NaN where a row has none, and by row why its picture cannot be read."""
+    there = [row for row, path in enumerate(paths) if path is not None]
+    faults: dict[int, str] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [line for line in reader if line]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}", _HINT) from None
-    columns = _modality_columns(path, header)
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise DataError(f"{path}: line {number} has {len(line)} cells, but the header has {len(header)}")
-    if not lines:
-        raise DataError(f"{path} has no rows")
-    x = {name: _numbers(path, lines, places) for name, places in columns.items()}
-    cells = {name: [line[header.index(name)].strip() for line in lines] for name in (*LABELS, *IDS) if name in header}
-    known = next((cells[name] for name in LABELS if name in cells), None)
-    ids = cells.get("id") or [str(row) for row in range(len(lines))]
-    return Rows(ids, x, known=None if known is None else _labels(known))
-
-
-def _modality_columns(path: Path, header: Sequence[str]) -> dict[str, list[int]]:
-    """The columns of each modality, in the order of their numbers."""
-    found: dict[str, dict[int, int]] = {}
-    for place, name in enumerate(header):
-        modality, dot, number = name.rpartition(".")
-        if dot and modality and number.isascii() and number.isdigit() and len(number) < 10:
-            if int(number) in found.setdefault(modality, {}):
-                raise DataError(f"{path}: the column {name} occurs twice")
-            found[modality][int(number)] = place
-    if not found:
-        raise DataError(f"{path} has no columns of a modality, such as x.0, x.1", _HINT)
-    for modality, places in found.items():
-        if sorted(places) != list(range(len(places))):
-            raise DataError(f"{path}: the columns of {modality} are not {modality}.0 to {modality}.{len(places) - 1}")
-    return {modality: [places[number] for number in sorted(places)] for modality, places in found.items()}
-
-
-def _numbers(path: Path, lines: Sequence[Sequence[str]], places: Sequence[int]) -> Features:
-    try:
-        values = [[float(line[place] or "nan") for place in places] for line in lines]
-    except ValueError as error:
-        raise DataError(f"{path}: {error}", "cells of a modality are numbers, or empty where it is missing") from None
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float64).astype(np.float32)
+        found = encode([paths[row] for row in there]) if there else np.empty((0, 1), np.float32)
+    except WrongKindError:
+        raise
+    except DataError:  # one of them, which only one by one can be told
+        single = []
+        for row in there:
+            try:
+                single.append(encode([paths[row]]))
+            except DataError as error:
+                faults[row] = error.message
+        there = [row for row in there if row not in faults]
+        found = np.concatenate(single) if single else np.empty((0, 1), np.float32)
+    x = np.full((len(paths), found.shape[1]), np.nan, np.float32)
+    x[there] = found
+    return x, faults

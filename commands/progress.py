@@ -20,10 +20,13 @@ _log = logging.getLogger("mmssl")
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a count: as a bar on a terminal, elsewhere as a log line after every tenth of the work."""
     if not messages.err.is_terminal:
+        tenths = 0
 
         def log(done: int, total: int) -> None:
-            if done == total or done * 10 // total > (done - 1) * 10 // total:
+            nonlocal tenths
+            if done * 10 // total > tenths:
                 _log.info("%d of %d %s", done, total, what)
+            tenths = done * 10 // total
 
         yield log
         return

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 def data_sets(known: Sequence["DataSetEntry"]) -> None:
     """Prints the data sets, their sizes and where they are."""
-    table = Table("name", "contents", "MB", "licence", "location")
+    table = Table("name", "contents", "MB", "licence", Column("location", overflow="fold"))
     for data_set in known:
-        size = f"{data_set.size / 1e6:,.0f}" if data_set.size else "-"
-        location = "-" if data_set.place is None else str(data_set.place)
-        table.add_row(data_set.name, data_set.title, size, data_set.licence, location)
+        size = f"{max(1, data_set.size / 1e6):,.0f}" if data_set.size else "-"
+        location = "-" if data_set.place is None else messages.plain(str(data_set.place))
+        table.add_row(data_set.name, messages.plain(data_set.title), size, data_set.licence, location)
     messages.out.print(table)
 
 
@@ -94,6 +94,8 @@ def runs(listed: Sequence["ListedRun"]) -> None:
 
 
 def _accuracies(result: Mapping[str, Any]) -> str:
+    if not result["scores"]:
+        return "[dim]no test part[/]"
     return ", ".join(
         f"{s['given']}{' (iterative)' if s['completion'] == 'iterative' else ''} {100 * s['accuracy']:.2f}"
         for s in result["scores"]
@@ -113,7 +115,12 @@ def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:
 def evaluation(title: str, result: "Evaluation") -> None:
     """Prints one run's scores for every subset of modalities."""
     from trainer.evaluation.metrics import COMPLETION_TITLES
+    from trainer.reporting.run_tables import NOTHING_MEASURED
 
+    messages.say(title)
+    if not result.scores:
+        messages.say(NOTHING_MEASURED)
+        return
     table = Table("given", "how", "accuracy (%)", "nll", "ece")
     for score in result.scores:
         table.add_row(
@@ -123,13 +130,30 @@ def evaluation(title: str, result: "Evaluation") -> None:
             f"{score.nll:.3f}",
             f"{score.ece:.3f}",
         )
-    messages.say(title)
     messages.out.print(table)
     messages.say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 
 
 def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
     """Prints the scores of trained runs, what ± means, paired differences between settings, and the runs' folders."""
+    messages.say(result_table.common)
+    if result_table.rows:
+        _scores(result_table)
+        references(result_table.references, result_table.left_out)
+    else:
+        _nothing_measured()
+    for run in done:
+        messages.say(str(run.folder.resolve()))
+
+
+def _nothing_measured() -> None:
+    """Says what can be done with runs on data without a test part."""
+    from trainer.reporting.run_tables import NOTHING_MEASURED
+
+    messages.say(f"{NOTHING_MEASURED}; mmssl predict RUN SOURCE names rows, mmssl export RUN makes a model to keep")
+
+
+def _scores(result_table: "ResultTable") -> None:
     several = any(row.setting for row in result_table.rows)
     table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
     previous = ""
@@ -140,15 +164,11 @@ def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
             table.add_section()
         table.add_row(*([row.setting if row.setting != previous else ""] if several else []), *cells, str(row.replicas))
         previous = row.setting
-    messages.say(result_table.common)
     messages.out.print(table)
     if result_table.plus_minus:
         messages.say(result_table.plus_minus)
     if result_table.differences:
         _differences(result_table)
-    references(result_table.references, result_table.left_out)
-    for run in done:
-        messages.say(str(run.folder.resolve()))
 
 
 def _differences(result_table: "ResultTable") -> None:

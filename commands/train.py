@@ -252,4 +252,5 @@ def evaluate(
         return
     for opened, result in evaluated:
         tables.evaluation(opened.folder.name, result)
-        tables.references(*reference_rows([opened], references))
+        if result.scores:
+            tables.references(*reference_rows([opened], references))

@@ -1,6 +1,7 @@
 """Finds the shards that a data set's name on the command line refers to, and builds those that need no decisions."""
 
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +47,13 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
         if splits:
             raise UsageError(f"{data} has no splits", "leave --split out")
         return [shard]
-    if (root / "images" / data).is_dir():
+    of_pictures = re.compile(rf"{re.escape(data)}(-normals|-raw)?(-\d+)?")  # a folder names what differs from defaults
+    folders = [folder.name for folder in (root / "images").glob("*/") if of_pictures.fullmatch(folder.name)]
+    if folders:
+        alike = "" if data in folders else " with the --size and --depth-encoding of the import"
         raise DataError(
-            f"there is no shard {shard} yet, only the pictures of {data}", f"`mmssl extract --data {data}` makes it"
+            f"there is no shard {shard} yet, only the pictures of {data}",
+            f"`mmssl extract --data {data}`{alike} makes it",
         )
     raise UsageError(
         f"there is no data set '{data}'",

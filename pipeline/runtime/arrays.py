@@ -18,8 +18,9 @@ from pipeline.runtime.files import write_atomically
 MOST_COMPRESSED = 256  # an array may be this many times as large as what stores it, plus MOST_BEYOND bytes
 MOST_BEYOND = 2**26
 MOST_ARRAYS = 10_000  # in one file
-KINDS = "biufU"  # booleans, integers, floats, text: whatever else there is would have to be unpickled, or is no data
+KINDS = "biufUS"  # booleans, integers, floats, text: whatever else there is would have to be unpickled, or is no data
 HINT = "write it with numpy.savez(FILE, x=..., w=...): arrays of numbers or text"
+_OBJECTS_HINT = "save numbers, and labels as texts of a fixed length: array.astype(str)"
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -64,22 +65,40 @@ def read_npy(path: Path) -> NDArray[Any]:
         return _read(path, path.stem, file, path.stat().st_size)
 
 
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """The shape of the array of an `.npy` file, without reading its values.
+
+    Raises:
+        DataError: as `read_npz`.
+    """
+    with _damage(path), path.open("rb") as file:
+        return _header(path, path.stem, file, path.stat().st_size)[0]
+
+
 def _room(path: Path) -> int:
     return MOST_BEYOND + MOST_COMPRESSED * path.stat().st_size
 
 
-def _read(path: Path, name: str, file: IO[bytes], room: int) -> NDArray[Any]:
-    """Reads one array, once its header is known to declare no more than there is."""
+def _header(path: Path, name: str, file: IO[bytes], room: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape of an array, whether it is in Fortran's order, and its type, if that is no more than there is."""
     version = npy.read_magic(cast(Any, file))
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{path}: '{name}' has version {version} of NumPy's format, which is not known here", HINT)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read_header(cast(Any, file))
-    if dtype.kind not in KINDS or dtype.hasobject:
+    if dtype.hasobject:
+        raise DataError(f"{path}: '{name}' holds Python objects, which are never unpickled", _OBJECTS_HINT)
+    if dtype.kind not in KINDS:
         raise DataError(f"{path}: '{name}' holds {dtype}, not numbers or text", HINT)
-    size = math.prod(shape) * dtype.itemsize
-    if size > room or min(shape, default=0) < 0:
+    if math.prod(shape) * dtype.itemsize > room or min(shape, default=0) < 0:
         raise DataError(f"{path}: '{name}' is declared as {shape} of {dtype}, more than the file holds", HINT)
+    return shape, fortran, dtype
+
+
+def _read(path: Path, name: str, file: IO[bytes], room: int) -> NDArray[Any]:
+    """Reads one array, once its header is known to declare no more than there is."""
+    shape, fortran, dtype = _header(path, name, file, room)
+    size = math.prod(shape) * dtype.itemsize
     content = file.read(size)
     if len(content) < size:
         raise DataError(f"{path}: '{name}' is cut short", HINT)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.runtime.arrays import npy_shape, read_npy
 from pipeline.runtime.errors import DataError
-from pipeline.sources.arrays import open_npy
 
 Colour = NDArray[np.uint8]
 Depth = NDArray[np.uint16] | NDArray[np.float32]
@@ -125,7 +125,8 @@ def read_depth(path: Path) -> Depth:
         DataError: it cannot be read.
     """
     if path.suffix.lower() == ".npy":
-        return depth_of(_read_array(path), str(path))
+        _array_shape(path)  # refuses what is too large before it is read
+        return depth_of(read_npy(path), str(path))
     with _opened(path) as image:
         return depth_of(image, str(path))
 
@@ -168,17 +169,17 @@ def picture_size(path: Path) -> tuple[int, int]:
         DataError: it cannot be read.
     """
     if path.suffix.lower() == ".npy":
-        shape = _read_array(path).shape
+        shape = _array_shape(path)
         return (shape[1], shape[0]) if len(shape) > 1 else (0, 0)
     with _opened(path, load=False) as image:
         return image.size
 
 
-def _read_array(path: Path) -> NDArray[Any]:
-    array = open_npy(path)
-    if array.ndim > 1 and array.shape[0] * array.shape[1] > MOST_PIXELS:
-        raise DataError(f"{path}: has {array.shape[1]} x {array.shape[0]} values, more than a camera's picture")
-    return array
+def _array_shape(path: Path) -> tuple[int, ...]:
+    shape = npy_shape(path)
+    if len(shape) > 1 and shape[0] * shape[1] > MOST_PIXELS:
+        raise DataError(f"{path}: has {shape[1]} x {shape[0]} values, more than a camera's picture")
+    return shape
 
 
 @contextmanager

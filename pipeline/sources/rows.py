@@ -68,6 +68,17 @@ class Source:
         return np.array([file is not None for file in files], np.bool_)
 
 
+def check_modalities(source: Source) -> None:
+    """Checks that every modality can be learned.
+
+    Raises:
+        DataError: no row has any value of one.
+    """
+    for name in source.vectors:
+        if not source.has(name).any():
+            raise DataError(f"{source.path}: no row has any value of the modality {name}", "leave it out")
+
+
 @dataclass(frozen=True)
 class Cells:
     """What a form says of its rows beside their modalities, each a text per row or None if it does not say it.

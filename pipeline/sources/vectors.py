@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtime.arrays import read_npy, read_npz
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import RESERVED as RESERVED_MODALITIES
 from pipeline.shards.schema import Features, Header, Modality, header_fault
-from pipeline.sources.arrays import open_npy, read_npz
 from pipeline.sources.csv_tables import RESERVED, Table
 from pipeline.sources.rows import Cells, Source, checked_ids, clean, groups_of, labels_of, parts_of
 
@@ -42,7 +42,7 @@ def read_arrays(path: Path, group: str | None = None) -> Source:
     if path.suffix.lower() == ".npz":
         return from_arrays(path, read_npz(path), group)
     files = sorted(file for file in path.glob("*.npy") if not file.name.startswith(".")) if path.is_dir() else [path]
-    return from_arrays(path, {clean(file.stem): open_npy(file) for file in files}, group)
+    return from_arrays(path, {clean(file.stem): read_npy(file) for file in files}, group)
 
 
 def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | None = None) -> Source:
@@ -126,11 +126,10 @@ def _source(
     if fault:
         raise DataError(f"{path}: {fault}", "rename the modality")
     vectors = {name: _vectors(f"{path}: {name}", values, places) for name, values in modalities.items()}
-    for name, values in vectors.items():
-        if np.isnan(values).all():
-            raise DataError(f"{path}: no row has any value of the modality {name}", "leave it out")
     present = np.logical_or.reduce([~np.isnan(values).all(axis=1) for values in vectors.values()])
     rows = np.flatnonzero(present).tolist()
+    if not rows:
+        raise DataError(f"{path}: no row has any value of any modality", "a row needs one modality at least")
     left_out = {places[row]: "has no modality at all" for row in np.flatnonzero(~present).tolist()}
     if left_out:
         vectors = {name: values[present] for name, values in vectors.items()}

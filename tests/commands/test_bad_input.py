@@ -180,7 +180,8 @@ def test_a_shard_that_is_none(
 def test_a_class_with_no_label(mmssl: Command, shard: Path) -> None:
     without_class_seven(shard)
     refused(mmssl("train", "ssmvae", "--data", shard, *FAST, "--labels", "all"), 1, shard, "class 7")
-    refused(mmssl("train", "ssmvae", "--data", shard, *FAST), 1, shard, "'7', which has 0")
+    refused(mmssl("train", "ssmvae", "--data", shard, *FAST), 1, shard, "class 7")  # some labels are unknown, so all
+    refused(mmssl("train", "ssmvae", "--data", shard, *FAST, "--labels", 100), 1, shard, "'7', which has 0")
 
 
 def test_no_run_is_left_behind_where_training_could_not_begin(mmssl: Command, shard: Path) -> None:

@@ -62,6 +62,10 @@ def test_vectors_become_a_shard_that_training_finds(mmssl: Command, vectors: Pat
     content = path.read_bytes()
     again = mmssl("data", "import", vectors, "--name", "mine", "--test", 0.2)
     assert (again.code, again.out, path.read_bytes()) == (0, done.out, content)
+    listed = mmssl("data", "list")
+    assert "60 rows of camera, touch, on; 30 labelled" in listed.out
+    (path.parent / "damaged.h5").write_bytes(b"damaged")
+    assert "damaged.h5" in mmssl("data", "list").err
     other = mmssl("data", "import", vectors, "--name", "mine", "--test", 0.3)
     assert other.code == 1
     assert "mine.h5: exists with other settings" in other.err
@@ -124,6 +128,9 @@ def test_pictures_become_an_image_store(mmssl: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "workspace").exists()
     done = mmssl(*common, "--test", 0.5)
     assert done.code == 0, done.err
+    listed = mmssl("data", "list").out
+    for words in ("20 rows of rgb, depth; 16 labelled", "`mmssl extract --data mine --size 40`"):
+        assert words in listed
     assert "20 rows, 15 of them with every modality" in done.out
     assert done.out.splitlines()[-1] == f"{tmp_path}/workspace/images/mine-40: 20 rows"
     store = ImageStore.open(tmp_path / "workspace" / "images" / "mine-40")
@@ -138,6 +145,11 @@ def test_pictures_become_an_image_store(mmssl: Command, tmp_path: Path) -> None:
         ["shelf/cup", "shelf/hat"],
     )
     assert mmssl(*common, "--test", 0.5).out == done.out
+    with pytest.raises(DataError, match="only the pictures of mine") as caught:
+        shard_paths("mine", (), tmp_path / "workspace")
+    assert (
+        caught.value.hint == "`mmssl extract --data mine` with the --size and --depth-encoding of the import makes it"
+    )
     (tmp_path / "workspace" / "images" / "mine-40").rename(tmp_path / "workspace" / "images" / "mine")
     with pytest.raises(DataError, match="only the pictures of mine") as caught:
         shard_paths("mine", (), tmp_path / "workspace")

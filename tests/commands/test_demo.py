@@ -41,8 +41,8 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
     def shortened(preset: str, model: str) -> dict[str, Any]:
         return whole(preset, model) | (short if preset == "sample" else {})
 
-    def shortly(model: str, rows: int, modalities: tuple[Modality, ...]) -> dict[str, Any]:
-        return recommended(model, rows, modalities) | short
+    def shortly(model: str, rows: int, modalities: tuple[Modality, ...], complete: float) -> dict[str, Any]:
+        return recommended(model, rows, modalities, complete) | short
 
     monkeypatch.setattr(demo_settings, "DEMO", tiny)
     monkeypatch.setattr(vgg, "vgg16", TinyVgg)

@@ -200,22 +200,25 @@ def test_a_run_folder_and_pictures(
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.csv", "", "no columns of a modality"),
-        ("a.csv", "name,age\n1,2\n", "no columns of a modality"),
-        ("a.csv", "x.0,x.2\n1,2\n", "the columns of x are not x.0 to x.1"),
-        ("a.csv", "x.0,x.0\n1,2\n", "the column x.0 occurs twice"),
-        ("a.csv", "x.0,x.1\n1\n", "line 2 has 1 cells, but the header has 2"),
+        ("a.csv", "", "has no rows below its header"),
+        ("a.csv", "name,age\n1,2\n", "its columns name neither pictures nor vectors"),
+        ("a.csv", "x.0,x.2\n1,2\n", "the column x.1 is missing, though there is x.2"),
+        ("a.csv", "x.0,x.0\n1,2\n", "has the column 'x.0' twice"),
+        ("a.csv", "x.0,x.1\n1\n", "has 1 cells, but the header names 2 columns"),
         ("a.csv", "x.0,x.1\n", "has no rows"),
-        ("a.csv", "x.0,x.1\n1,cup\n", "could not convert"),
+        ("a.csv", "x.0,x.1\n1,cup\n", "x.1 is 'cup', not a number"),
         ("a.csv", "x.0,x.1\n1,2\n", "the model takes rows of 6 values"),
         ("a.csv", "v.0\n1\n", "no modality 'v'"),
-        ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n,,,,,\n", "row 0 has no modality at all"),
-        ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n1,,,,,\n", "row 0 of x holds a value that is not finite"),
+        ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n,,,,,\n", "has no rows"),
+        ("a.csv", "id,x.0,x.1,x.2,x.3,x.4,x.5\na,,,,,,\n", "no row has any value of any modality"),
+        ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n1,,,,,\n", "x has 1 numbers of 6 in line 2"),
         ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n1,2,3,4,5,6\n", "outside the [0, 1]"),
-        ("a.csv", b"\xff\xfe\x00", "cannot read"),
+        ("a.csv", b"\xff\xfe\x00", "is not UTF-8 text"),
         ("a.npz", b"PK", "is not an intact file of NumPy arrays"),
-        ("a.txt", "x", "is nothing that mmssl predict can read"),
+        ("x.npy", b"NUMPY", "is not an intact file of NumPy arrays"),
+        ("a.txt", "x", "is of no form that can be read"),
         ("a.h5", b"x", "is not an HDF5 file"),
+        ("metadata.csv", "rgb_file_name\na.png\n", "not one of its rows has its pictures"),
     ],
 )
 def test_sources_that_cannot_be_predicted_are_named(
@@ -225,18 +228,58 @@ def test_sources_that_cannot_be_predicted_are_named(
     done = mmssl("predict", model, name, "--out", "p.csv", "--device", "cpu")
     assert done.code == 1
     assert sentence in done.err
-    assert f"error: {name}" in done.err or f"cannot read {name}" in done.err
+    assert f"error: {name}" in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_rows_with_nothing_are_left_out_and_labels_are_compared(
+    trained: tuple[Path, list[Run]], model: Path, mmssl: Command, tmp_path: Path
+) -> None:
+    shard = Shard.open(trained[0])
+    x = np.full((5, 6), 0.5, np.float32)
+    x[1] = np.nan
+    ids = np.array(["a", "b", "c", "d", next(name for name in trained[1][0].labelled_ids())])
+    label = np.array([shard.classes[0], shard.classes[0], "teapot", "", shard.classes[1]])
+    write_npz(tmp_path / "rows.npz", {"x": x, "id": ids, "label": label, "day": np.arange(5)})
+    done = mmssl("predict", model, "rows.npz", "--json", "--device", "cpu")
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
+    assert [row["known_label"] for row in answer["predictions"]] == [label[0], "teapot", None, label[4]]
+    assert answer["left_out"] == {"row 1": "has no modality at all"}
+    assert "columns that are not used: day" in done.err
+    known = answer["summary"]["known"]
+    assert (known["rows"], known["ids of labelled training rows"], known["other labels"]) == (2, 1, {"teapot": 1})
+    shown = mmssl("predict", model, "rows.npz", "--device", "cpu")
+    assert "left out: row 1: has no modality at all" in shown.err
+    for words in (
+        "of 2 rows with a known label\n",
+        "1 of these have the id of",
+        "no class of the model, such as 'teapot'",
+    ):
+        assert words in shown.out
+
+
+def test_a_report_leaves_out_rows_without_the_given_modalities(
+    trained: tuple[Path, list[Run]], mmssl: Command, tmp_path: Path
+) -> None:
+    """The shard's test rows lack x or w in turn: pictures of one modality are of those that have it."""
+    run = trained[1][0].folder
+    done = mmssl("report", run, "--html", "r.html", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "could not be drawn" not in (tmp_path / "r.html").read_text()
+    assert mmssl("generate", run, "--from", "x", "--to", "w", "--out", "made.npz", "--device", "cpu").code == 0
+    with np.load(tmp_path / "made.npz") as made:
+        assert (np.abs(made["true"]).sum(-1) > 0).all()
+
+
 def test_npz_files_and_shards_that_do_not_fit(model: Path, mmssl: Command, tmp_path: Path) -> None:
     write_npz(tmp_path / "a.npz", {"x": np.zeros((3, 6)), "w": np.zeros((4, 3))})
-    assert "differ in their numbers of rows" in mmssl("predict", model, "a.npz").err
+    assert "w has 4 rows, but x has 3" in mmssl("predict", model, "a.npz").err
     write_npz(tmp_path / "b.npz", {"y": np.zeros(3)})
-    assert "holds no modality" in mmssl("predict", model, "b.npz").err
+    assert "there is no array of vectors in it" in mmssl("predict", model, "b.npz").err
     write_npz(tmp_path / "c.npz", {"x": np.zeros(3)})
-    assert "not numbers [rows, width]" in mmssl("predict", model, "c.npz").err
+    assert "there is no array of vectors in it" in mmssl("predict", model, "c.npz").err
     narrow = make_shard(tmp_path / "narrow.h5", (X.__class__("x", 5, "bernoulli"),))
     assert "x has 5 columns, but the model takes 6" in mmssl("predict", model, narrow.path).err
     other = make_shard(tmp_path / "other.h5", (X.__class__("touch", 5, "bernoulli"),))
@@ -253,5 +296,5 @@ def test_commands_that_make_no_sense(model: Path, mmssl: Command, tmp_path: Path
         (tmp_path / "a.png").write_bytes(b"x")
         done = mmssl("predict", *arguments)
         assert (done.code, sentence in done.err) == (2, True), done.err
-    assert "there is no nowhere.csv" in mmssl("predict", model, "nowhere.csv").err
+    assert "nowhere.csv: there is no such file or folder" in mmssl("predict", model, "nowhere.csv").err
     assert "holds neither a bundle nor a run" in mmssl("predict", tmp_path, "nowhere.csv").err

@@ -49,6 +49,21 @@ def test_a_queues_index_becomes_the_split(run: Run, variable: str) -> None:
     assert done.returncode == 0
 
 
+def test_an_argument_may_say_where_the_index_stands(run: Run) -> None:
+    done = run(
+        "array",
+        "predict",
+        "model",
+        "a b/{index}/rows-{index}.npz",
+        "--out",
+        "{index}.csv",
+        "*",
+        JOB_COMPLETION_INDEX="12",
+    )
+    assert called(done) == ["predict", "model", "a b/12/rows-12.npz", "--out", "12.csv", "*"]
+    assert done.returncode == 0
+
+
 def test_queues_that_agree_are_one(run: Run) -> None:
     assert called(run("array", "extract", **dict.fromkeys(VARIABLES, "0"))) == ["extract", "--split", "0"]
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from commands.prediction_sources import read_rows
+from commands.prediction_sources import Cameras, read_rows
 from pipeline.runtime.arrays import read_npz
 from tests.support.bundles import reseal
 from tests.support.training import CPU, make_settings, make_shard, run_stack
@@ -50,5 +50,5 @@ def seeds(folder: Path) -> list[tuple[str, bytes, str, Callable[[Path], object]]
     return [
         *kinds,
         ("arrays", (good / CHECK).read_bytes(), "rows.npz", read_npz),
-        ("rows in CSV", ROWS, "rows.csv", lambda path: list(read_rows(path, ("x", "w")))),
+        ("rows in CSV", ROWS, "rows.csv", lambda path: list(read_rows(path, ("x", "w"), Cameras(), {}))),
     ]

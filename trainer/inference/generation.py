@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.shard import Features, Part, Shard
 from trainer.evaluation.evaluate import evaluating
 from trainer.evaluation.missing_modalities import completer
@@ -63,6 +63,7 @@ def generate(
 
     Raises:
         UsageError: the model cannot generate, or has no such modality.
+        DataError: no test example has all of these modalities.
     """
     known = [modality.name for modality in loaded.data.modalities]
     folder, settings, trained = loaded.run.folder, loaded.run.settings, loaded.generative
@@ -76,7 +77,14 @@ def generate(
             raise UsageError(f"{folder} has no modality '{name}'", f"modalities: {', '.join(known)}")
     if target in given or not given or len(set(given)) < len(given):
         raise UsageError(f"{target} from {', '.join(given) or 'nothing'}: choose another modality to generate it from")
-    rows = choose_examples(loaded.shard.test.labels, examples)
+    test = loaded.shard.test
+    complete = np.flatnonzero(np.logical_and.reduce([test.has(name) for name in (*given, target)]))
+    if not complete.size:
+        raise DataError(
+            f"{loaded.shard.path}: no test example has {' and '.join((*given, target))}, so there is no truth to show",
+            "mmssl.load(RUN).impute(...) fills in what your own rows lack (docs/guide/predict.md)",
+        )
+    rows = complete[choose_examples(test.labels[complete], examples)]
     features = features_of(loaded.shard.test, (*given, target), rows)
     device, model = loaded.data.label.device, cast(Model, trained.model)
     seen = {name: torch.from_numpy(features[name])[None].to(device) for name in given}  # [1, N, D]

@@ -66,7 +66,7 @@ class Network:
         """The classifier's input for the given modalities, in the model's order."""
         ordered = {name: given[name] for name in self.names if name in given}
         completion = "none" if len(ordered) == len(self.names) else self.completion
-        return completer(completion, self.model, self.noise, self.modalities, 0)(ordered)
+        return dict(completer(completion, self.model, self.noise, self.modalities, 0)(ordered))
 
     def probabilities(self, given: Batch) -> Tensor:
         """The mean over replicas of q(y|x), `[B, K]`, at the latent variables' means."""

@@ -30,8 +30,6 @@ from trainer.jobs.own_arrays import (
     lacking,
     prepared,
     read_labels,
-    stand_in,
-    without_test,
 )
 from trainer.jobs.plan import plan
 from trainer.jobs.train import train_all
@@ -122,13 +120,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 classes=names,
                 modalities=modalities,
                 train=PartData(values, labels, [f"row-{row}" for row in range(rows)], present=lacking(present)),
-                test=stand_in(values, labels, present),
                 scaling=scaling,
             )
             device = choose_device(self.device)
             (job,) = plan(self.model, [shard], preset=self.preset, values=self._settings(), seeds=(self.seed,))
             (run,) = train_all([job], [folder / "runs" / job.settings.name()], device, Silent())
-            bundle = gather([run], shard=without_test(shard), label_type=label_type, device=device)
+            bundle = gather([run], shard=shard, label_type=label_type, device=device)
         self.model_ = of_bundle(bundle, device)
         return self
 

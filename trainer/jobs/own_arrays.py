@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.schema import Distribution, Features, Modality, Scaling
-from pipeline.shards.shard import Shard, empty_part
-from pipeline.shards.writing import PartData
 from trainer.inference.card import LabelType
 
 UNLABELLED = -1
@@ -134,22 +131,3 @@ def prepared(
 def lacking(present: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]] | None:
     """The masks of modalities that some rows lack."""
     return {name: rows for name, rows in present.items() if not rows.all()} or None
-
-
-def stand_in(
-    values: Mapping[str, Features], labels: NDArray[np.int64], present: Mapping[str, NDArray[np.bool_]]
-) -> PartData:
-    """A test part of one labelled row, for training that cannot do without one; what it says is read by nobody."""
-    row = int(np.flatnonzero(labels >= 0)[0])
-    some = slice(row, row + 1)
-    return PartData(
-        {name: features[some] for name, features in values.items()},
-        labels[some],
-        ["stand-in"],
-        present=lacking({name: rows[some] for name, rows in present.items()}),
-    )
-
-
-def without_test(shard: Shard) -> Shard:
-    """The shard without its test part, so that nothing is measured on the stand-in."""
-    return replace(shard, test=empty_part(shard.path, "test", shard.modalities))

@@ -31,9 +31,17 @@ AllPredictions = dict[str, Predictions]  # by given modalities, `x+w`
 
 
 def predict(loaded: LoadedRun) -> AllPredictions:
-    """Predicts the test set from every subset of modalities, with the model's first completion for the others."""
-    modalities = [modality.name for modality in loaded.data.modalities]
-    return {"+".join(given): loaded.trained.predictions(given) for given in subsets(modalities)}
+    """Predicts the test set from every subset of modalities, with the model's first completion for the others.
+
+    As in the scores, examples that have none of a subset's modalities are left out.
+    """
+    found: AllPredictions = {}
+    for given in subsets([modality.name for modality in loaded.data.modalities]):
+        (rows,) = loaded.data.test_rows_with(given)
+        if rows.any():
+            log_q, label = loaded.trained.predictions(given)
+            found["+".join(given)] = log_q[rows], label[rows]
+    return found
 
 
 def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -117,7 +125,10 @@ def reliability_figure(predictions: AllPredictions) -> "Figure":
 
 
 def latents(loaded: LoadedRun, points: int = POINTS) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
-    """The latent variable's mean `[N, Z]` for the first test examples, by given modalities, and their labels `[N]`."""
+    """The latent variable's mean `[N, Z]` for the first test examples, by given modalities, and their labels `[N]`.
+
+    It is NaN for examples that have none of the modalities.
+    """
     settings, data, trained = loaded.run.settings, loaded.data, loaded.generative
     model = cast(Model, trained.model)
     modalities = [modality.name for modality in data.modalities]
@@ -136,6 +147,8 @@ def latents(loaded: LoadedRun, points: int = POINTS) -> tuple[dict[str, NDArray[
             if seen >= points:
                 break
     means = {given: np.concatenate(parts)[:points] for given, parts in batches.items()}
+    for names, subset in means.items():
+        subset[~data.test_rows_with(names.split("+"))[0][:points]] = np.nan
     return means, data.test_labels()[0][:points]
 
 
@@ -148,7 +161,12 @@ def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.floa
 
     joint = list(points.values())[-1]
     pca = PCA(n_components=min(2, *joint.shape), random_state=0).fit(joint)
-    projected = {given: pca.transform(subset) for given, subset in points.items()}
+    projected = {}
+    for given, subset in points.items():
+        there = ~np.isnan(subset).any(1)
+        projected[given] = np.full((len(subset), pca.n_components_), np.nan, np.float32)
+        if there.any():
+            projected[given][there] = pca.transform(subset[there])
     return {given: np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))) for given, flat in projected.items()}
 
 
@@ -163,7 +181,7 @@ def latent_figure(loaded: LoadedRun) -> "Figure":
     panels = figure.subplots(1, len(projected), sharex=True, sharey=True, squeeze=False).flat
     for panel, (given, points) in zip(panels, projected.items(), strict=True):
         for number, name in enumerate(loaded.data.classes):
-            of_class = points[label == number]
+            of_class = points[(label == number) & ~np.isnan(points).any(1)]
             if len(of_class):
                 panel.scatter(
                     *of_class.T,

@@ -30,7 +30,7 @@ from trainer.reporting.rival_comparison import (
     summary_of_gains,
 )
 from trainer.reporting.rival_figure import rival_figure
-from trainer.reporting.run_tables import ResultTable, grouped, table
+from trainer.reporting.run_tables import NOTHING_MEASURED, ResultTable, grouped, table
 from trainer.settings.describe import names
 from trainer.settings.presets import PAPER_DATA, paper_epochs
 from trainer.training.run_folder import Run, find
@@ -54,7 +54,7 @@ class DataSetSection:
 
     Attributes:
         caveats: what a reader has to know before comparing numbers.
-        results: scores of the finished runs; None if there are none.
+        results: scores of the finished runs; None if there are none, or nothing to measure them on.
         settings: runs that differ only in seed and split, under the title of their common settings.
         unfinished: one line per unfinished run.
         pictures: those of all runs together.
@@ -277,19 +277,20 @@ def _data_set_section(
     anchor: str, name: str, runs: Sequence[Run], device: torch.device, models: bool
 ) -> DataSetSection:
     done = [run for run in runs if run.done]
+    measured = [run for run in done if run.result().scores]
     unfinished = [
         f"{run.folder.name}: {len(run.metrics())} of {run.settings.epochs} epochs" for run in runs if not run.done
     ]
-    models_section = draw_models(done, device) if models and done else ModelsSection()
+    models_section = draw_models(measured, device) if models and measured else ModelsSection()
     return DataSetSection(
         anchor=anchor,
         name=name,
-        caveats=tuple(_caveats(runs)),
-        results=table(done, titled=True) if done else None,
+        caveats=(*_caveats(runs), *([f"{NOTHING_MEASURED.capitalize()}."] if len(measured) < len(done) else [])),
+        results=table(measured, titled=True) if measured else None,
         runs=tuple(runs),
         settings=tuple(_settings(runs)),
         unfinished=tuple(unfinished),
-        pictures=(*pictures(name, runs, done), *models_section.generated),
+        pictures=(*pictures(name, runs, measured), *models_section.generated),
         closer=models_section.closer,
         apart=models_section.apart,
         missing=models_section.missing,

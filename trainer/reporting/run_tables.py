@@ -14,6 +14,7 @@ from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
 References = Mapping[Path, Sequence[Reference]]  # by the folder of a run
+NOTHING_MEASURED = "the data has no test part, so nothing is measured"
 REPLICA_SETTINGS = {"seed", "split", "digest"}  # the settings in which replicas differ
 
 

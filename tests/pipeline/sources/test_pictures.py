@@ -82,7 +82,7 @@ def test_arrays_that_are_no_depth(values: NDArray[Any], tmp_path: Path) -> None:
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.array([{1: 2}], object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"d\.npy: holds Python objects, which are never unpickled"):
+    with pytest.raises(DataError, match=r"d\.npy: 'd' holds Python objects, which are never unpickled"):
         read_depth(tmp_path / "d.npy")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.errors import DataError
 from pipeline.sources.reading import read_source
-from pipeline.sources.rows import Source
+from pipeline.sources.rows import Source, check_modalities
 
 Arrays = Mapping[str, NDArray[Any]]
 NAN = float("nan")
@@ -114,6 +114,14 @@ def test_labels_of_all_kinds(labels: list[object], expected: tuple[str | None, .
     assert read_source(write_npz(tmp_path, {"x": np.eye(3), "label": np.array(labels)})).labels == expected
 
 
+def test_a_modality_that_every_row_lacks_can_be_predicted_but_not_learned(tmp_path: Path) -> None:
+    source = read_source(write_npz(tmp_path, BOTH | {"x": np.full((3, 2), NAN)}))
+    assert source.ids == ("0000", "0001")
+    assert not source.has("x").any()
+    with pytest.raises(DataError, match="no row has any value of the modality x"):
+        check_modalities(source)
+
+
 def test_one_npy_file_is_one_modality(tmp_path: Path) -> None:
     np.save(tmp_path / "camera.npy", np.eye(4))
     source = read_source(tmp_path / "camera.npy")
@@ -127,7 +135,7 @@ def test_one_npy_file_is_one_modality(tmp_path: Path) -> None:
     [
         ({"x": np.array([[1, NAN, 2], [1, 2, 3], [1, 2, 3]])}, r"x has 2 numbers of 3 in (row 0|line 2)"),
         ({"x": np.array([[1, 2, 3], [1, np.inf, 3], [1, 2, 3]])}, r"x has 2 numbers of 3 in (row 1|line 3)"),
-        ({"x": np.full((3, 2), NAN)}, "no row has any value of the modality x"),
+        ({"x": np.full((3, 2), NAN), "w": np.full((3, 2), NAN)}, "no row has any value of any modality"),
         ({"x+y": X}, r"a modality cannot be named 'x\+y'"),
         ({"present": X}, "the modality name 'present' is reserved"),
         ({"id": np.array(["a", "b", "a"])}, "the id 'a' occurs twice"),
@@ -148,14 +156,14 @@ def test_what_does_not_fit_is_one_sentence(write: Any, change: Arrays, words: st
         ({"label": np.array(["a"])}, "label has 1 rows, but . has 3"),
         ({"x": np.zeros((3, 8, 8))}, r"x holds float64 of the shape \(3, 8, 8\)"),
         ({"x": np.array([["a"], ["b"], ["c"]])}, "x holds <U1 of the shape"),
-        ({"x": np.zeros((3, 2), complex)}, "x holds complex128, which is neither numbers nor texts"),
+        ({"x": np.zeros((3, 2), complex)}, "'x' holds complex128, not numbers or text"),
         ({"label": np.zeros((3, 2))}, "label holds float64 of the shape"),
-        ({"label": np.array(["a", None, 3], object)}, "label: holds Python objects, which are never unpickled"),
+        ({"label": np.array(["a", None, 3], object)}, "'label' holds Python objects, which are never unpickled"),
     ],
 )
 @pytest.mark.parametrize("write", [write_npz, write_npy])
 def test_arrays_that_do_not_fit(write: Any, change: Arrays, words: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=words.replace("label: ", r"label(\.npy)?: ")):
+    with pytest.raises(DataError, match=words):
         read_source(write(tmp_path, BOTH | dict(change)))
 
 
@@ -187,7 +195,9 @@ def test_damaged_files(tmp_path: Path) -> None:
     content = (tmp_path / "x.npy").read_bytes()
     for size in (0, 20, len(content) - 3):
         (tmp_path / "x.npy").write_bytes(content[:size])
-        with pytest.raises(DataError, match=r"x\.npy: cannot be read"):
+        with pytest.raises(
+            DataError, match=r"x\.npy: (is not an intact file of NumPy arrays|'x' is (cut short|declared as))"
+        ):
             read_source(tmp_path / "x.npy")
     np.savez(tmp_path / "mine.npz", label=np.array(["a", "b"]))
     with pytest.raises(DataError, match="there is no array of vectors in it"):

@@ -89,6 +89,7 @@ def test_rows_that_lack_a_modality_train_too_and_are_marked_so(tmp_path: Path) -
     values = shard.train.features("w")[shard.train.has("w")]
     np.testing.assert_allclose(values.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(0), 1, atol=1e-5)
+    assert shard.test.rows == 0
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
 
 
@@ -119,6 +120,19 @@ def test_distributions_can_be_given() -> None:
     x, y = digits(30)
     model = mmssl.Classifier(**FAST | {"epochs": 1}, distributions={"x": "gaussian"}).fit(x, y)
     assert [m.distribution for m in model.model_.modalities] == ["gaussian", "gaussian"]
+
+
+def test_the_prior_is_a_setting_and_follows_classes_that_are_clearly_unequal() -> None:
+    x, y = digits(60)
+    some = np.r_[0:60:3, 1:30:3, 2:15:3]  # 20 cups, 10 bowls, 5 spoons
+    rare = {name: values[some] for name, values in x.items()}
+    even = mmssl.Classifier(**FAST | {"epochs": 1}).fit(x, y)
+    uneven = mmssl.Classifier(**FAST | {"epochs": 1}).fit(rare, y[some])
+    given = mmssl.Classifier(**FAST | {"epochs": 1}, prior=(0.2, 0.5, 0.3)).fit(rare, y[some])
+    priors = [m.model_.predictor.network.settings.prior for m in (even, uneven, given)]
+    assert priors == ["uniform", "labelled", (0.2, 0.5, 0.3)]
+    with pytest.raises(mmssl.MmsslError, match="the prior has 2 probabilities that sum to 1, for 3 classes"):
+        mmssl.Classifier(**FAST | {"epochs": 1}, prior=(0.5, 0.5)).fit(x, y)
 
 
 @pytest.mark.parametrize(
