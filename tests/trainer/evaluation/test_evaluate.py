@@ -19,8 +19,9 @@ from trainer.data.resident import Resident
 from trainer.data.selection import Examples
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.metrics import calibration_error, score, subsets
+from trainer.evaluation.metrics import calibration_error, score
 from trainer.evaluation.missing_modalities import iterate
+from trainer.evaluation.subsets import subsets
 from trainer.models.bound import Bound
 from trainer.models.posterior import pool
 from trainer.nn.distributions import DiagonalNormal, SquaredError
