@@ -1,5 +1,6 @@
 """Pictures of a finished run that need its model: latent space, confusion matrices, reliability of its confidence."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,7 @@ from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
 from trainer.nn.presence import given
 from trainer.reporting.panel_layout import (
-    LONGEST_NAME,
+    GRID_COLUMNS,
     MOST_IN_A_ROW,
     first_in_rows,
     lowest,
@@ -38,7 +39,9 @@ _LONGEST_LEVEL_LABEL = 3  # letters of a class name that fit below a column with
 _LABEL_INK = "#101418"  # on the light cells and boxes that these pictures have in any colour scheme
 _POINT_SIZE, _POINT_SIZE_OF_ALL = 12, 160  # area of a reliability point in points^2: base, and what all examples add
 _AXIS_END = 1.06  # of a reliability diagram, so that points at 1 are shown whole
+_LETTER = 0.085  # width of a letter of a class name next to a confusion matrix, in inches
 _LEGEND_TOP = -0.14  # of a legend below a panel, in heights of the panel
+_LONGEST_IN_TWO_COLUMNS, _LONGEST_IN_LEGEND = 26, 46  # letters of a line of a reliability diagram's legend
 # Widths and heights of panels, in inches.
 _CONFUSIONS, _CONFUSIONS_IN_GRID = (4.1, 4.6), (3.4, 3.6)
 _RELIABILITY, _RELIABILITY_OF_A_SIZE = (5.0, 4.6), (4.4, 5.6)
@@ -79,14 +82,16 @@ def confusion_figure(predictions: AllPredictions, classes: Sequence[str]) -> "Fi
         len(predictions), in_row=_CONFUSIONS, in_grid=_CONFUSIONS_IN_GRID, least_width=0, share_x=many, share_y=many
     )
     names = [shortened(name) for name in classes]
+    numbered = len(classes) <= _MOST_NUMBERED
+    beside = _LETTER * max(map(len, names)) / (GRID_COLUMNS if many else 1) if numbered else 0
     for panel, (subset, (log_q, label)) in zip(panels, predictions.items(), strict=True):
         shares = confusions(log_q, label)
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel.spines[:].set_visible(True)
-        write_title(panel, f"given {subset_title(subset, every)}")
+        write_title(panel, f"given {subset_title(subset, every)}", beside)
         if not many or panel in lowest(panels):
             panel.set_xlabel("predicted class")
-        if len(classes) <= _MOST_NUMBERED:
+        if numbered:
             ticks = range(len(classes))
             turned = max(map(len, names)) > _LONGEST_LEVEL_LABEL
             panel.set_xticks(ticks, names, rotation=90 if turned else 0)
@@ -124,7 +129,8 @@ def reliability_figure(predictions: AllPredictions) -> "Figure":
     if every.count("+") < MOST_WITH_ALL_SHOWN:
         figure, (panel,) = row_or_grid(1, in_row=_RELIABILITY)
         _reliability_lines(panel, predictions, every)
-        figure.legend(loc="outside lower center", ncols=2)
+        labels = panel.get_legend_handles_labels()[1]
+        figure.legend(loc="outside lower center", ncols=2 if max(map(len, labels)) <= _LONGEST_IN_TWO_COLUMNS else 1)
         return figure
     by_size: dict[int, AllPredictions] = {}
     for subset, predicted in predictions.items():
@@ -151,7 +157,7 @@ def _reliability_lines(panel: "Axes", predictions: AllPredictions, every: str) -
             s=sizes,
             color=colour(number),
             marker=marker(number),
-            label=f"given {shortened(subset_title(subset, every), LONGEST_NAME)}: ECE {error:.3f}",
+            label=textwrap.fill(f"given {subset_title(subset, every)}: ECE {error:.3f}", _LONGEST_IN_LEGEND),
         )
     panel.set_xlim(0, _AXIS_END)
     panel.set_ylim(0, _AXIS_END)

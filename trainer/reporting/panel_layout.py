@@ -21,7 +21,7 @@ _LEAST_WIDTH = 5.0  # inches
 MOST_IN_A_ROW = 7  # panels of every subset of three modalities
 GRID_COLUMNS = 4
 LONGEST_NAME = 24  # letters of a class's name in a figure
-_TITLE_SIZE = 10  # of a panel's title, in points
+_TITLE_SIZE = 10  # of a panel's title, and of the labels at its axes, in points
 _TITLE_SHARE = 0.9  # of a panel's width, for its title
 
 
@@ -80,15 +80,23 @@ def lowest(panels: "Sequence[Axes]") -> "Sequence[Axes]":
     return panels[-grid.get_gridspec().ncols :] if grid is not None else panels
 
 
-def write_title(panel: "Axes", title: str) -> None:
-    """Writes a panel's title, in several lines if it is wider than the panel."""
+def write_title(panel: "Axes", title: str, beside: float = 0) -> None:
+    """Writes a panel's title, in several lines if it is wider than the panel.
+
+    Args:
+        beside: how much of the panel's width the labels on its left take, in inches; what is wider than the rest
+            extends over them.
+    """
     grid, figure = panel.get_subplotspec(), panel.get_figure(root=True)
     assert grid is not None
     assert figure is not None
-    width = figure.get_figwidth() / grid.get_gridspec().ncols
-    panel.set_title(textwrap.fill(title, letters_in(_TITLE_SHARE * width, _TITLE_SIZE)))
+    width = _TITLE_SHARE * figure.get_figwidth() / grid.get_gridspec().ncols
+    lines = textwrap.wrap(title, letters_in(width, _TITLE_SIZE))
+    fits = max(map(len, lines)) <= letters_in(width - beside, _TITLE_SIZE)
+    panel.set_title("\n".join(lines), loc="center" if fits else "right")
 
 
-def shortened(name: str, most: int = LONGEST_NAME) -> str:
-    """A name of at most so many letters; what is cut off is said by an ellipsis."""
-    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+def shortened(name: str) -> str:
+    """A name of at most `LONGEST_NAME` letters; an ellipsis stands for those in the middle if there are more."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half].rstrip()}…{name[1 - half :].lstrip()}"
