@@ -86,20 +86,43 @@ def findings(found: "Findings") -> None:
 
 def runs(listed: Sequence["ListedRun"]) -> None:
     """Prints runs, how far they are, and their accuracies."""
+    from trainer.evaluation.subsets import shown_among
+
     table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
+    hidden = 0
     for run in listed:
+        measured = {} if run.result is None else _measured(run.result)
+        hidden = max(hidden, len(measured) - len(shown_among(measured)))
         accuracies = "[yellow]unfinished[/]" if run.result is None else _accuracies(run.result)
         table.add_row(run.folder.name, f"{run.epochs} of {run.all_epochs}", accuracies)
     messages.out.print(table)
+    _say_hidden(hidden)
 
 
 def _accuracies(result: Mapping[str, Any]) -> str:
+    from trainer.evaluation.subsets import every_modality, shown_among, subset_title
+
     if not result["scores"]:
         return "[dim]no test part[/]"
+    shown = shown_among(_measured(result))
+    every = every_modality(shown)
     return ", ".join(
-        f"{s['given']}{' (iterative)' if s['completion'] == 'iterative' else ''} {100 * s['accuracy']:.2f}"
+        f"{subset_title(str(s['given']), every)}{' (iterative)' if s['completion'] == 'iterative' else ''} "
+        f"{100 * s['accuracy']:.2f}"
         for s in result["scores"]
+        if str(s["given"]) in shown
     )
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, None]:
+    """The subsets of the modalities in a result as it was written, each once."""
+    return {str(score["given"]): None for score in result["scores"]}
+
+
+def _say_hidden(subsets: int) -> None:
+    """Prints how many subsets of the modalities a table does not show, if any, and where they are."""
+    if subsets:
+        messages.say(f"{subsets} other subsets of the modalities: --json")
 
 
 def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:
@@ -113,24 +136,29 @@ def listed_run_as_dict(run: "ListedRun") -> dict[str, Any]:
 
 
 def evaluation(title: str, result: "Evaluation") -> None:
-    """Prints one run's scores for every subset of modalities."""
+    """Prints one run's scores, for every subset of modalities or for those of many that are shown."""
     from trainer.evaluation.metrics import COMPLETION_TITLES
+    from trainer.evaluation.subsets import every_modality, shown_among, subset_title
     from trainer.reporting.run_tables import NOTHING_MEASURED
 
     messages.say(title)
     if not result.scores:
         messages.say(NOTHING_MEASURED)
         return
+    measured = {score.given: None for score in result.scores}
+    shown = shown_among(measured)
+    every = every_modality(shown)
     table = Table("given", "how", "accuracy (%)", "nll", "ece")
-    for score in result.scores:
+    for score in (score for score in result.scores if score.given in shown):
         table.add_row(
-            score.given,
+            subset_title(score.given, every),
             COMPLETION_TITLES[score.completion],
             f"{100 * score.accuracy:.2f}",
             f"{score.nll:.3f}",
             f"{score.ece:.3f}",
         )
     messages.out.print(table)
+    _say_hidden(len(measured) - len(shown))
     messages.say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 
 
@@ -157,14 +185,21 @@ def _scores(result_table: "ResultTable") -> None:
     several = any(row.setting for row in result_table.rows)
     table = Table(*(["setting"] if several else []), "given", "how", "accuracy (%)", "nll", "ece", "replicas")
     previous = ""
-    for row in result_table.rows:
+    for row in result_table.shown:
         spread = "" if row.accuracy_ci95 is None else f" ± {row.accuracy_ci95:.2f}"
-        cells = [row.given, row.completion, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}"]
+        cells = [
+            result_table.title(row.given),
+            row.completion,
+            f"{row.accuracy:.2f}{spread}",
+            f"{row.nll:.3f}",
+            f"{row.ece:.3f}",
+        ]
         if several and previous and row.setting != previous:
             table.add_section()
         table.add_row(*([row.setting if row.setting != previous else ""] if several else []), *cells, str(row.replicas))
         previous = row.setting
     messages.out.print(table)
+    _say_hidden(result_table.hidden)
     if result_table.plus_minus:
         messages.say(result_table.plus_minus)
     if result_table.differences:
@@ -179,7 +214,9 @@ def _differences(result_table: "ResultTable") -> None:
         if previous and row.setting != previous:
             table.add_section()
         setting = row.setting if row.setting != previous else ""
-        table.add_row(setting, row.given, row.how, f"{row.mean:+.2f} ± {row.ci95:.2f}", str(row.pairs))
+        table.add_row(
+            setting, result_table.title(row.given), row.how, f"{row.mean:+.2f} ± {row.ci95:.2f}", str(row.pairs)
+        )
         previous = row.setting
     messages.say(result_table.differences_title)
     messages.out.print(table)
@@ -187,14 +224,18 @@ def _differences(result_table: "ResultTable") -> None:
 
 def references(rows: Sequence["ScoreRow"], left_out: Sequence[str]) -> None:
     """Prints what everyday classifiers reach on the same labels, and which of them were left out."""
+    from trainer.evaluation.subsets import every_modality, subset_title
+
     if rows:
+        every = every_modality(row.given for row in rows)
         table = Table("for reference, on the same labels", "given", "accuracy (%)", "nll", "ece", "replicas")
         previous = ""
         for row in rows:
             if previous and row.setting != previous:
                 table.add_section()
             spread = "" if row.accuracy_ci95 is None else f" ± {row.accuracy_ci95:.2f}"
-            cells = [row.given, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}", str(row.replicas)]
+            given = subset_title(row.given, every)
+            cells = [given, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}", str(row.replicas)]
             table.add_row(row.setting if row.setting != previous else "", *cells)
             previous = row.setting
         messages.out.print(table)
@@ -291,15 +332,18 @@ def experiments(measured: Sequence["ExperimentResult"], paths: Sequence[Path], i
 
 def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
     """Prints a table per number of labels, what follows from it in sentences, and the files it was written to."""
+    from trainer.evaluation.subsets import every_modality, subset_title
     from trainer.reporting.rival_comparison import replicas_in_words
 
+    every = every_modality(compared.given)
+    columns = [subset_title(given, every) for given in compared.given]
     for level in compared.levels:
         interval = ", ± half of the 95 % interval" if len(compared.replicas) > 1 else ""
         messages.say(
             f"{compared.data}, {level.words}: test accuracy (%), mean over {replicas_in_words(compared)}{interval}; "
             "nll and ece given all"
         )
-        table = Table("system", *compared.given, "nll", "ece", "seconds per run")
+        table = Table("system", *columns, "nll", "ece", "seconds per run")
         previous_ours = True
         for system in level.systems:
             if previous_ours and not system.ours:

@@ -19,7 +19,8 @@ from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.interface import Data
 from trainer.data.selection import Rows
-from trainer.evaluation.metrics import Evaluation, Score, score, subsets
+from trainer.evaluation.metrics import Evaluation, Score, score
+from trainer.evaluation.subsets import subsets
 from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import CoTraining, Settings
 from trainer.training.progress import Progress

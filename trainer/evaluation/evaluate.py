@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer.data.interface import Data
-from trainer.evaluation.metrics import Evaluation, Score, score, subsets
+from trainer.evaluation.metrics import Evaluation, Score, score
 from trainer.evaluation.missing_modalities import Fill, completer
 from trainer.evaluation.probe import Classify, probe
+from trainer.evaluation.subsets import shown_subsets, subsets
 from trainer.models.interface import Classifier, LatentModel, Model
 from trainer.nn.presence import given
 from trainer.nn.rng import Noise
@@ -31,17 +32,18 @@ def evaluate(
         iterations: the number of iterations of iterative sampling.
         samples: the number of samples of the latent variable before the classifier; 0 uses its mean.
         bound: whether to compute the ELBO; without a trained bound, iterative sampling is skipped as well.
-        fast: whether to skip iterative sampling, models that need a probe, and most subsets of many modalities, as
-            after every epoch of training: each modality alone, all but one, and all are left.
+        fast: whether to skip iterative sampling, models that need a probe, and the subsets that are not shown
+            (`shown_subsets`), as after every epoch of training.
     """
     if not any(len(examples.test) for examples in data.examples):
         return [Evaluation((), None)] * noise.replicas
     subject = cast(Model, model)
     names = [modality.name for modality in data.modalities]
+    shown = shown_subsets(names)
     with evaluating(model, noise):
         scores: list[list[Score]] = [[] for _ in range(noise.replicas)]
         for subset, completion in ways_to_classify(subject, names, bound and not fast):
-            if fast and (not subject.has_classifier or 1 < len(subset) < len(names) - 1):
+            if fast and (not subject.has_classifier or subset not in shown):
                 continue
             by_replica = predictions(model, noise, data, subset, completion, iterations=iterations, samples=samples)
             counted = data.test_rows_with(subset)

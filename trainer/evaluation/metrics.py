@@ -1,7 +1,5 @@
 """Metrics of predictions against labels: accuracy, likelihood, calibration."""
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +48,6 @@ class Evaluation:
 
     scores: tuple[Score, ...]
     elbo: float | None
-
-
-def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """All non-empty subsets, smallest first, each in the order of the modalities."""
-    sizes = range(1, len(modalities) + 1)
-    return [subset for size in sizes for subset in itertools.combinations(modalities, size)]
 
 
 def score(given: str, completion: str, log_q: NDArray[np.float32], label: NDArray[np.int64]) -> Score:

@@ -1,5 +1,6 @@
 """Pictures of a finished run that need its model: latent space, confusion matrices, reliability of its confidence."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -7,10 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.evaluation.evaluate import BATCH, evaluating
-from trainer.evaluation.metrics import BINS, calibration_error, confidence_bin, subsets
+from trainer.evaluation.metrics import BINS, calibration_error, confidence_bin
 from trainer.evaluation.missing_modalities import completer
+from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, every_modality, shown_subsets, subset_title
 from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
+from trainer.nn.presence import given
+from trainer.reporting.panel_layout import (
+    GRID_COLUMNS,
+    MOST_IN_A_ROW,
+    first_in_rows,
+    lowest,
+    row_or_grid,
+    shortened,
+    write_title,
+)
 from trainer.reporting.plot_style import GREY, colour, marker, styled
 from trainer.training.method import Predictions
 from trainer.training.step import precision
@@ -27,21 +39,30 @@ _LONGEST_LEVEL_LABEL = 3  # letters of a class name that fit below a column with
 _LABEL_INK = "#101418"  # on the light cells and boxes that these pictures have in any colour scheme
 _POINT_SIZE, _POINT_SIZE_OF_ALL = 12, 160  # area of a reliability point in points^2: base, and what all examples add
 _AXIS_END = 1.06  # of a reliability diagram, so that points at 1 are shown whole
+_LETTER = 0.085  # width of a letter of a class name next to a confusion matrix, in inches
+_LEGEND_TOP = -0.14  # of a legend below a panel, in heights of the panel
+_LONGEST_IN_TWO_COLUMNS, _LONGEST_IN_LEGEND = 26, 46  # letters of a line of a reliability diagram's legend
+# Widths and heights of panels, in inches.
+_CONFUSIONS, _CONFUSIONS_IN_GRID = (4.1, 4.6), (3.4, 3.6)
+_RELIABILITY, _RELIABILITY_OF_A_SIZE = (5.0, 4.6), (4.4, 5.6)
+_LATENTS, _LATENTS_IN_GRID = (3.6, 3.9), (3.4, 3.2)
 AllPredictions = dict[str, Predictions]  # by given modalities, `x+w`
+Points = tuple[NDArray[np.float32], NDArray[np.int64]]  # of a latent space, `[N, Z]`, with their labels `[N]`
 
 
 def predict(loaded: LoadedRun) -> AllPredictions:
-    """Predicts the test set from every subset of modalities, with the model's first completion for the others.
+    """Predicts the test set from every subset that is shown, with the model's first completion for the others.
 
-    As in the scores, examples that have none of a subset's modalities are left out.
+    The rows are those that count in scores: they have any of the subset's modalities. A subset that none has is left
+    out.
     """
-    found: AllPredictions = {}
-    for given in subsets([modality.name for modality in loaded.data.modalities]):
-        (rows,) = loaded.data.test_rows_with(given)
+    predicted: AllPredictions = {}
+    for subset in shown_subsets([modality.name for modality in loaded.data.modalities]):
+        (rows,) = loaded.data.test_rows_with(subset)
         if rows.any():
-            log_q, label = loaded.trained.predictions(given)
-            found["+".join(given)] = log_q[rows], label[rows]
-    return found
+            log_q, label = loaded.trained.predictions(subset)
+            predicted["+".join(subset)] = log_q[rows], label[rows]
+    return predicted
 
 
 def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -56,27 +77,31 @@ def confusions(log_q: NDArray[np.float32], label: NDArray[np.int64]) -> NDArray[
 @styled
 def confusion_figure(predictions: AllPredictions, classes: Sequence[str]) -> "Figure":
     """Confusion matrices, a panel for each subset of modalities; shares of the true class, in per cent."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.1 * len(predictions), 4.6), layout="constrained")
-    for panel, (given, (log_q, label)) in zip(
-        figure.subplots(1, len(predictions), squeeze=False).flat, predictions.items(), strict=True
-    ):
+    many, every = len(predictions) > MOST_IN_A_ROW, every_modality(predictions)
+    figure, panels = row_or_grid(
+        len(predictions), in_row=_CONFUSIONS, in_grid=_CONFUSIONS_IN_GRID, least_width=0, share_x=many, share_y=many
+    )
+    names = [shortened(name) for name in classes]
+    numbered = len(classes) <= _MOST_NUMBERED
+    beside = _LETTER * max(map(len, names)) / (GRID_COLUMNS if many else 1) if numbered else 0
+    for panel, (subset, (log_q, label)) in zip(panels, predictions.items(), strict=True):
         shares = confusions(log_q, label)
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel.spines[:].set_visible(True)
-        panel.set_title(f"given {given}")
-        panel.set_xlabel("predicted class")
-        if len(classes) <= _MOST_NUMBERED:
+        write_title(panel, f"given {subset_title(subset, every)}", beside)
+        if not many or panel in lowest(panels):
+            panel.set_xlabel("predicted class")
+        if numbered:
             ticks = range(len(classes))
-            turned = max(map(len, classes)) > _LONGEST_LEVEL_LABEL
-            panel.set_xticks(ticks, list(classes), rotation=90 if turned else 0)
-            panel.set_yticks(ticks, list(classes))
+            turned = max(map(len, names)) > _LONGEST_LEVEL_LABEL
+            panel.set_xticks(ticks, names, rotation=90 if turned else 0)
+            panel.set_yticks(ticks, names)
             for row, column in np.argwhere(shares >= _SMALLEST_SHARE):
                 ink = "white" if shares[row, column] > _WHITE_TEXT_FROM else _LABEL_INK
                 text = f"{100 * shares[row, column]:.0f}"
                 panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
-    figure.axes[0].set_ylabel("true class")
+    for panel in first_in_rows(panels):
+        panel.set_ylabel("true class")
     return figure
 
 
@@ -96,13 +121,32 @@ def reliability(
 
 @styled
 def reliability_figure(predictions: AllPredictions) -> "Figure":
-    """Accuracy against confidence, a line for each subset of modalities; larger points stand for more examples."""
-    from matplotlib.figure import Figure
+    """Accuracy against confidence, a line for each subset of modalities; larger points stand for more examples.
 
-    figure = Figure(figsize=(5.0, 4.6), layout="constrained")
-    panel = figure.subplots()
+    With many modalities there is a panel for each number of them.
+    """
+    every = every_modality(predictions)
+    if every.count("+") < MOST_WITH_ALL_SHOWN:
+        figure, (panel,) = row_or_grid(1, in_row=_RELIABILITY)
+        _reliability_lines(panel, predictions, every)
+        labels = panel.get_legend_handles_labels()[1]
+        figure.legend(loc="outside lower center", ncols=2 if max(map(len, labels)) <= _LONGEST_IN_TWO_COLUMNS else 1)
+        return figure
+    by_size: dict[int, AllPredictions] = {}
+    for subset, predicted in predictions.items():
+        by_size.setdefault(subset.count("+"), {})[subset] = predicted
+    figure, panels = row_or_grid(len(by_size), in_row=_RELIABILITY_OF_A_SIZE, share_y=True)
+    for panel, of_size in zip(panels, by_size.values(), strict=True):
+        _reliability_lines(panel, of_size, every)
+        panel.legend(loc="upper left", bbox_to_anchor=(0, _LEGEND_TOP))
+    for panel in panels[1:]:
+        panel.set_ylabel("")
+    return figure
+
+
+def _reliability_lines(panel: "Axes", predictions: AllPredictions, every: str) -> None:
     panel.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
-    for number, (given, (log_q, label)) in enumerate(predictions.items()):
+    for number, (subset, (log_q, label)) in enumerate(predictions.items()):
         mean, accuracy, count = reliability(log_q, label)
         error = calibration_error(np.exp(log_q.max(-1).astype(np.float64)), log_q.argmax(-1) == label)
         panel.plot(mean, accuracy, color=colour(number), linewidth=1.2)
@@ -113,43 +157,46 @@ def reliability_figure(predictions: AllPredictions) -> "Figure":
             s=sizes,
             color=colour(number),
             marker=marker(number),
-            label=f"given {given}: ECE {error:.3f}",
+            label=textwrap.fill(f"given {subset_title(subset, every)}: ECE {error:.3f}", _LONGEST_IN_LEGEND),
         )
     panel.set_xlim(0, _AXIS_END)
     panel.set_ylim(0, _AXIS_END)
     panel.set_xlabel("confidence")
     panel.set_ylabel("accuracy")
     panel.grid(True)
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
 
 
-def latents(loaded: LoadedRun, points: int = POINTS) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
-    """The latent variable's mean `[N, Z]` for the first test examples, by given modalities, and their labels `[N]`.
+def latents(loaded: LoadedRun, points: int = POINTS) -> dict[str, Points]:
+    """The latent variable's mean for the first test examples, for each subset of the modalities that is shown.
 
-    It is NaN for examples that have none of the modalities.
+    An example that has none of a subset's modalities has no point there.
     """
     settings, data, trained = loaded.run.settings, loaded.data, loaded.generative
     model = cast(Model, trained.model)
     modalities = [modality.name for modality in data.modalities]
-    batches: dict[str, list[NDArray[np.float32]]] = {"+".join(given): [] for given in subsets(modalities)}
+    shown = shown_subsets(modalities)
+    batches: dict[str, list[NDArray[np.float32]]] = {"+".join(subset): [] for subset in shown}
     seen = 0
     with precision(settings, data.label.device), evaluating(trained.model, trained.noise):
         for index, (rows,) in data.test_batches(min(BATCH, points)):
             x = data.x(index)
-            for given in subsets(modalities):
+            for subset in shown:
                 fill = completer(
-                    trained.completion(given), trained.model, trained.noise, data.modalities, settings.iterations
+                    trained.completion(subset), trained.model, trained.noise, data.modalities, settings.iterations
                 )
-                latent = model.latent_mean(fill({name: x[name] for name in given}))
-                batches["+".join(given)].append(latent[0].float().cpu().numpy())
+                latent = model.latent_mean(fill(given(x, subset)))
+                batches["+".join(subset)].append(latent[0].float().cpu().numpy())
             seen += rows
             if seen >= points:
                 break
-    means = {given: np.concatenate(parts)[:points] for given, parts in batches.items()}
-    for names, subset in means.items():
-        subset[~data.test_rows_with(names.split("+"))[0][:points]] = np.nan
-    return means, data.test_labels()[0][:points]
+    label = data.test_labels()[0][:points]
+    found: dict[str, Points] = {}
+    for subset in shown:
+        there = data.test_rows_with(subset)[0][:points]
+        if there.any():
+            name = "+".join(subset)
+            found[name] = np.concatenate(batches[name])[:points][there], label[there]
+    return found
 
 
 def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -161,30 +208,27 @@ def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.floa
 
     joint = list(points.values())[-1]
     pca = PCA(n_components=min(2, *joint.shape), random_state=0).fit(joint)
-    projected = {}
-    for given, subset in points.items():
-        there = ~np.isnan(subset).any(1)
-        projected[given] = np.full((len(subset), pca.n_components_), np.nan, np.float32)
-        if there.any():
-            projected[given][there] = pca.transform(subset[there])
+    projected = {given: pca.transform(subset) for given, subset in points.items()}
     return {given: np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))) for given, flat in projected.items()}
 
 
 @styled
 def latent_figure(loaded: LoadedRun) -> "Figure":
     """The latent space's first two principal components, a panel for each subset of modalities, coloured by class."""
-    from matplotlib.figure import Figure
-
-    means, label = latents(loaded)
-    projected = project(means)
-    figure = Figure(figsize=(3.6 * len(projected), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(projected), sharex=True, sharey=True, squeeze=False).flat
-    for panel, (given, points) in zip(panels, projected.items(), strict=True):
+    found = latents(loaded)
+    projected = project({subset: points for subset, (points, _) in found.items()})
+    figure, panels = row_or_grid(
+        len(projected), in_row=_LATENTS, in_grid=_LATENTS_IN_GRID, least_width=0, share_x=True, share_y=True
+    )
+    every = every_modality(projected)
+    for panel, (subset, points) in zip(panels, projected.items(), strict=True):
+        label = found[subset][1]
         for number, name in enumerate(loaded.data.classes):
-            of_class = points[(label == number) & ~np.isnan(points).any(1)]
+            of_class = points[label == number]
             if len(of_class):
                 panel.scatter(
-                    *of_class.T,
+                    of_class[:, 0],
+                    of_class[:, 1],
                     s=7,
                     color=colour(number),
                     marker=marker(number),
@@ -192,8 +236,8 @@ def latent_figure(loaded: LoadedRun) -> "Figure":
                     alpha=0.75,
                     rasterized=True,
                 )
-                _write_name(panel, np.median(of_class, axis=0), name)
-        panel.set_title(f"given {given}")
+                _write_name(panel, np.median(of_class, axis=0), shortened(name))
+        write_title(panel, f"given {subset_title(subset, every)}")
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[:].set_visible(True)

@@ -1,6 +1,7 @@
 """Modalities that runs generate, as pictures below the true one (the paper's figure 5), or as numbers."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from pipeline.shards.shard import Shard
 from trainer.inference.generation import GeneratedModality, generate
 from trainer.inference.loading import CPU, load_runs
 from trainer.models.registry import card, model_names
-from trainer.reporting.plot_style import check_format, save, styled
+from trainer.reporting.panel_layout import shortened
+from trainer.reporting.plot_style import check_format, letters_in, save, styled
 from trainer.reporting.run_tables import grouped
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
@@ -30,10 +32,13 @@ _GAPS_AFTER_TRUE = 3  # gaps between the true row and the generated ones
 # Of the figure, in inches.
 _MOSAIC_WIDTH = 5.6
 _TITLE_HEIGHT = 0.4
+_TITLE_LINE = 0.17  # each further line
 _LEFT_MARGIN, _RIGHT_MARGIN = 0.25, 0.1
 _FOOT_MARGIN = 0.2
+_TITLE_SIZE = 10  # points
 _ROW_LETTER = 0.075  # width of a letter of a row's label
-_COLUMN_LETTER = 0.07  # of a column's label, which is turned by 90 degrees where it is long
+_COLUMN_LETTER = 0.07  # of a column's label
+_TURNED_LETTER = 0.082  # of one that is turned by 90 degrees, as long ones are
 _LONGEST_LEVEL_LABEL = 3  # letters of a class that fit below an image without turning
 
 
@@ -191,19 +196,21 @@ def draw_panels(generated: Sequence[GeneratedModality]) -> "Figure":
 
     mosaics = [_mosaic(panel) for panel in generated]
     column_labels = [
-        [_class(panel.shard, label) for label in panel.shard.test.labels[panel.rows]] for panel in generated
+        [shortened(_class(panel.shard, label)) for label in panel.shard.test.labels[panel.rows]] for panel in generated
     ]
     longest = max(len(name) for panel in generated for name in (f"true {panel.target}", *panel.made))
     left = _LEFT_MARGIN + _ROW_LETTER * longest
-    feet = [_FOOT_MARGIN + _COLUMN_LETTER * max(map(len, classes)) for classes in column_labels]
+    feet = [_foot(max(map(len, classes))) for classes in column_labels]
+    titles = [textwrap.fill(panel.title, letters_in(_MOSAIC_WIDTH, _TITLE_SIZE)) for panel in generated]
+    above = [_TITLE_HEIGHT + _TITLE_LINE * title.count("\n") for title in titles]
     heights = [_MOSAIC_WIDTH * image.shape[0] / image.shape[1] for image, _, _ in mosaics]
-    total = sum(heights) + sum(feet) + _TITLE_HEIGHT * len(generated)
+    total = sum(heights) + sum(feet) + sum(above)
     figure = Figure(figsize=(left + _MOSAIC_WIDTH + _RIGHT_MARGIN, total))
     top = total
-    for panel, classes, (image, rows, columns), height, foot in zip(
-        generated, column_labels, mosaics, heights, feet, strict=True
+    for panel, title, classes, (image, rows, columns), space, height, foot in zip(
+        generated, titles, column_labels, mosaics, above, heights, feet, strict=True
     ):
-        top -= _TITLE_HEIGHT + height
+        top -= space + height
         axis = figure.add_axes(
             (left / figure.get_figwidth(), top / total, _MOSAIC_WIDTH / figure.get_figwidth(), height / total)
         )
@@ -211,10 +218,15 @@ def draw_panels(generated: Sequence[GeneratedModality]) -> "Figure":
         axis.imshow(image, interpolation="nearest", aspect="auto")
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
-        axis.set_title(panel.title)
+        axis.set_title(title)
         axis.set_yticks(rows, [f"true {panel.target}", *panel.made])
         axis.set_xticks(columns, classes, rotation=90 if max(map(len, classes)) > _LONGEST_LEVEL_LABEL else 0)
     return figure
+
+
+def _foot(longest: int) -> float:
+    """The height of the columns' labels, of which the longest has so many letters."""
+    return _FOOT_MARGIN + longest * (_COLUMN_LETTER if longest <= _LONGEST_LEVEL_LABEL else _TURNED_LETTER)
 
 
 def _class(shard: Shard, label: int) -> str:

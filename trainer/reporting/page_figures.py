@@ -9,6 +9,7 @@ import torch
 
 from pipeline.runtime.errors import MmsslError
 from trainer.evaluation.metrics import COMPLETION_TITLES
+from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, every_modality, subset_title
 from trainer.inference.loading import LoadedRun, load_run
 from trainer.models.registry import card
 from trainer.reporting.diagnostics import (
@@ -80,8 +81,7 @@ def pictures(name: str, runs: Sequence[Run], done: Sequence[Run]) -> Iterator[Pi
         for model, shown in _split_curves([run for run in trained if run.settings.turns == turns]):
             yield _picture(
                 f"{title}{f' of {model}' if model else ''} on {name}",
-                f"Test accuracy per {turns[:-1]}, {runs_in_words(len(shown))} on {name}, for every subset of "
-                "modalities",
+                f"Test accuracy per {turns[:-1]}, {runs_in_words(len(shown))} on {name}, for {_which(shown)}",
                 curves_figure(shown),
             )
     if _vary(trained, "alpha"):
@@ -95,7 +95,7 @@ def pictures(name: str, runs: Sequence[Run], done: Sequence[Run]) -> Iterator[Pi
         shown = [run for run in done if run.settings.model in _vary(done, "labels")]
         yield _picture(
             "Accuracy against labels",
-            f"Test accuracy against the number of labelled examples, for every subset of modalities, on {name}",
+            f"Test accuracy against the number of labelled examples, for {_which(shown)}, on {name}",
             labels_figure(shown),
         )
     on_splits = [run for run in done if run.settings.split is not None]
@@ -105,6 +105,13 @@ def pictures(name: str, runs: Sequence[Run], done: Sequence[Run]) -> Iterator[Pi
             f"Test accuracy on each split, given each modality alone, on {name}",
             splits_figure(on_splits),
         )
+
+
+def _which(runs: Sequence[Run]) -> str:
+    """The subsets of modalities that are shown of some runs, in words."""
+    measured = (key.removeprefix("accuracy ") for run in runs for row in run.metrics()[:1] for key in row)
+    many = any(given.count("+") >= MOST_WITH_ALL_SHOWN for given in measured)
+    return "each modality alone, all but one, and all" if many else "every subset of modalities"
 
 
 def _split_curves(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
@@ -215,8 +222,9 @@ def _model_pictures(loaded: LoadedRun, title: str) -> Iterator[Picture]:
 
 
 def _prediction_pictures(predictions: AllPredictions, classes: Sequence[str], title: str) -> Iterator[Picture]:
+    every = every_modality(predictions)
     accuracy = ", ".join(
-        f"{100 * float((log_q.argmax(-1) == label).mean()):.1f} % given {given}"
+        f"{100 * float((log_q.argmax(-1) == label).mean()):.1f} % given {subset_title(given, every)}"
         for given, (log_q, label) in predictions.items()
     )
     yield _picture(

@@ -73,7 +73,12 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
 
 def letters(figure: "Figure", size: float) -> int:
     """About how many letters of a size (in points) fit into a line as wide as the figure."""
-    return int(_LETTERS_PER_INCH / size * figure.get_figwidth())
+    return letters_in(figure.get_figwidth(), size)
+
+
+def letters_in(width: float, size: float) -> int:
+    """About how many letters of a size (in points) fit into a line of a width (in inches)."""
+    return int(_LETTERS_PER_INCH / size * width)
 
 
 def announce(figure: "Figure", text: str) -> None:

@@ -6,14 +6,16 @@ Each `..._figure` function makes a matplotlib figure, which `trainer.reporting.p
 
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.runtime.errors import DataError
+from trainer.evaluation.subsets import every_modality, shown_among, subset_title
 from trainer.inference.loading import CPU
 from trainer.models.registry import card
 from trainer.reporting.generated_images import generation_figure
+from trainer.reporting.panel_layout import column_of, first_in_rows, row_or_grid, write_title
 from trainer.reporting.plot_style import colour, letters, line, marker, save, styled
 from trainer.reporting.run_tables import REPLICA_SETTINGS, grouped
 from trainer.settings.describe import names
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 Curve = tuple[list[float], list[float], list[float]]  # mean, lowest and highest over replicas, one entry per epoch
 
-# Panels next to one another, or one below another; in inches.
-_PANEL_WIDTH, _PANEL_HEIGHT, _LEAST_WIDTH = 3.4, 3.8, 5.0
-_WIDE_PANEL_WIDTH, _WIDE_PANEL_HEIGHT = 6.4, 2.9
 _MARKERS = 8  # on a curve, about
 _TITLE_SIZE, _LEGEND_SIZE = 12, 8  # of the letters that a line has room for, in points
 _LEGEND_SAMPLE = 8  # width of the line and gaps that go with a label in the legend, in letters
@@ -63,7 +62,7 @@ def curves(runs: Sequence[Run], path: Path) -> None:
 
 @styled
 def curves_figure(runs: Sequence[Run]) -> "Figure":
-    """Accuracy against epochs: a panel for each subset of modalities, a line for each setting's mean.
+    """Accuracy against epochs: a panel for each subset of modalities that is shown, a line for each setting's mean.
 
     A band spans the replicas.
 
@@ -74,14 +73,16 @@ def curves_figure(runs: Sequence[Run]) -> "Figure":
     common, labels = names([group[0].settings for group in groups], titled=True)
     turns = " or ".join(sorted({group[0].settings.turns.removesuffix("s") for group in groups}))
     measured = [curves_of(group) for group in groups]
-    subsets = sorted(dict.fromkeys(key for by_subset in measured for key in by_subset), key=lambda key: key.count("+"))
-    figure, panels = panels_of(len(subsets), share_y=True)
+    subsets, every = _shown(measured)
+    subsets.sort(key=lambda subset: subset.count("+"))
+    figure, panels = row_or_grid(len(subsets), share_y=True)
     for panel, subset in zip(panels, subsets, strict=True):
         for number, (by_subset, label) in enumerate(zip(measured, labels, strict=True)):
             if subset in by_subset:
                 _line(panel, by_subset[subset], label, number)
-        _epochs(panel, f"given {subset}", turns)
-    panels[0].set_ylabel("test accuracy (%)")
+        _epochs(panel, f"given {subset_title(subset, every)}", turns)
+    for panel in first_in_rows(panels):
+        panel.set_ylabel("test accuracy (%)")
     figure.suptitle(textwrap.fill(common, letters(figure, _TITLE_SIZE)))
     if len(groups) > 1:
         legend_below(figure, panels)
@@ -98,7 +99,7 @@ def alpha_figure(runs: Sequence[Run]) -> "Figure":
     groups = _trained(runs)
     titles = [f"{card(group[0].settings.model).title}, {group[0].settings.data}" for group in groups]
     alphas = sorted({group[0].settings.alpha for group in groups})
-    figure, panels = panels_of(len(set(titles)), share_y=False)
+    figure, panels = row_or_grid(len(set(titles)))
     for panel, title in zip(panels, dict.fromkeys(titles), strict=True):
         in_panel = [group for group, group_title in zip(groups, titles, strict=True) if group_title == title]
         _, differences = names([group[0].settings for group in in_panel], titled=True)
@@ -133,7 +134,7 @@ def splits_figure(runs: Sequence[Run]) -> "Figure":
     labels = _labels(groups)
     accuracies = [by_split(group) for group in groups]
     modalities = list(dict.fromkeys(given for by_given in accuracies for given in by_given if "+" not in given))
-    figure, panels = panels_of(len(modalities), share_y=False, across=False)
+    figure, panels = column_of(len(modalities))
     splits = sorted({split for by_given in accuracies for on_splits in by_given.values() for split in on_splits})
     for panel, modality in zip(panels, modalities, strict=True):
         for number, (by_given, label) in enumerate(zip(accuracies, labels, strict=True)):
@@ -159,7 +160,7 @@ def splits_figure(runs: Sequence[Run]) -> "Figure":
 
 @styled
 def labels_figure(runs: Sequence[Run]) -> "Figure":
-    """Test accuracy against the number of labels: a panel for each subset of modalities, a line for each model.
+    """Test accuracy against the number of labels: a panel for each subset that is shown, a line for each model.
 
     A bar spans the replicas.
 
@@ -175,8 +176,8 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
         [(statistics.fmean(len(run.labelled_ids()) for run in group), _accuracies(group)) for group in groups]
         for groups in lines.values()
     ]
-    subsets = list(dict.fromkeys(given for by_count in accuracies for _, by_given in by_count for given in by_given))
-    figure, panels = panels_of(len(subsets), share_y=True)
+    subsets, every = _shown([by_given for by_count in accuracies for _, by_given in by_count])
+    figure, panels = row_or_grid(len(subsets), share_y=True)
     counts = sorted({count for by_count in accuracies for count, _ in by_count})
     for panel, subset in zip(panels, subsets, strict=True):
         for number, (by_count, label) in enumerate(zip(accuracies, labels, strict=True)):
@@ -196,10 +197,11 @@ def labels_figure(runs: Sequence[Run]) -> "Figure":
         panel.set_xscale("log")
         panel.set_xticks(counts, [f"{count:g}" for count in counts])
         panel.minorticks_off()
-        panel.set_title(f"given {subset}")
+        write_title(panel, f"given {subset_title(subset, every)}")
         panel.set_xlabel("labels")
         panel.grid(True)
-    panels[0].set_ylabel("test accuracy (%)")
+    for panel in first_in_rows(panels):
+        panel.set_ylabel("test accuracy (%)")
     legend_below(figure, panels)
     return figure
 
@@ -250,6 +252,12 @@ def _accuracies(group: Sequence[Run]) -> dict[str, list[float]]:
     return accuracies
 
 
+def _shown(measured: Sequence[Iterable[str]]) -> tuple[list[str], str]:
+    """The subsets to show of those that some runs measured, and all modalities (`every_modality`)."""
+    shown = list(dict.fromkeys(subset for of_run in measured for subset in shown_among(of_run)))
+    return shown, every_modality(shown)
+
+
 def _trained(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups of replicas that have finished an epoch and measure accuracy.
 
@@ -274,19 +282,6 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     return [difference or common for difference in differences]
 
 
-def panels_of(count: int, *, share_y: bool, across: bool = True) -> tuple["Figure", "Sequence[Axes]"]:
-    """A figure with panels next to one another (`across`), or one below another."""
-    from matplotlib.figure import Figure
-
-    if across:
-        size = (max(_LEAST_WIDTH, _PANEL_WIDTH * count), _PANEL_HEIGHT)
-    else:
-        size = (_WIDE_PANEL_WIDTH, _WIDE_PANEL_HEIGHT * count)
-    figure = Figure(figsize=size, layout="constrained")
-    shape = (1, count) if across else (count, 1)
-    return figure, list(figure.subplots(*shape, sharey=share_y, squeeze=False).flat)
-
-
 def _line(panel: "Axes", curve: Curve, label: str, number: int) -> None:
     mean, low, high = curve
     epochs = range(1, len(mean) + 1)
@@ -307,7 +302,7 @@ def _line(panel: "Axes", curve: Curve, label: str, number: int) -> None:
 def _epochs(panel: "Axes", title: str, turns: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    panel.set_title(title)
+    write_title(panel, title)
     panel.set_xlabel(turns)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.runtime.files import write_atomically
 from trainer.evaluation.intervals import PLUS_MINUS
+from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, subset_title
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
@@ -118,17 +119,22 @@ def _seconds(gain: Gain) -> str:
 
 
 def _given_and_missing(gain: Gain, columns: Sequence[str]) -> str:
-    """`x (w missing)`, or `x+w`."""
-    missing = [name for name in columns[-1].split("+") if name not in gain.given.split("+")]
-    return f"{gain.given} ({', '.join(missing)} missing)" if missing else gain.given
+    """`x (w missing)`, or `x+w`; of many modalities `x alone`, or `all 6`."""
+    names = columns[-1].split("+")
+    missing = [name for name in names if name not in gain.given.split("+")]
+    if not missing:
+        return subset_title(gain.given, columns[-1])
+    return (
+        f"{gain.given} ({', '.join(missing)} missing)" if len(names) <= MOST_WITH_ALL_SHOWN else f"{gain.given} alone"
+    )
 
 
 def pivot(results: ResultTable) -> tuple[list[str], list[tuple[str, str, int, list[Any]]]]:
-    """The subsets of given modalities, and a line per setting and completion with one table row for each subset.
+    """The subsets of modalities to show, and a line per setting and completion with one table row for each of them.
 
     A row with all modalities given needs no completion: it is in every line of its setting.
     """
-    given = list(dict.fromkeys(row.given for row in results.rows))
+    given = list(results.given)
     complete = {(row.setting, row.given): row for row in results.rows if row.completion == "all given"}
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for row in results.rows:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
 from trainer.evaluation.intervals import mean_and_half_width, standard_error
+from trainer.evaluation.subsets import subset_title
 
 COMPARISON = "comparison.json"
 KEPT_SCORES = "scores of a rival"  # the kind of the files that a comparison keeps for itself
@@ -221,8 +222,8 @@ def sentences(comparison: RivalComparison) -> tuple[str, ...]:
 
 
 def where(given: str) -> str:
-    """`on w alone`, or `on x+w together`."""
-    return f"on {given} together" if "+" in given else f"on {given} alone"
+    """`on w alone`, or `on x+w together`, of many modalities `on all 6 together`."""
+    return f"on {subset_title(given, given)} together" if "+" in given else f"on {given} alone"
 
 
 def replicas_in_words(comparison: RivalComparison) -> str:

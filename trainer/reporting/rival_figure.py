@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from trainer.evaluation.subsets import every_modality, subset_title
+from trainer.reporting.panel_layout import GRID_COLUMNS, first_in_rows, row_or_grid, write_title
 from trainer.reporting.plot_style import colour, line, marker, styled
-from trainer.reporting.plots import legend_below, panels_of
+from trainer.reporting.plots import legend_below
 from trainer.reporting.rival_comparison import ComparedSystem, RivalComparison
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ def rival_figure(comparison: RivalComparison) -> "Figure":
     A band is the 95 % interval of the mean, as far as it lies between 0 and 100 %; with a single number of labels it is
     a bar.
     """
-    figure, panels = panels_of(len(comparison.given), share_y=True)
+    figure, panels = row_or_grid(len(comparison.given), share_y=True, most=GRID_COLUMNS)
+    every = every_modality(comparison.given)
     counts = sorted({level.count for level in comparison.levels})
     titles = list(dict.fromkeys(system.title for level in comparison.levels for system in level.systems))
     for panel, given in zip(panels, comparison.given, strict=True):
@@ -35,10 +38,11 @@ def rival_figure(comparison: RivalComparison) -> "Figure":
         panel.set_xscale("log")
         panel.set_xticks(counts, [f"{count:g}" for count in counts])
         panel.minorticks_off()
-        panel.set_title(f"given {given}")
+        write_title(panel, f"given {subset_title(given, every)}")
         panel.set_xlabel("labels")
         panel.grid(True)
-    panels[0].set_ylabel("test accuracy (%)")
+    for panel in first_in_rows(panels):
+        panel.set_ylabel("test accuracy (%)")
     legend_below(figure, panels)
     return figure
 

@@ -3,13 +3,16 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from trainer.baselines.references import Reference, as_dict, reference_key, references_of
 from trainer.evaluation.intervals import PLUS_MINUS, SPLITS_OVERLAP, mean_and_half_width
 from trainer.evaluation.metrics import COMPLETION_TITLES, Score
+from trainer.evaluation.subsets import every_modality, shown_among, subset_title
 from trainer.reporting.paired_differences import DifferenceRow, differences
+from trainer.reporting.subset_summary import SubsetSummary, summarise_subsets
 from trainer.settings.describe import names
 from trainer.training.run_folder import Run
 
@@ -48,6 +51,8 @@ class ScoreRow:
 class ResultTable:
     """Rows, and what a reader needs to understand them.
 
+    All subsets of the modalities have rows; of many modalities, tables for readers show some (`given`).
+
     Attributes:
         common: what all settings have in common, in words.
         differences: of each setting from the first, where they share two or more seeds or splits.
@@ -62,6 +67,33 @@ class ResultTable:
     replicas: str = "seeds"
     references: tuple[ScoreRow, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    @cached_property
+    def given(self) -> tuple[str, ...]:
+        """The subsets of modalities to show: of each setting's own modalities, those of `shown_subsets`."""
+        by_setting: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            by_setting.setdefault(row.setting, {})[row.given] = None
+        return tuple(dict.fromkeys(subset for measured in by_setting.values() for subset in shown_among(measured)))
+
+    @property
+    def shown(self) -> tuple[ScoreRow, ...]:
+        """The rows of the subsets to show."""
+        return tuple(row for row in self.rows if row.given in self.given)
+
+    @property
+    def hidden(self) -> int:
+        """How many subsets of the modalities are not shown."""
+        return len({row.given for row in self.rows} - {*self.given})
+
+    @property
+    def summaries(self) -> tuple[SubsetSummary, ...]:
+        """What is measured given the subsets that are not shown, by the number of modalities."""
+        return summarise_subsets([row for row in self.rows if row.given not in self.given])
+
+    def title(self, given: str) -> str:
+        """What a subset of the modalities is called in this table: with many, such as `all but x`."""
+        return subset_title(given, every_modality(self.given))
 
     @property
     def plus_minus(self) -> str:

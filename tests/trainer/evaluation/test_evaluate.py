@@ -19,7 +19,7 @@ from trainer.data.resident import Resident
 from trainer.data.selection import Examples
 from trainer.evaluation import evaluate as evaluation
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.metrics import calibration_error, score, subsets
+from trainer.evaluation.metrics import calibration_error, score
 from trainer.evaluation.missing_modalities import iterate
 from trainer.models.bound import Bound
 from trainer.models.posterior import pool
@@ -81,13 +81,6 @@ def test_scores_against_scikit_learn() -> None:
 def test_predictions_that_are_no_numbers() -> None:
     with pytest.raises(TrainingError, match="predictions from x are not numbers"):
         score("x", "none", np.array([[0.0, math.nan]], np.float32), np.array([0]))
-
-
-def test_subsets_come_in_the_modalities_order() -> None:
-    assert subsets(["x", "w", "v"]) == [
-        ("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("w", "v"), ("x", "w", "v"),
-    ]  # fmt: skip
-    assert subsets(["b"]) == [("b",)]
 
 
 # --- what a model is given -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError
 from pipeline.shards.shard import Shard
 from tests.support.training import CPU
-from trainer.evaluation.metrics import subsets
+from trainer.evaluation.subsets import subsets
 from trainer.inference.bundle import Bundle
 from trainer.inference.exporting import gather
 from trainer.inference.loaded_model import LoadedModel, of_bundle, open_model

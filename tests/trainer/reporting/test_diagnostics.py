@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.training import make_settings, make_shard, run_stack
+from tests.support.training import W, X, clusters, make_settings, make_shard, run_stack, turns
 from trainer.evaluation.metrics import calibration_error
 from trainer.inference.loading import load_runs
 from trainer.reporting.diagnostics import (
@@ -62,11 +62,32 @@ def test_a_runs_diagnostics_agree_with_its_scores(model: str, tmp_path: Path) ->
     for score in run.result().scores:
         first.setdefault(score.given, score.accuracy)
     assert {given: float((log_q.argmax(-1) == label).mean()) for given, (log_q, label) in predictions.items()} == first
-    points, label = latents(loaded, points=7)
-    assert {latent.shape for latent in points.values()} == {(7, 4)}
-    assert label.tolist() == shard.test.labels[:7].tolist()
+    for points, label in latents(loaded, points=7).values():
+        assert points.shape == (7, 4)
+        assert label.tolist() == shard.test.labels[:7].tolist()
     panels = len(first)
     assert len(latent_figure(loaded).axes) == panels
     assert len(confusion_figure(predictions, shard.classes).axes) == panels
     (axis,) = reliability_figure(predictions).axes
     assert len(axis.get_legend_handles_labels()[0]) == panels + 1
+
+
+def test_rows_without_any_of_the_given_modalities_are_in_no_picture(tmp_path: Path) -> None:
+    """As they are in no score."""
+    test = clusters("test", turns(12), (X, W), seed=1)
+    has_w = np.arange(12) % 4 > 0
+    test.present = {"w": has_w}
+    test.features = {"x": test.features["x"], "w": test.features["w"] * has_w[:, None]}
+    shard = make_shard(tmp_path / "shard.h5", test=test)
+    (run,) = run_stack(tmp_path, [make_settings("sshmvae-kl", shard)], [shard])
+    (loaded,) = load_runs([run])
+    predictions, points = predict(loaded), latents(loaded)
+    for score in run.result().scores:
+        log_q, label = predictions[score.given]
+        assert len(log_q) == len(points[score.given][0]) == score.examples == (9 if score.given == "w" else 12)
+        assert (log_q.argmax(-1) == label).mean() == pytest.approx(score.accuracy)
+        assert points[score.given][1].tolist() == label.tolist()
+    joint = latents(loaded)["x+w"][0]  # a row without w is encoded by q(a|x), as in the scores
+    assert np.allclose(joint[::4], points["x"][0][::4], atol=1e-5)
+    assert not np.allclose(joint[1::4], points["x"][0][1::4], atol=1e-3)
+    assert len(latent_figure(loaded).axes) == 3

@@ -125,10 +125,11 @@ def test_a_streamed_runs_pictures_are_those_of_the_same_run_in_memory(
     for name, (log_q, label) in given.items():
         assert np.allclose(log_q, expected[name][0], atol=1e-5)
         assert label.tolist() == shard.test.labels.tolist()
-    points, label = latents(loaded, points=70)
-    assert label.tolist() == shard.test.labels[:70].tolist()
-    for name, expected_points in latents(whole, points=70)[0].items():
-        assert np.allclose(points[name], expected_points, atol=1e-5)
+    found = latents(loaded, points=70)
+    for name, (expected_points, _) in latents(whole, points=70).items():
+        points, label = found[name]
+        assert np.allclose(points, expected_points, atol=1e-5)
+        assert label.tolist() == shard.test.labels[:70].tolist()
     generated, same = (generate(source, ["x"], "w", examples=7) for source in (loaded, whole))
     assert generated.rows.tolist() == same.rows.tolist()
     assert np.allclose(generated.made["encoders"], same.made["encoders"], atol=1e-5)

@@ -194,3 +194,36 @@ def test_files_kept_for_a_comparison_are_no_reason_for_a_warning(
     assert [record.getMessage() for record in caplog.records] == [
         f"left out {tmp_path / 'other.json'}: it is not an experiment result"
     ]
+
+
+def test_many_modalities_have_short_names_in_every_form(tmp_path: Path) -> None:
+    every = "fou+fac+kar+pix"
+    given = (*every.split("+"), every)
+    ours, rival = (
+        system(name, name, dict.fromkeys(given, (share, share + 2)), ours=name == "m")
+        for name, share in (("m", 70), ("logistic-regression", 60))
+    )
+    better = [
+        PairedDifference(rival=rival.name, ours="m", given=column, difference=MeasuredMean.of((1, 3)))
+        for column in given
+    ]
+    of_four = RivalComparison(
+        data="four",
+        given=given,
+        replicas=((None, 0), (None, 1)),
+        recommended=("m",),
+        levels=(Level(labels=20, count=20, systems=(ours, rival), differences=tuple(better), left_out=()),),
+    )
+    said = sentences(of_four)
+    assert "is better on fou alone:" in said[0]
+    assert "is better on all 4 together:" in said[4]
+    page = compose([], [], torch.device("cpu"), comparisons=[(tmp_path, of_four)])
+    for form in (html(page), markdown(page)):
+        assert "fou alone" in form
+        assert "all 4" in form
+        assert every not in form
+    figure = rival_figure(of_four)
+    assert [panel.get_title() for panel in figure.axes] == [
+        "given fou", "given fac", "given kar", "given pix", "given all 4"
+    ]  # fmt: skip
+    assert len({round(panel.get_position().y0, 2) for panel in figure.axes}) == 2  # rows

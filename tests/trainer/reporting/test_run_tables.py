@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from tests.support.finished_runs import finished
+from trainer.evaluation.subsets import subsets
 from trainer.reporting.run_tables import table
 from trainer.training.run_folder import Run
 
@@ -79,3 +80,57 @@ def test_equal_completions_are_compared_and_otherwise_the_last_ones(tmp_path: Pa
         ("x+w", "all given"),
     ]  # fmt: skip
     assert {row.reference for row in found.differences} == {"sshmvae"}
+
+
+def shares(modalities: str) -> dict[str, float]:
+    """An accuracy for every subset, rising with the number of its modalities and, a little, with its place."""
+    return {
+        "+".join(subset): len(subset) / 10 + place / 1000
+        for place, subset in enumerate(subsets(modalities))
+    }  # fmt: skip
+
+
+def test_of_many_modalities_a_few_subsets_are_shown_and_the_others_summed_up(tmp_path: Path) -> None:
+    found = table([finished(tmp_path, data="mine", accuracies=[shares("abcdef")])])
+    assert len(found.rows) == 63
+    assert [found.title(row.given) for row in found.shown] == [
+        "a", "b", "c", "d", "e", "f",
+        "all but f", "all but e", "all but d", "all but c", "all but b", "all but a", "all 6",
+    ]  # fmt: skip
+    assert found.given == tuple(row.given for row in found.shown)
+    assert found.hidden == 50
+    summaries = found.summaries
+    assert [(row.modalities, row.subsets) for row in summaries] == [(2, 15), (3, 20), (4, 15)]
+    places = range(6, 21)  # of the pairs
+    assert summaries[0].mean == pytest.approx(20 + sum(places) / 15 / 10)
+    (lowest, low), (highest, high) = summaries[0].lowest, summaries[0].highest
+    assert (lowest, highest) == ("a+b", "e+f")
+    assert (low, high) == pytest.approx((20.6, 22))
+
+
+def test_of_few_modalities_all_subsets_are_shown_under_their_own_names(tmp_path: Path) -> None:
+    found = table([finished(tmp_path, data="mine", accuracies=[shares("abc")])])
+    assert found.shown == found.rows
+    assert [found.title(row.given) for row in found.shown] == list(shares("abc"))
+    assert (found.hidden, found.summaries) == (0, ())
+
+
+def test_a_subset_that_one_setting_shows_is_shown_of_all(tmp_path: Path) -> None:
+    pair = finished(tmp_path, data="mine", modalities=("a", "b"), accuracies=[shares("ab")])
+    found = table([finished(tmp_path, data="mine", accuracies=[shares("abcde")]), pair])
+    assert [row.setting for row in found.shown if row.given == "a+b"] == list(
+        dict.fromkeys(row.setting for row in found.rows)
+    )
+    assert found.hidden == 31 - 11 - 1
+    assert found.title("a+b") == "a+b"
+    assert found.title("a+b+c+d") == "all but e"
+
+
+def test_all_but_one_is_said_only_where_it_is_clear_of_what(tmp_path: Path) -> None:
+    runs = [
+        finished(tmp_path, data="mine", modalities=tuple(names), accuracies=[shares(names)])
+        for names in ("abcd", "abce")
+    ]
+    found = table(runs)
+    assert found.title("a+b+c") == "a+b+c"
+    assert found.title("a+b+c+d") == "a+b+c+d"
