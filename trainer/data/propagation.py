@@ -4,7 +4,7 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
 
     S = D^(-1/2) W D^(-1/2)             W [N, N] symmetric, D its row sums
     F <- alpha S F + (1 - alpha) Y      Y [N, K], the given labels; each class weighs the same
-    F <- F p(y) / (sums of its columns) classes are about as frequent as in p(y)
+    F <- F / (sums of its columns)      each class has the same mass, so that no frequent one swallows its neighbours
     P = F / (sums of its rows)
 
 W_ij is the cubed similarity between i and each of its nearest neighbours j: their cosine over all modalities joined,
@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 
 from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
-from trainer.nn.labels import LabelPrior, one_hot
+from trainer.nn.labels import one_hot
 from trainer.nn.presence import Incomplete, given, present_rows
 
 ALPHA, ITERATIONS, POWER = 0.99, 30, 3
@@ -36,7 +36,6 @@ _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
 _FOLDS = 5  # of the labels, to choose a graph
 _MANY = 10_000  # rows from which on the work is announced
-UNIFORM = LabelPrior()
 Read = Callable[[], Iterable[Mapping[str, Tensor]]]
 Check = Callable[[], None]
 Moments = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -63,13 +62,7 @@ class Graph:
         return outgoing.index_add_(0, self.neighbours.flatten(), sent.flatten(0, 1))
 
 
-def propagated_labels(
-    data: Data,
-    neighbours: int,
-    prior: LabelPrior = UNIFORM,
-    streamed: bool = False,
-    check: Check = lambda: None,
-) -> Tensor:
+def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check: Check = lambda: None) -> Tensor:
     """Each replica's soft labels of its shard's training rows, `[R, N, K]`; those of labelled rows are their own.
 
     N is the length of the longest training part; what lies beyond a shorter one is never read. A row that no label
@@ -77,7 +70,6 @@ def propagated_labels(
 
     Args:
         neighbours: k, the number of neighbours of each row.
-        prior: p(y), how frequent classes are taken to be.
         streamed: whether the features do not fit into memory; then their random projections do (1 kB per row).
         check: is called between pieces of the work, and may raise.
 
@@ -98,11 +90,10 @@ def propagated_labels(
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
-            frequency = None if prior.log is None else prior.log[replica].exp()
-            name = choose(graphs, labelled, label, frequency)
+            name = choose(graphs, labelled, label)
             if name:
                 _log.info("propagating labels along the neighbours in %s alone, which tell more of them right", name)
-            labels[replica] = propagate(graphs[name], labelled, label, frequency)
+            labels[replica] = propagate(graphs[name], labelled, label)
     longest = max(len(soft) for soft in labels.values())
     result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)
     for replica, soft in labels.items():
@@ -124,33 +115,32 @@ def _only(read: Read, name: str) -> Iterator[Mapping[str, Tensor]]:
     return (given(block, [name]) for block in read())
 
 
-def choose(graphs: Mapping[str, Graph], rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> str:
+def choose(graphs: Mapping[str, Graph], rows: Tensor, label: Tensor) -> str:
     """The name of the graph to use: the first one, unless another is right about clearly more held-out labels.
 
     Clearly more: the number of labels that only the other one gets right, less that of those that only the first gets
     right, is more than its standard error, the root of their sum (McNemar 1947).
     """
-    right = {name: held_out(graph, rows, label, frequency) for name, graph in graphs.items()}
+    right = {name: held_out(graph, rows, label) for name, graph in graphs.items()}
     first, best = next(iter(right)), max(right, key=lambda name: int(right[name].sum()))
     gained, lost = int((right[best] & ~right[first]).sum()), int((right[first] & ~right[best]).sum())
     return best if gained - lost > math.sqrt(gained + lost) else first
 
 
-def held_out(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> Tensor:
+def held_out(graph: Graph, rows: Tensor, label: Tensor) -> Tensor:
     """Which labels a graph gets right from the others, `[L]`: each is held out once, a fifth of each class at a time.
 
     None of them if a class has one label only, because then nothing can be held out.
 
     Args:
         rows, label: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
-        frequency: as in `propagate`.
     """
     number = (label.cumsum(0) * label).sum(-1).long() - 1  # of each label within its class
     folds = min(_FOLDS, int(label.sum(0).min()))
     right = torch.zeros_like(rows, dtype=torch.bool)
     for fold in range(folds if folds > 1 else 0):
         out = number % folds == fold
-        soft = propagate(graph, rows[~out], label[~out], frequency)[rows[out]]
+        soft = propagate(graph, rows[~out], label[~out])[rows[out]]
         right[out] = soft.argmax(-1) == label[out].argmax(-1)
     return right
 
@@ -274,12 +264,8 @@ def _nearly_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return cosines[~itself].view(-1, k), numbers[~itself].view(-1, k).clamp_min(0)
 
 
-def propagate(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | None = None) -> Tensor:
-    """P `[N, K]`, from the labels (one-hot, `[L, K]`) of the rows `[L]`, which keep them.
-
-    Args:
-        frequency: how frequent the classes are, `[K]`; None if they are equally frequent.
-    """
+def propagate(graph: Graph, rows: Tensor, label: Tensor) -> Tensor:
+    """P `[N, K]`, from the labels (one-hot, `[L, K]`) of the rows `[L]`, which keep them."""
     size = len(graph.neighbours)
     labels = label.new_zeros(size, label.shape[-1])
     labels[rows] = label / label.sum(0).clamp_min(1)
@@ -287,8 +273,6 @@ def propagate(graph: Graph, rows: Tensor, label: Tensor, frequency: Tensor | Non
     for _ in range(ITERATIONS):
         spread = ALPHA * (graph @ spread) + (1 - ALPHA) * labels
     spread = spread / spread.sum(0).clamp_min(_TINY)
-    if frequency is not None:
-        spread = spread * frequency
     reached = spread.sum(-1, keepdim=True)
     soft = torch.where(reached > 0, spread / reached.clamp_min(_TINY), 1 / label.shape[-1])
     soft[rows] = label

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.stats import chisquare
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
@@ -20,8 +19,6 @@ from trainer.settings.names import PAPER, RECOMMENDED
 from trainer.settings.presets import PAPER_DATA, PRESETS, fitting_preset, preset_values
 from trainer.settings.recommended import recommended
 from trainer.settings.run_settings import Settings, build
-
-_CLEARLY = 0.01  # probability of such unequal counts if classes were equally frequent
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def _start(
     if preset == PAPER:
         return paper
     complete = float(np.logical_and.reduce([shard.train.has(m.name) for m in seen]).mean())
-    return paper | recommended(model_card.name, shard.train.rows, seen, complete) | _prior(shard, model_card, values)
+    return paper | recommended(model_card.name, shard.train.rows, seen, complete)
 
 
 def _labels(shard: Shard) -> dict[str, Any]:
@@ -117,19 +114,6 @@ def _labels(shard: Shard) -> dict[str, Any]:
     if shard.train.labelled is not None:
         return {"labels": "shard"}
     return {"labels": "all"} if (shard.train.labels < 0).any() else {}
-
-
-def _prior(shard: Shard, model_card: ModelCard, values: Mapping[str, Any]) -> dict[str, Any]:
-    """p(y) as frequent as the labelled rows' classes, where these are clearly not equally frequent.
-
-    A number of labels is drawn with equally many per class, and says nothing of how frequent the classes are.
-    """
-    labels = values.get("labels", _labels(shard).get("labels"))
-    if not model_card.learns_labels or not isinstance(labels, str):
-        return {}
-    rows = shard.train.labelled if labels == "shard" else shard.train.labels >= 0
-    counts = np.bincount(shard.train.labels[rows], minlength=len(shard.classes)) if rows is not None else np.zeros(0)
-    return {"prior": "labelled"} if counts.sum() and chisquare(counts).pvalue < _CLEARLY else {}
 
 
 def _check_accepted(model_card: ModelCard, values: Mapping[str, Any]) -> None:

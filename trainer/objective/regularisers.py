@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
-from trainer.nn.labels import LabelPrior
 from trainer.nn.presence import any_present, given, present_rows, same_rows, where_present
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
 
 Features = Mapping[str, Tensor]
-UNIFORM = LabelPrior()
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
 _SHARPNESS = 3  # of propagated labels; 2 to 4 makes them calibrated on every data set we tried (docs/log/2026-11.md)
@@ -70,14 +68,12 @@ def penalties(
     x_l: Features | None,
     x_u: Features | None,
     views: Sequence[View] = (),
-    prior: LabelPrior = UNIFORM,
 ) -> dict[str, Penalty]:
     """What unlabelled examples say of the classes, as (weight, value `[R]`) by name; these terms join at the onset.
 
     Args:
         x_l, x_u: a labelled and an unlabelled batch, or None.
         views: `view_predictions` of the unlabelled batch, if they are known.
-        prior: p(y), how frequent classes are taken to be.
     """
     result: dict[str, Penalty] = {}
     if settings.smoothness:
@@ -92,9 +88,9 @@ def penalties(
     if settings.consistency and x_u is not None:
         result["consistency"] = settings.consistency, consistency(model, x_u)
     if settings.information and x_u is not None:
-        result["-I(y; X)"] = settings.information, -information(model.classify(x_u), prior)
+        result["-I(y; X)"] = settings.information, -information(model.classify(x_u))
     if settings.agreement and x_u is not None:
-        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u), prior)
+        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u))
     return result
 
 
@@ -150,28 +146,28 @@ def consistency(model: Classifier, x: Features) -> Tensor:
         return torch.stack(terms).sum(0).mean(-1)
 
 
-def information(log_q: Tensor, prior: LabelPrior = UNIFORM) -> Tensor:
+def information(log_q: Tensor) -> Tensor:
     """I(y; X) = H(mean of q(y|X)) - mean of H(q(y|X)) over the batch, `[R, B, K] -> [R]`.
 
-    It is large if each example is assigned to one class with confidence and the classes are as frequent as in p(y):
-    with another prior than the uniform one, -KL(mean of q(y|X) || p(y)) + ln K stands for H. Krause et al. 2010
-    (regularized information maximization), eqs. 3 and 4. Without it, smoothness alone is minimised by a uniform
-    prediction on unlabelled examples.
+    It is large if each example is assigned to one class with confidence and the classes are equally frequent, as in
+    the paper's p(y). Krause et al. 2010 (regularized information maximization), eq. 3. Without it, smoothness alone is
+    minimised by a uniform prediction on unlabelled examples.
     """
     marginal = torch.logsumexp(log_q, -2) - math.log(log_q.shape[-2])
-    return entropy(marginal) - entropy(log_q).mean(-1) + _less_uniform(marginal.exp(), prior)
+    return entropy(marginal) - entropy(log_q).mean(-1)
 
 
-def agreement(views: Sequence[View], prior: LabelPrior = UNIFORM) -> Tensor:
+def agreement(views: Sequence[View]) -> Tensor:
     """The mutual information of two views' labels, summed over pairs of views (all modalities, and each alone).
 
         P(y, y') = mean over the batch of q(y|view) q(y'|view'), symmetrised;  I = KL(P(y, y') || P(y) P(y'))
 
-    It is large if the views agree on the class and the classes are as frequent as in p(y): with another prior than the
-    uniform one, -KL(P(y) || p(y)) + ln K stands for each H(P(y)) in I = 2 H(P(y)) - H(P(y, y')). A class that only one
-    modality can tell apart (by its slant, say, if the other modality is rotated at random) gains nothing: the views
-    share what they find. All networks learn from it, q(y|a) included: unlike `consistency`, it never asks for an
-    uncertain prediction. Rows that lack one of two views do not count for this pair.
+    It is large if the views agree on the class and the classes are about equally frequent. Classes of other frequencies
+    do not mind: with -KL(P(y) || p(y)) in place of H(P(y)), a prior of another shape made things worse, even the true
+    one (docs/log/2026-11.md). A class that only one modality can tell apart (by its slant, say, if the other modality
+    is rotated at random) gains nothing: the views share what they find. All networks learn from it, q(y|a) included:
+    unlike `consistency`, it never asks for an uncertain prediction. Rows that lack one of two views do not count for
+    this pair.
 
     Ji et al. 2019 (invariant information clustering, doi:10.1109/ICCV.2019.00996), eqs. 2 and 3, with modalities
     instead of transformed copies.
@@ -179,10 +175,10 @@ def agreement(views: Sequence[View], prior: LabelPrior = UNIFORM) -> Tensor:
     Args:
         views: of the same examples.
     """
-    return torch.stack([_shared_information(p, q, prior) for p, q in combinations(views, 2)]).sum(0)
+    return torch.stack([_shared_information(p, q) for p, q in combinations(views, 2)]).sum(0)
 
 
-def _shared_information(first: View, second: View, prior: LabelPrior) -> Tensor:
+def _shared_information(first: View, second: View) -> Tensor:
     # float32, unlike a matmul
     joint = first.log_q.exp().unsqueeze(-1) * second.log_q.exp().unsqueeze(-2)  # [R, B, K, K]
     rows = [view.rows for view in (first, second) if view.rows is not None]
@@ -193,16 +189,8 @@ def _shared_information(first: View, second: View, prior: LabelPrior) -> Tensor:
     else:
         joint = joint.mean(-3)
     joint = ((joint + joint.transpose(-1, -2)) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
-    marginal = joint.sum(-1)
-    independent = marginal.unsqueeze(-1).log() + joint.sum(-2, keepdim=True).log()
-    return (joint * (joint.log() - independent)).sum((-1, -2)) + 2 * _less_uniform(marginal, prior)
-
-
-def _less_uniform(marginal: Tensor, prior: LabelPrior) -> Tensor | float:
-    """ln K - KL(p || p(y)) - H(p) of a marginal p `[R, K]`, `[R]`: what another prior than the uniform one changes."""
-    if prior.log is None:
-        return 0.0
-    return (marginal * (prior.log + math.log(marginal.shape[-1]))).sum(-1)
+    independent = joint.sum(-1, keepdim=True).log() + joint.sum(-2, keepdim=True).log()
+    return (joint * (joint.log() - independent)).sum((-1, -2))
 
 
 def smoothness(classify: Classify, noise: Noise, x: Features, radius: float, rows: Tensor | None = None) -> Tensor:

@@ -71,8 +71,8 @@ class Settings(BaseModel):
         label_estimator: how an unobserved label enters the bound: "gumbel" draws a Gumbel-softmax sample, "exact" sums
             over all classes.
         temperature: the temperature of the Gumbel-softmax sample.
-        prior: p(y): "uniform" as in the paper, "labelled" for the frequencies of the labelled examples (each class
-            counts one more than it has), or one probability per class.
+        prior: p(y) of the bounds: "uniform" as in the paper, "labelled" for the frequencies of the labelled examples
+            (each class counts one more than it has), or one probability per class.
         pooling: how the single-modality encoders of a -kl model are combined for examples that lack modalities:
             "geometric" or "product" (`trainer.models.posterior`).
         joint_encoder: whether a -kl model encodes examples that lack nothing by q(a|X), as in the paper, or by the same

@@ -49,7 +49,6 @@ class Step:
     ) -> None:
         self.settings, self.data, self.device = stack[0], data, device
         self.captures = device.type == "cuda" and not eager
-        self.prior = label_prior(stack, data, device)
         self.model, self.noise = make_model(stack, data, device)
         self.rate = torch.tensor(self.settings.learning_rate, device=device)  # read by the captured graph
         self.optimizer = torch.optim.Adam(
@@ -112,9 +111,7 @@ class Step:
                     views = view_predictions(classifier, x_u)
                     soft = self.soft_labels[self._replicas, data.training_rows(batches.index_u)]
                 extra = label_terms(self.settings, classifier, x_l, y_l, views, soft)
-                extra |= self.extra_terms(
-                    lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views, self.prior)
-                )
+                extra |= self.extra_terms(lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views))
         return objective(
             labelled,
             unlabelled,
@@ -129,7 +126,7 @@ class Step:
         if not self.settings.propagation or not self.batches.unlabelled:
             return None
         streamed = self.settings.window is not None
-        return propagated_labels(self.data, self.settings.neighbours, self.prior, streamed, check)
+        return propagated_labels(self.data, self.settings.neighbours, streamed, check)
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -150,15 +150,6 @@ def test_rows_that_lack_modalities_are_similar_by_what_both_have(join: Callable[
     assert not alone[~has_x].any()
 
 
-def test_classes_are_as_frequent_as_the_prior_says() -> None:
-    soft = propagate(neighbour_graph(normalize(points(90), dim=-1), 5), torch.tensor([0, 1, 2]), torch.eye(3))
-    frequency = torch.tensor([0.7, 0.2, 0.1])
-    weighted = propagate(
-        neighbour_graph(normalize(points(90), dim=-1), 5), torch.tensor([0, 1, 2]), torch.eye(3), frequency
-    )
-    torch.testing.assert_close(weighted[3:], normalize(soft[3:] * frequency, p=1, dim=-1))
-
-
 def test_constant_features_are_no_obstacle() -> None:
     soft = propagate(neighbour_graph(torch.zeros(6, 3), 3), torch.tensor([0, 1]), torch.eye(2))
     assert torch.equal(soft[2:], torch.full((4, 2), 0.5))
@@ -168,10 +159,10 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     label = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
     rows, seen = torch.arange(3, 13), []
 
-    def remembering(graph: Graph, known: Tensor, labels: Tensor, frequency: Tensor | None) -> Tensor:
+    def remembering(graph: Graph, known: Tensor, labels: Tensor) -> Tensor:
         assert (labels.sum(0) > 0).all()  # every class keeps a label
         seen.extend(sorted(set(rows.tolist()) - set(known.tolist())))
-        return propagate(graph, known, labels, frequency)
+        return propagate(graph, known, labels)
 
     monkeypatch.setattr(propagation, "propagate", remembering)
     graph = neighbour_graph(points(), 5)

@@ -122,15 +122,11 @@ def test_distributions_can_be_given() -> None:
     assert [m.distribution for m in model.model_.modalities] == ["gaussian", "gaussian"]
 
 
-def test_the_prior_is_a_setting_and_follows_classes_that_are_clearly_unequal() -> None:
+def test_the_prior_is_a_setting() -> None:
     x, y = digits(60)
-    some = np.r_[0:60:3, 1:30:3, 2:15:3]  # 20 cups, 10 bowls, 5 spoons
-    rare = {name: values[some] for name, values in x.items()}
-    even = mmssl.Classifier(**FAST | {"epochs": 1}).fit(x, y)
-    uneven = mmssl.Classifier(**FAST | {"epochs": 1}).fit(rare, y[some])
-    given = mmssl.Classifier(**FAST | {"epochs": 1}, prior=(0.2, 0.5, 0.3)).fit(rare, y[some])
-    priors = [m.model_.predictor.network.settings.prior for m in (even, uneven, given)]
-    assert priors == ["uniform", "labelled", (0.2, 0.5, 0.3)]
+    for given, expected in (("uniform", "uniform"), ("labelled", "labelled"), ((0.2, 0.5, 0.3), (0.2, 0.5, 0.3))):
+        model = mmssl.Classifier(**FAST | {"epochs": 1}, prior=given).fit(x, y)
+        assert model.model_.predictor.network.settings.prior == expected
     with pytest.raises(mmssl.MmsslError, match="the prior has 2 probabilities that sum to 1, for 3 classes"):
         mmssl.Classifier(**FAST | {"epochs": 1}, prior=(0.5, 0.5)).fit(x, y)
 

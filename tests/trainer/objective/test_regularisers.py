@@ -13,8 +13,7 @@ from pipeline.runtime.errors import UsageError
 from tests.support.training import CPU, V, W, X, make_settings, make_shard, make_step, outcome, run_stack, scores
 from trainer.jobs.plan import plan
 from trainer.jobs.train import evaluate_run
-from trainer.models.interface import Classifier, Model
-from trainer.nn.labels import LabelPrior
+from trainer.models.interface import Classifier
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
@@ -390,58 +389,3 @@ def test_nothing_is_propagated_where_everything_is_labelled(tmp_path: Path) -> N
     step = make_step([make_settings("sshmvae-kl", shard, labels="all", propagation=3)], shard)
     step(0)
     assert "-log q(y) propagated" not in step.terms.names
-
-
-# --- classes that are not equally frequent ---------------------------------------------------------------------------
-
-PRIOR = LabelPrior(torch.tensor([[0.6, 0.3, 0.1], [1 / 3, 1 / 3, 1 / 3]]).log())
-
-
-def draws(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-
-
-def test_information_and_agreement_expect_the_priors_frequencies() -> None:
-    log_q, other = draws(2, 50, 3), draws(2, 50, 3, seed=1)
-    for r in range(2):
-        assert PRIOR.log is not None
-        prior = PRIOR.log[r].exp().double()
-        q, p = log_q[r].exp().double(), other[r].exp().double()
-        mean = q.mean(0)
-        expected = math.log(3) - (mean * (mean / prior).log()).sum() + (q * q.log()).sum(-1).mean()
-        assert float(information(log_q, PRIOR)[r]) == pytest.approx(float(expected), abs=1e-5)
-        joint = torch.einsum("bk,bl->kl", q, p) / 50
-        joint = (joint + joint.T) / 2
-        marginal = joint.sum(0)
-        likeness = 2 * (math.log(3) - (marginal * (marginal / prior).log()).sum()) + (joint * joint.log()).sum()
-        assert float(agreement([View(log_q), View(other)], PRIOR)[r]) == pytest.approx(float(likeness), abs=1e-5)
-    uniform = LabelPrior(torch.full((2, 3), 1 / 3).log())
-    torch.testing.assert_close(information(log_q, uniform), information(log_q))
-    torch.testing.assert_close(agreement([View(log_q), View(other)], uniform), agreement([View(log_q), View(other)]))
-
-
-def test_the_prior_is_in_every_bound(tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "shard.h5")
-    for model in ("m2", "ssmvae", "sshmvae", "sshmvae-kl", "sdgm"):
-        modalities = ("x",) if model in ("m2", "sdgm") else ()
-        step = make_step([make_settings(model, shard, prior=[0.6, 0.3, 0.1], modalities=modalities)], shard)
-        step.batches.load(0)
-        index = step.batches.index_l
-        assert index is not None
-        y = step.data.y(index)
-        bound = cast(Model, step.model).bound(step.data.x(index), y)
-        torch.testing.assert_close(bound.log_p["p(y)"], (y * torch.tensor([0.6, 0.3, 0.1]).log()).sum(-1))
-
-
-def test_views_that_rows_lack_do_not_count() -> None:
-    log_q, other = draws(2, 50, 3), draws(2, 50, 3, seed=1)
-    rows = torch.arange(50).expand(2, -1) % 3 > 0
-    some = agreement([View(log_q), View(other, rows)])
-    chosen = [View(values[rows].view(2, -1, 3)) for values in (log_q, other)]
-    torch.testing.assert_close(some, agreement(chosen))
-    soft = draws(2, 50, 3, seed=2).exp()
-    counted = propagated_labels([View(log_q), View(other, rows)], soft)
-    apart = propagated_labels([View(log_q)], soft) + propagated_labels(
-        [View(other[rows].view(2, -1, 3))], soft[rows].view(2, -1, 3)
-    ) * rows.float().mean(-1)
-    torch.testing.assert_close(counted, apart)

@@ -22,6 +22,7 @@ from tests.support.training import (
     W,
     X,
     clusters,
+    make_data,
     make_settings,
     make_shard,
     make_step,
@@ -35,6 +36,7 @@ from trainer.jobs.plan import plan
 from trainer.nn.layers import ReplicaBatchNorm, only_rows
 from trainer.nn.presence import Incomplete, present_rows
 from trainer.settings.run_settings import Settings
+from trainer.training.step import label_prior
 
 THREE = (X, W, V)
 ALIKE = (X, Modality("w", 3, "bernoulli"))  # what M2 can join
@@ -213,21 +215,25 @@ def test_recommended_settings_combine_encoders_where_few_rows_have_everything(tm
     assert (settings.pooling, settings.joint_encoder) == ("product", True)
 
 
-def test_labels_that_are_there_are_used_and_their_frequencies_where_they_are_clear(tmp_path: Path) -> None:
-    even = clusters("train", turns(60), (X, W))
-    even.labels = np.where(np.arange(60) < 30, even.labels, -1)
-    settings = settings_of(make_shard(tmp_path / "even.h5", train=even))
-    assert (settings.labels, settings.prior) == ("all", "uniform")
+def test_labels_that_are_there_are_used(tmp_path: Path) -> None:
+    some = clusters("train", turns(60), (X, W))
+    some.labels = np.where(np.arange(60) < 30, some.labels, -1)
+    assert settings_of(make_shard(tmp_path / "some.h5", train=some)).labels == "all"
+
+
+def test_the_prior_of_the_labelled_rows_or_a_given_one(tmp_path: Path) -> None:
     odd = clusters("train", [0] * 40 + [1] * 12 + [2] * 8 + [-1] * 20, (X, W))
     shard = make_shard(tmp_path / "odd.h5", train=odd)
-    assert (settings_of(shard).labels, settings_of(shard).prior) == ("all", "labelled")
-    assert settings_of(shard, labels=9).prior == "uniform"  # drawn with equally many per class
-    step = make_step([settings_of(shard, epochs=1)], shard)
-    assert step.prior.log is not None
-    np.testing.assert_allclose(step.prior.log[0].exp(), np.array([41, 13, 9]) / 63, rtol=1e-6)
-    given = make_step([settings_of(shard, epochs=1, prior=[0.5, 0.25, 0.25])], shard)
-    assert given.prior.log is not None
-    np.testing.assert_allclose(given.prior.log[0].exp(), [0.5, 0.25, 0.25])
-    for prior in ([0.5, 0.5], [0.5, 0.5, 0.5]):
+
+    def prior(value: Any) -> Tensor | None:
+        settings = settings_of(shard, prior=value)
+        return label_prior([settings], make_data([settings], shard), CPU).log
+
+    assert prior("uniform") is None
+    for value, expected in (("labelled", np.array([41, 13, 9]) / 63), ([0.5, 0.25, 0.25], [0.5, 0.25, 0.25])):
+        log_p = prior(value)
+        assert log_p is not None
+        np.testing.assert_allclose(log_p[0].exp(), expected, rtol=1e-6)
+    for wrong in ([0.5, 0.5], [0.5, 0.5, 0.5]):
         with pytest.raises(UsageError, match="for 3 classes"):
-            make_step([settings_of(shard, epochs=1, prior=prior)], shard)
+            prior(wrong)
