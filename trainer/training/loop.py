@@ -12,6 +12,7 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.interface import Data
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.subsets import every_modality, subset_title
 from trainer.training.checkpoints import restore, save
 from trainer.training.progress import Progress, Silent
 from trainer.training.run_folder import Run
@@ -94,8 +95,9 @@ def summary(rows: list[list[dict[str, object]]]) -> str:
     """The last epoch in one line: J and the accuracies, averaged over the replicas."""
     last = [history[-1] for history in rows]
     shown = [key for key in last[0] if key == "J" or key.startswith("accuracy ")]
-    means = {key: sum(float(str(row[key])) for row in last) / len(last) for key in shown}
+    means = {key.removeprefix("accuracy "): sum(float(str(row[key])) for row in last) / len(last) for key in shown}
+    every = every_modality(given for given in means if given != "J")
     return ", ".join(
-        f"J {value:.1f}" if key == "J" else f"{key.removeprefix('accuracy ')} {100 * value:.2f} %"
-        for key, value in means.items()
+        f"J {value:.1f}" if name == "J" else f"{subset_title(name, every)} {100 * value:.2f} %"
+        for name, value in means.items()
     )
