@@ -6,7 +6,7 @@ mmssl preprocess mfeat
 mmssl preprocess hm-digits
 python -m benchmarks.lacking holes workspace/shards/mfeat.h5 --labels 50 --seeds 5 6 7 8 9 --out holes.jsonl
 python -m benchmarks.lacking dropped workspace/shards/hm-digits.h5 --labels 50 --seeds 0 1 2 3 4 --out dropped.jsonl
-python -m benchmarks.lacking thinned workspace/shards/mfeat.h5 --labels 100 --seeds 5 6 7 --out thinned.jsonl
+python -m benchmarks.lacking thinned workspace/shards/mfeat.h5 --labels 100 --seeds 5 6 --out thinned.jsonl
 python -m benchmarks.encode
 python -m benchmarks.predict
 python -m benchmarks.frame
