@@ -172,9 +172,14 @@ def make_network(
 
 def _build(settings: Settings, modalities: tuple[Modality, ...], classes: int, noise: Noise) -> nn.Module:
     rule = LabelRule(settings.label_estimator, settings.temperature)
-    joint = settings.joint_encoder or len(modalities) == 1
     factory = Factory(
-        settings.networks, modalities, classes, noise, rule, pooling=settings.pooling, joint_encoder=joint
+        settings.networks,
+        modalities,
+        classes,
+        noise,
+        rule,
+        pooling=settings.pooling,
+        joint_encoder=settings.joint_encoder,
     )
     model: nn.Module = model_card(settings.model).build(factory)
     return model

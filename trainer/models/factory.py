@@ -83,8 +83,11 @@ class Factory:
         return self._make(Gaussian, name)
 
     def joint(self, name: str) -> Gaussian | None:
-        """The joint encoder of a model that has single-modality encoders too, or None if it is to do without."""
-        return self.gaussian(name) if self.joint_encoder else None
+        """The joint encoder of a model that has single-modality encoders too, or None if it is to do without.
+
+        Of a single modality there is always one: there is nothing to combine.
+        """
+        return self.gaussian(name) if self.joint_encoder or len(self.modalities) == 1 else None
 
     def categorical(self, name: str) -> Categorical:
         return self._make(Categorical, name)

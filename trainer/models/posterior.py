@@ -72,7 +72,10 @@ class Posterior:
 
 
 def pool(x: Mapping[str, Tensor], experts: Experts, pooling: Pooling) -> DiagonalNormal:
-    """The experts' combination for each row, over the modalities that it has; N(0, I) for a row that has none."""
+    """The experts' combination for each row, over the modalities that it has.
+
+    What it says of a row that has none means nothing, as in `Posterior.experts`.
+    """
     if len(experts) == 1 and pooling == "geometric":
         return next(iter(experts.values()))
     precisions = torch.stack([_where(present_rows(x, m), 1 / q.variance) for m, q in experts.items()])

@@ -173,7 +173,7 @@ def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> t
         rule,
         label_prior(stack, data, device),
         first.pooling,
-        first.joint_encoder or len(data.modalities) == 1,
+        first.joint_encoder,
     )
     model: nn.Module = card(first.model).build(factory)
     return model.to(device).train(), noise
