@@ -2,11 +2,13 @@
 
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
@@ -23,6 +25,7 @@ from trainer.training.step import Step
 CPU = torch.device("cpu")
 CLASSES = ("cup", "bowl", "spoon")
 X, W, V = Modality("x", 6, "bernoulli"), Modality("w", 3, "nonnegative"), Modality("v", 2, "gaussian")
+THREE = (X, W, V)
 MODELS = ("jmvae", "jmvae-kl", "m2", "sdgm", "ssmvae", "sshmvae", "sshmvae-kl")
 WITH_LABELS = MODELS[2:]
 CO_TRAINED = ("ct-svm", "cotraining")
@@ -124,6 +127,24 @@ def make_shard(path: Path, modalities: Sequence[Modality] = (X, W), **changes: A
         "test": clusters("test", turns(12), modalities, seed=1),
     }
     return write_shard(path, **(content | changes))
+
+
+def with_holes(part: PartData, rate: float = 0.4, seed: int = 0) -> PartData:
+    """The same part, each value of which is missing at a rate, but never all of a row."""
+    rng, names = np.random.default_rng(seed), list(part.features)
+    there = rng.random((len(part.labels), len(names))) >= rate
+    there[np.arange(len(there)), rng.integers(len(names), size=len(there))] = True
+    present: dict[str, NDArray[np.bool_]] = {name: there[:, k] for k, name in enumerate(names)}
+    features = {name: np.asarray(part.features[name]) * present[name][:, None] for name in names}
+    return replace(part, features=features, present=present)
+
+
+def holey_shard(path: Path, modalities: tuple[Modality, ...] = THREE, rows: int = 60, **changes: Any) -> Shard:
+    """A shard of training and thirty test rows of clusters, of which values of a modality are missing."""
+    train = with_holes(clusters("train", turns(rows), modalities))
+    return make_shard(
+        path, modalities, train=train, test=with_holes(clusters("test", turns(30), modalities)), **changes
+    )
 
 
 def relabelled_shards(folder: Path, spread: float = 0.1) -> list[Shard]:

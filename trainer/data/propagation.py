@@ -7,38 +7,36 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
     F <- F / (sums of its columns)      each class has the same mass, so that no frequent one swallows its neighbours
     P = F / (sums of its rows)
 
-W_ij is the cubed similarity between i and each of its nearest neighbours j: their cosine over all modalities joined,
-each of which is centred and divided by the root of its mean squared length, so that all of them count alike, however
-wide they are (where rows lack modalities: `joined`).
+W_ij is the similarity (`trainer.data.similarity`) between i and each of its nearest neighbours j, to a high power, so
+that the nearest of them count most. It counts for less where i is not among the nearest of j: rows between clusters
+have neighbours in them, but few rows have these as neighbours.
 Where one modality is mostly noise, the graph of another one alone is better: held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
+from trainer.data.similarity import Read, comparable_rows
 from trainer.nn.labels import one_hot
-from trainer.nn.presence import Incomplete, given, present_rows
+from trainer.nn.presence import given
 
-ALPHA, ITERATIONS, POWER = 0.99, 30, 3
+ALPHA, ITERATIONS = 0.99, 60
+POWER, ONE_SIDED = 8, 0.25  # of a similarity; the share that counts where only one row is near the other
 EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all pairs takes hours
-PROJECTED = 256  # values per row of a projection
 _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
 _FOLDS = 5  # of the labels, to choose a graph
 _MANY = 10_000  # rows from which on the work is announced
-Read = Callable[[], Iterable[Mapping[str, Tensor]]]
 Check = Callable[[], None]
-Moments = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +60,7 @@ class Graph:
         return outgoing.index_add_(0, self.neighbours.flatten(), sent.flatten(0, 1))
 
 
-def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check: Check = lambda: None) -> Tensor:
+def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) -> Tensor:
     """Each replica's soft labels of its shard's training rows, `[R, N, K]`; those of labelled rows are their own.
 
     N is the length of the longest training part; what lies beyond a shorter one is never read. A row that no label
@@ -70,7 +68,6 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
 
     Args:
         neighbours: k, the number of neighbours of each row.
-        streamed: whether the features do not fit into memory; then their random projections do (1 kB per row).
         check: is called between pieces of the work, and may raise.
 
     Raises:
@@ -86,7 +83,7 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
             _log.info(
                 "propagating labels: finding the %d nearest neighbours of each of %s rows", neighbours, f"{rows:,}"
             )
-        graphs = candidate_graphs(partial(data.training_features, replicas[0]), data, neighbours, streamed, check)
+        graphs = candidate_graphs(partial(data.training_features, replicas[0]), data, neighbours, check)
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
@@ -101,13 +98,12 @@ def propagated_labels(data: Data, neighbours: int, streamed: bool = False, check
     return result
 
 
-def candidate_graphs(read: Read, data: Data, neighbours: int, streamed: bool, check: Check) -> dict[str, Graph]:
+def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> dict[str, Graph]:
     """The graph over all modalities, by the name "", and that of each modality where there are several."""
-    join = projected if streamed else joined
-    graphs = {"": neighbour_graph(join(read), neighbours, check)}
+    graphs = {"": neighbour_graph(comparable_rows(read), neighbours, check)}
     if len(data.modalities) > 1:
         for m in data.modalities:
-            graphs[m.name] = neighbour_graph(join(partial(_only, read, m.name)), neighbours, check)
+            graphs[m.name] = neighbour_graph(comparable_rows(partial(_only, read, m.name)), neighbours, check)
     return graphs
 
 
@@ -145,84 +141,16 @@ def held_out(graph: Graph, rows: Tensor, label: Tensor) -> Tensor:
     return right
 
 
-def joined(read: Read) -> Tensor:
-    """All modalities of all rows side by side, scaled so that the product of two rows is their similarity, `[N, D]`.
-
-    The similarity of rows that have everything is their cosine. Rows that lack modalities have the mean of each
-    modality's cosine, 0 where one of them lacks it: the more two rows share, the more similar they can be. The plain
-    cosine of what they share would favour those that share little.
-
-    Args:
-        read: yields the rows from the first to the last, a block of each modality `[n, D_m]` at a time.
-    """
-    moments = _moments(read())
-    return torch.cat([_similar(block, torch.cat(_scaled(block, moments), -1)) for block in read()])
-
-
-def projected(read: Read) -> Tensor:
-    """Random projections of `joined`'s rows, `[N, 256]`, which nearly keep the similarities between them.
-
-    Johnson and Lindenstrauss 1984. The projection is always the same. `read` is called twice.
-    """
-    moments = _moments(read())
-    source = torch.Generator().manual_seed(0)
-    directions = [
-        torch.empty(len(mean), PROJECTED).normal_(std=PROJECTED**-0.5, generator=source).to(mean.device)
-        for mean in moments[0].values()
-    ]
-    return torch.cat(
-        [
-            _similar(
-                block, torch.stack([x @ d for x, d in zip(_scaled(block, moments), directions, strict=True)]).sum(0)
-            )
-            for block in read()
-        ]
-    )
-
-
-def _scaled(block: Mapping[str, Tensor], moments: Moments) -> list[Tensor]:
-    """Each modality, centred and scaled alike; if some rows lack some, each row of each to length 1, or zeros."""
-    centre, scale = moments
-    values = {m: (x - centre[m]) / scale[m] for m, x in block.items()}
-    if not isinstance(block, Incomplete):
-        return list(values.values())
-    rows = {m: present_rows(block, m) for m in block}
-    parts = [normalize(x, dim=-1) / math.sqrt(len(values)) for x in values.values()]
-    return [
-        x if there is None else torch.where(there.unsqueeze(-1), x, 0.0)
-        for x, there in zip(parts, rows.values(), strict=True)
-    ]
-
-
-def _similar(block: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    return x if isinstance(block, Incomplete) else normalize(x, dim=-1)
-
-
-def _moments(blocks: Iterable[Mapping[str, Tensor]]) -> Moments:
-    """Each modality's mean `[D_m]`, and the root of the mean squared length of its centred rows, where they have it."""
-    number, total, squares = dict[str, int](), dict[str, Tensor](), dict[str, Tensor]()
-    for block in blocks:
-        for m, x in block.items():
-            rows = present_rows(block, m)  # those that lack it are zeros, so sums need not leave them out
-            number[m] = number.get(m, 0) + (len(x) if rows is None else int(rows.sum()))
-            total[m] = total.get(m, 0) + x.sum(0, dtype=torch.float64)
-            squares[m] = squares.get(m, 0) + x.double().square().sum(0)
-    mean = {m: value / max(number[m], 1) for m, value in total.items()}
-    variance = {m: (squares[m] / max(number[m], 1) - mean[m].square()).clamp_min(0).sum() for m in mean}
-    return (
-        {m: value.float() for m, value in mean.items()},
-        {m: value.sqrt().clamp_min(_TINY).float() for m, value in variance.items()},
-    )
-
-
 def neighbour_graph(x: Tensor, neighbours: int, check: Check = lambda: None) -> Graph:
-    """S of rows `[N, D]` (of `joined` or `projected`), each connected to the most similar ones.
+    """S of rows `[N, D]` (`comparable_rows`), each connected to the most similar ones.
 
     Raises:
         UsageError: as in `propagated_labels`.
     """
-    cosines, rows = nearest(x, min(neighbours, len(x) - 1), check)
-    weights = cosines.clamp_min(0) ** POWER
+    similarity, rows = nearest(x, min(neighbours, len(x) - 1), check)
+    here = torch.arange(len(x), device=x.device).unsqueeze(-1)
+    mutual = torch.stack([(rows[others] == here).any(-1) for others in rows.unbind(-1)], -1)  # [N, k]
+    weights = similarity.clamp_min(0) ** POWER * torch.where(mutual, 1.0, ONE_SIDED)
     degree = weights.sum(-1).index_add_(0, rows.flatten(), weights.flatten())
     scale = degree.clamp_min(_TINY).rsqrt()
     return Graph(rows, scale.unsqueeze(-1) * weights * scale[rows])

@@ -17,6 +17,8 @@ from trainer.nn.labels import one_hot
 from trainer.nn.presence import Incomplete
 from trainer.settings.run_settings import Settings
 
+_BLOCK = 10_000  # rows
+
 
 @dataclass(frozen=True)
 class Resident:
@@ -82,9 +84,10 @@ class Resident:
         return self.number[places]
 
     def training_features(self, replica: int) -> Iterator[Mapping[str, Tensor]]:
-        """Yields all training rows of a replica's shard, in one block."""
+        """Yields all training rows of a replica's shard, in blocks: what is made of them takes little memory."""
         first, rows = self.examples[replica].first, self.examples[replica].training_rows
-        yield gather(self.features, self.present, slice(first, first + rows))
+        for start in range(first, first + rows, _BLOCK):
+            yield gather(self.features, self.present, slice(start, min(start + _BLOCK, first + rows)))
 
     def x(self, index: Tensor) -> Mapping[str, Tensor]:
         """The features of each modality at rows `[R, B]`, `[R, B, D]`."""

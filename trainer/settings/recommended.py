@@ -15,6 +15,7 @@ from trainer.nn.notation import parse
 _LABELS, _PROPAGATION, _TERM, _PARTIAL = 50.0, 10.0, 50.0, 10.0
 _ENOUGH = 0.5  # share of rows that lack nothing, from which on the joint encoder learns enough from them
 _STEPS, _ROWS, _GROWTH = 450, 1440, 0.45  # steps of a data set of so many rows, and how they grow with the rows
+_LARGE, _GROWTH_OF_LARGE = 10_000, 1.2  # rows from which on they grow faster: noisy pictures keep gaining from them
 
 
 def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complete: float = 1.0) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complet
     """
     width = _power_of_two(3 * math.sqrt(rows), 128, 512)
     batch = _power_of_two(3 * math.sqrt(rows), 32, 512)
-    steps = _STEPS * (rows / _ROWS) ** _GROWTH
+    steps = _STEPS * (min(rows, _LARGE) / _ROWS) ** _GROWTH * max(1, rows / _LARGE) ** _GROWTH_OF_LARGE
     features = all(m.distribution == "nonnegative" for m in modalities)  # of a deep network, as in RGB-D
     networks = card(model).networks["rgbd" if features else "mnist"]
     latent = width // 2 if features else width // 4
@@ -40,7 +41,7 @@ def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complet
             name: str(parse(notation).resized(hidden=width, output=latent)) for name, notation in networks.items()
         },
         **terms(model, len(modalities)),
-        "neighbours": 7 if rows < 10_000 else 10,
+        "neighbours": 10 if rows < _LARGE else 15,
         **(
             {"pooling": "product", "joint_encoder": complete >= _ENOUGH}
             if card(model).has_beta and complete < 1

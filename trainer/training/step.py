@@ -125,8 +125,7 @@ class Step:
         """The propagated labels of all training rows, `[R, N, K]`, if the settings ask for them."""
         if not self.settings.propagation or not self.batches.unlabelled:
             return None
-        streamed = self.settings.window is not None
-        return propagated_labels(self.data, self.settings.neighbours, streamed, check)
+        return propagated_labels(self.data, self.settings.neighbours, check)
 
     def _update(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

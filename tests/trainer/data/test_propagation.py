@@ -1,7 +1,6 @@
 """Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
 
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,16 @@ from tests.support.training import CPU, W, X, clusters, make_settings, make_shar
 from trainer.data import propagation
 from trainer.data.propagation import (
     Graph,
-    Read,
     choose,
     held_out,
-    joined,
     nearest,
     neighbour_graph,
-    projected,
     propagate,
     propagated_labels,
 )
+from trainer.data.similarity import comparable_rows
 from trainer.data.streaming import load
 from trainer.nn.labels import one_hot
-from trainer.nn.presence import Incomplete, given
 
 
 def points(rows: int = 40, width: int = 6, seed: int = 0) -> Tensor:
@@ -48,16 +44,15 @@ def dense(graph: Graph) -> Tensor:
     return matrix
 
 
-def test_the_graph_is_zhous_with_the_cubed_cosines_of_nearest_neighbours() -> None:
+def test_the_graph_is_zhous_with_powers_of_cosines_of_nearest_neighbours() -> None:
     x = points()
     unit = normalize(x, dim=-1)
     cosines = unit @ unit.T
     weights = torch.zeros_like(cosines)
-    for row in range(len(x)):
-        others = cosines[row].clone()
-        others[row] = -2
-        for other in others.topk(4).indices.tolist():
-            weight = max(float(cosines[row, other]), 0) ** 3
+    near = (cosines - 3 * torch.eye(len(x))).topk(4).indices.tolist()
+    for row, others in enumerate(near):
+        for other in others:
+            weight = max(float(cosines[row, other]), 0) ** 8 * (1.0 if row in near[other] else 0.25)
             weights[row, other] += weight
             weights[other, row] += weight
     degree = weights.sum(1)
@@ -107,47 +102,6 @@ def test_two_labels_name_two_rings_and_a_row_that_none_reaches_has_no_opinion() 
     assert (soft[:60].argmax(1) == 0).all()
     assert (soft[60:120].argmax(1) == 1).all()
     assert torch.equal(soft[120:], torch.full((4, 2), 0.5))
-
-
-def test_modalities_count_alike_however_wide_and_large_and_blocks_do_not_matter() -> None:
-    x, w = 100 + 7 * points(50, 30), points(50, 2, seed=1) / 9
-
-    def read(size: int) -> list[dict[str, Tensor]]:
-        return [{"x": x[row : row + size], "w": w[row : row + size]} for row in range(0, 50, size)]
-
-    whole = joined(lambda: read(50))
-    parts = [(value - value.mean(0)) / (value - value.mean(0)).square().sum(1).mean().sqrt() for value in (x, w)]
-    torch.testing.assert_close(whole, normalize(torch.cat(parts, -1), dim=-1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(joined(lambda: read(7)), whole)
-    rough = projected(lambda: read(7))
-    torch.testing.assert_close(rough, projected(lambda: read(50)), rtol=1e-4, atol=1e-5)
-    exact, near = (value @ value.T for value in (whole, rough))
-    assert (exact - near).abs().mean() < 0.06
-    assert np.corrcoef(exact.flatten(), near.flatten())[0, 1] > 0.95
-
-
-@pytest.mark.parametrize("join", [joined, projected])
-def test_rows_that_lack_modalities_are_similar_by_what_both_have(join: Callable[[Read], Tensor]) -> None:
-    x, w = points(60, 40), 50 * points(60, 40, seed=1)
-    has_x, has_w = torch.arange(60) % 3 != 0, torch.arange(60) % 3 != 1
-
-    def read(size: int = 60, x: Tensor = x) -> list[Mapping[str, Tensor]]:
-        spans = [slice(row, row + size) for row in range(0, 60, size)]
-        return [Incomplete({"x": x[s], "w": w[s]}, {"x": has_x[s], "w": has_w[s]}) for s in spans]
-
-    x[~has_x], w[~has_w] = 0, 0
-    rows = join(lambda: read())
-    expected = torch.zeros(60, 60)
-    for value, has in ((x, has_x), (w, has_w)):
-        unit = normalize(value - value[has].mean(0), dim=-1) * has[:, None]
-        expected += unit @ unit.T / 2
-    error = (rows @ rows.T - expected).abs()
-    assert float(error.mean()) < (1e-6 if join is joined else 0.06)
-    torch.testing.assert_close(join(lambda: read(7)), rows, rtol=1e-4, atol=1e-5)
-    if join is joined:
-        assert torch.equal((rows @ rows.T)[0, 1:60:3], torch.zeros(20))  # one has w alone, the others x alone
-    alone = join(lambda: (given(block, ["x"]) for block in read()))
-    assert not alone[~has_x].any()
 
 
 def test_constant_features_are_no_obstacle() -> None:
@@ -206,7 +160,7 @@ def test_labels_choose_the_graph_of_one_modality_where_the_other_is_noise(noisy:
     shard = make_shard(tmp_path / "shard.h5", modalities, train=train, test=test)
     data = load([make_settings("ssmvae", shard, labels=90)], [shard], CPU)
     labelled = torch.from_numpy(data.examples[0].labelled)
-    both = neighbour_graph(joined(lambda: data.training_features(0)), 5)
+    both = neighbour_graph(comparable_rows(lambda: data.training_features(0)), 5)
     joint = propagate(both, labelled, one_hot(data.label[labelled], 3))
     assert right(joint, shard) < 0.9
     assert right(propagated_labels(data, 5)[0], shard) > 0.99
@@ -244,7 +198,7 @@ def test_streamed_rows_find_their_own_propagated_labels(tmp_path: Path) -> None:
             assert ids == list(data.examples[replica].labelled_ids)
         rows = torch.cat([block["w"][:, 0] for block in data.training_features(0)])
         assert torch.equal(rows, torch.arange(shard.train.rows).float())
-        soft = propagated_labels(data, 5, streamed=True)
+        soft = propagated_labels(data, 5)
         assert soft.shape == (2, shard.train.rows, len(shard.classes))
         torch.testing.assert_close(soft.sum(-1), torch.ones(2, shard.train.rows))
     finally:

@@ -1,12 +1,14 @@
 """What only a GPU can show: a captured step is the plain one, and the GPU computes what the CPU does."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.training import make_settings, make_shard
+from pipeline.shards.shard import Shard
+from tests.support.training import holey_shard, make_settings, make_shard
 from trainer.data.resident import load
 from trainer.training.step import Step, precision
 
@@ -26,11 +28,21 @@ BEYOND = {
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: captured and plain steps are not compared")
 @pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("make", [make_shard, holey_shard])
 @pytest.mark.parametrize(
-    ("model", "beyond"), [("sshmvae-kl", {}), ("sshmvae-kl", BEYOND), ("ssmvae", {}), ("jmvae", {})]
+    ("model", "beyond"),
+    [
+        ("sshmvae-kl", {}),
+        ("sshmvae-kl", BEYOND),
+        ("sshmvae-kl", BEYOND | {"pooling": "product", "joint_encoder": False, "prior": "labelled"}),
+        ("ssmvae", {}),
+        ("jmvae", {}),
+    ],
 )
-def test_a_captured_step_is_the_plain_step(model: str, beyond: dict[str, Any], replicas: int, tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "shard.h5")
+def test_a_captured_step_is_the_plain_step(
+    model: str, beyond: dict[str, Any], make: Callable[[Path], Shard], replicas: int, tmp_path: Path
+) -> None:
+    shard = make(tmp_path / "shard.h5")
     device = torch.device("cuda")
     stack = [make_settings(model, shard, seed=seed, precision="fp32", **beyond) for seed in range(replicas)]
     data = load(stack, [shard] * replicas, device)

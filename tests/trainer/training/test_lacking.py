@@ -1,27 +1,25 @@
 """Rows that lack modalities: what they lack changes nothing, in memory and on disk, alone and in stacks."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
-from pipeline.shards.writing import PartData
 from tests.support.training import (
     CO_TRAINED,
     CPU,
     MODELS,
-    V,
+    THREE,
     W,
     X,
     clusters,
+    holey_shard,
     make_data,
     make_settings,
     make_shard,
@@ -38,29 +36,11 @@ from trainer.nn.presence import Incomplete, present_rows
 from trainer.settings.run_settings import Settings
 from trainer.training.step import label_prior
 
-THREE = (X, W, V)
 ALIKE = (X, Modality("w", 3, "bernoulli"))  # what M2 can join
 TERMS: dict[str, Any] = {
     "propagation": 1, "mean_alpha": 1, "partial_alpha": 1, "consistency": 1, "smoothness": 1, "partial_smoothness": 1,
     "information": 1, "agreement": 1,
 }  # fmt: skip
-
-
-def with_holes(part: PartData, rate: float = 0.4, seed: int = 0) -> PartData:
-    """The same part, each value of which is missing at a rate, but never all of a row."""
-    rng, names = np.random.default_rng(seed), list(part.features)
-    there = rng.random((len(part.labels), len(names))) >= rate
-    there[np.arange(len(there)), rng.integers(len(names), size=len(there))] = True
-    present: dict[str, NDArray[np.bool_]] = {name: there[:, k] for k, name in enumerate(names)}
-    features = {name: np.asarray(part.features[name]) * present[name][:, None] for name in names}
-    return replace(part, features=features, present=present)
-
-
-def holey_shard(path: Path, modalities: tuple[Modality, ...] = THREE, rows: int = 60, **changes: Any) -> Shard:
-    train = with_holes(clusters("train", turns(rows), modalities))
-    return make_shard(
-        path, modalities, train=train, test=with_holes(clusters("test", turns(30), modalities)), **changes
-    )
 
 
 def modalities_of(model: str) -> tuple[Modality, ...]:
