@@ -105,18 +105,20 @@ def view_predictions(model: Classifier, x: Features) -> list[View]:
 def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
     """-log q(y|view) of the soft labels p, summed over the views, `[R]`.
 
-        mean over the batch of  (1 - H(p) / ln K) * sum over the views of -sum_k t_k log q(k|view),  t = p^3 / sum p^3
+        mean over the batch of  c * sum over the views of -sum_k t_k log q(k|view),  t = p^3 / sum p^3
+        c = ((p_1 - p_2) / (p_1 + p_2))^2,  p_1 and p_2 the two greatest
 
-    The first factor is the soft label's own confidence: a row that says nothing teaches nothing, and where the graph is
-    poor, few rows say much. p itself is much less sure than it is right; t is about as sure as it is right.
+    c is how sure the soft label is of its class against the next one: a row that lies between two classes teaches
+    nothing, and where the graph is poor, few rows say much. p itself is much less sure than it is right; t is about as
+    sure as it is right.
 
     Args:
         views: as `view_predictions`.
         soft: p `[R, B, K]`, from `trainer.data.propagation`.
     """
-    log_p = soft.clamp_min(torch.finfo(soft.dtype).tiny).log()
-    confidence = 1 - entropy(log_p) / math.log(soft.shape[-1])
-    target = (_SHARPNESS * log_p).softmax(-1)
+    first, second = soft.topk(2, -1).values.unbind(-1)
+    confidence = ((first - second) / (first + second)).square()
+    target = (_SHARPNESS * soft.clamp_min(torch.finfo(soft.dtype).tiny).log()).softmax(-1)
     terms = [where_present(view.rows, -(target * view.log_q).sum(-1)) for view in views]
     return (confidence * torch.stack(terms).sum(0)).mean(-1)
 

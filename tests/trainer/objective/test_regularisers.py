@@ -344,13 +344,15 @@ def test_what_cannot_be_is_refused(
 def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confidence(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path)
     model = cast(Classifier, step.model)
-    soft = torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0]])[torch.arange(len(x["x"][0])) % 3]
+    distinct = torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [0.0, 0.45, 0.55]])
+    soft = distinct[torch.arange(len(x["x"][0])) % 4]
     views = view_predictions(model, x)
     assert len(views) == 3
     expected = 0.0
     for log_q in (view.log_q[0].detach() for view in views):
         for row, p in enumerate(soft.double()):
-            confidence = 1 + float((p * p.clamp_min(1e-300).log()).sum()) / math.log(3)
+            second, first = sorted(p.tolist())[1:]
+            confidence = ((first - second) / (first + second)) ** 2
             cubed = p**3 / (p**3).sum()
             expected -= confidence * float((cubed * log_q[row].double()).sum()) / len(soft)
     assert float(propagated_labels(views, soft.unsqueeze(0)).detach()) == pytest.approx(expected, rel=1e-4)
