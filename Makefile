@@ -21,7 +21,7 @@ demo: $(VENV)/.run
 	$(BIN)/mmssl demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
-"""What all tests share: small shards, the real data where it is at hand, and a disk that is soon full."""
+"""What all tests share: small shards, real data where they are at hand, a disk that is soon full, counts to print."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tensors are tiny, and on a busy machine threads wait
 
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pipeline.shards.shard import Shard
+from tests.support.faults import FULL
 from tests.support.small_shards import MakePart, MakeShard, part_data, small_shard
 
 settings.register_profile(
@@ -71,3 +73,34 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a full disk cannot be made here (it needs root): {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+_counts: Counter[str] = Counter()
+
+
+@pytest.fixture
+def tally() -> Callable[[str, int], None]:
+    """Adds to a count that is printed when all is done."""
+
+    def add(what: str, number: int = 1) -> None:
+        _counts[what] += number
+
+    return add
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Sends the counts of one of several processes to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = dict(_counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _counts.update(getattr(node, "workeroutput", {}).get("counts", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _counts:
+        terminalreporter.section(f"faults ({'full' if FULL else 'few: MMSSL_FAULTS=full, or `make faults`, for all'})")
+        for what, number in sorted(_counts.items()):
+            terminalreporter.write_line(f"{number:7,d} {what}")

@@ -1,38 +1,18 @@
-"""What the faults have in common: commands that begin at once, undisturbed results, and counts that are printed."""
+"""What the faults have in common: commands that begin at once, and undisturbed results."""
 
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.shards.shard import Modality
 from pipeline.shards.writing import write_shard
-from tests.support.faults import COMMANDS, FULL, SMALL_SETTINGS, Stage, result_of
+from tests.support.faults import COMMANDS, SMALL_SETTINGS, Stage, result_of
 from tests.support.rgbd_frames import write_frames
 from tests.support.small_shards import part_data
 from tests.support.zygote import Zygote
-
-_counts: Counter[str] = Counter()
-
-
-@pytest.fixture
-def tally() -> Callable[[str, int], None]:
-    """Adds to a count that is printed when all is done."""
-
-    def add(what: str, number: int = 1) -> None:
-        _counts[what] += number
-
-    return add
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _counts:
-        terminalreporter.section(f"faults ({'full' if FULL else 'few: MMSSL_FAULTS=full, or `make faults`, for all'})")
-        for what, number in sorted(_counts.items()):
-            terminalreporter.write_line(f"{number:7,d} {what}")
 
 
 @pytest.fixture(scope="session")
