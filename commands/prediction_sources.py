@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from commands import progress
 from commands.tables import LEFT_OUT
+from pipeline.datasets.pictures import WrongKindError
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import Features, Scaling
 from pipeline.shards.shard import Part, Shard
-from pipeline.sources.pictures import WrongKindError
 from pipeline.sources.reading import read_source
 from pipeline.sources.rows import Source
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline.datasets import washington
+from pipeline.datasets import washington, washington_index
 from pipeline.runtime.errors import DataError, UsageError
 
 REAL, SAMPLE = "rgbd", "rgbd-sample"
@@ -19,7 +19,7 @@ def raw_folder(dataset: str, root: Path) -> Path:
 
     Raises:
         UsageError: no such data set.
-        DataError: it is in none of these places, which the message names.
+        DataError: it is in none of these places, which the message names, or only archives are.
     """
     if dataset not in DATASETS:
         raise UsageError(f"there is no RGB-D data set '{dataset}'", f"data sets: {', '.join(DATASETS)}")
@@ -40,7 +40,10 @@ def raw_folder(dataset: str, root: Path) -> Path:
         hint = washington.FETCH_HINT
     for place in places:
         try:
-            return washington.find_dataset(place)
+            return washington_index.find_dataset(place)
         except DataError:
             continue
+    for place in places:
+        if (packed := washington_index.packed_in(place)) is not None:
+            raise packed
     raise DataError(f"there is no data set {dataset}: looked in {', '.join(map(str, places))}", hint)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.pictures import WrongKindError, picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import DataError
 from pipeline.sources.parts import Labelling
-from pipeline.sources.pictures import WrongKindError, has_deep_colour, picture_size, read_colour, read_depth
 from pipeline.sources.rows import Source
 
 SAMPLED = 200  # rows whose pictures are decoded
@@ -100,6 +100,7 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
     contents: dict[str, str] = {}
     notes: list[str] = []
     sizes: dict[str, dict[int, tuple[int, int]]] = {}
+    turned: dict[str, set[int]] = {}
     for camera, files in source.pictures.items():
         rows = [row for row, file in enumerate(files) if file is not None]
         chosen = [rows[k] for k in sample_of(len(rows), SAMPLED)]
@@ -111,7 +112,10 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
             assert path is not None
             try:
                 read.add(path)
-                sizes.setdefault(camera, {})[row] = picture_size(path)
+                facts = picture_facts(path)
+                sizes.setdefault(camera, {})[row] = facts.size
+                if facts.turned:
+                    turned.setdefault(camera, set()).add(row)
             except WrongKindError:
                 raise
             except DataError as error:
@@ -128,6 +132,12 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
     if differing:
         notes.append(
             f"colour and depth differ in size in {differing} of {len(both)} rows: each is made square by itself"
+        )
+    alone = len((turned.get("rgb", set()) ^ turned.get("depth", set())) & both)
+    if alone:
+        notes.append(
+            f"in {alone} of {len(both)} rows EXIF data turn one of colour and depth: each is turned by its own data "
+            "alone, so they do not lie on one another"
         )
     return contents, notes
 
@@ -148,7 +158,7 @@ class _Colours:
 
     def add(self, path: Path) -> None:
         read_colour(path)
-        self.deep += has_deep_colour(path)
+        self.deep += picture_facts(path).deep
 
     def words(self) -> str:
         return ""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.washington import index_dataset
+from pipeline.datasets.pictures import WrongKindError
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.images.building import process_object
 from pipeline.images.depth import encode_depth, fill_holes, scale_depth
 from pipeline.images.imported import frame_files, import_pictures, picture_rows, preview
@@ -19,7 +20,6 @@ from pipeline.images.resize import resize_rgb
 from pipeline.images.store import MODALITIES, ImageSettings, ImageStore, verify_object
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.sources.parts import divide
-from pipeline.sources.pictures import WrongKindError
 from pipeline.sources.reading import read_source
 from pipeline.sources.survey import survey
 from tests.support.own_pictures import colour, depth, save, write_pictures
