@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.datasets import manifests, mfeat, washington, washington_index
 from pipeline.datasets.archives import unpack
-from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, raw_folder
+from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, archives_at_hand, raw_folder
 from pipeline.datasets.registry import cards
 from pipeline.runtime.errors import DataError
 
@@ -107,19 +107,17 @@ def deviations(root: Path) -> list[str]:
 
 
 def _archive(root: Path) -> Path:
-    """The archive, placed by hand in `raw/` or `raw/washington-rgbd/`, or fetched."""
+    """The archive, placed by hand in any wrapping, or fetched."""
     manifest = manifests.load(ARCHIVE)
     (file,) = manifest.files
-    raw = root / "raw"
-    for path in (raw / ARCHIVE / file.name, raw / file.name):
-        if path.exists():
-            try:
-                manifests.verify(file, path)
-            except DataError as error:
-                # The site publishes no checksum, and ours is second-hand: the content decides.
-                _log.warning("%s; used anyway: this checksum is advisory", error.message)
-            return path
-    return manifests.fetch(manifest, raw)[file.name]
+    for path in archives_at_hand(root):
+        try:
+            manifests.verify(file, path)
+        except DataError as error:
+            # The site publishes no checksum, and ours is second-hand: the content decides.
+            _log.warning("%s; used anyway: this checksum is advisory", error.message)
+        return path
+    return manifests.fetch(manifest, root / "raw")[file.name]
 
 
 def _place(manifest: manifests.Manifest, root: Path) -> Path | None:

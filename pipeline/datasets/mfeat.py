@@ -12,7 +12,6 @@ fifth of each class, always the same rows. Features are standardised and modelle
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from pipeline.datasets import archives
 from pipeline.datasets.manifests import find, load, places, read_unpacked
 from pipeline.datasets.registry import DataSetCard
 from pipeline.runtime.errors import DataError
@@ -35,7 +35,6 @@ VIEWS = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}  # n
 CLASSES = tuple("0123456789")
 
 _log = logging.getLogger(__name__)
-_PACKED = re.compile(r".+\.(zip|tar|tgz|tar\.gz)", re.IGNORECASE)
 _ROWS_PER_DIGIT = 200
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -128,7 +127,9 @@ def locate(raw: Path) -> dict[str, Path]:
         path = find(file, folders) or next((path for path in text if path.is_file()), None)
         if path is None:
             looked = " or ".join(map(str, folders))
-            packed = [path for place in folders for path in sorted(place.glob("[!.]*")) if _PACKED.fullmatch(path.name)]
+            packed = [
+                path for place in folders for path in sorted(place.glob("[!.]*")) if archives.NAMES.fullmatch(path.name)
+            ]
             instead = f"; {packed[0]} is there, but not unpacked" if packed else ""
             raise DataError(
                 f"the view {view} of {NAME} is missing: neither {file.name} nor mfeat-{view} is in {looked}{instead}",

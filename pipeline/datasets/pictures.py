@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.runtime.arrays import npy_shape, read_npy
 from pipeline.runtime.errors import DataError
@@ -231,6 +231,6 @@ def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
 def _reason(path: Path, error: BaseException) -> str:
     if path.is_file() and not path.stat().st_size:
         return "the file is empty"
-    return (str(error).splitlines() or [type(error).__name__])[0].replace(
-        "cannot identify image file", "unknown format"
-    )
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is not known"
+    return (str(error).splitlines() or [type(error).__name__])[0]

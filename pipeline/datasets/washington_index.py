@@ -14,13 +14,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from pipeline.datasets import archives
 from pipeline.datasets.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
 from pipeline.datasets.walking import walk
 from pipeline.datasets.washington import EVERY, FETCH_HINT, VIDEOS, Facts, Frame, numbers_of, official_name
 from pipeline.runtime.errors import DataError
 
 Taken = Literal["evaluation", "all"]
-EVALUATION = f"of videos {', '.join(map(str, VIDEOS[:-1]))} and {VIDEOS[-1]} every fifth frame (1, 6, 11, ...)"
+EVALUATION = (
+    f"videos {', '.join(map(str, VIDEOS[:-1]))} and {VIDEOS[-1]}, and of these every fifth frame (1, 6, 11, ...)"
+)
 ALL_HINT = "`mmssl preprocess rgbd --frames all` takes all of them"
 
 _FILE = re.compile(r"(?P<id>.+_\d+_\d+_\d+)_(?P<kind>[A-Za-z]+)(?P<suffix>\.[A-Za-z]+)", re.ASCII)
@@ -28,7 +31,6 @@ _OBJECT = re.compile(r"(.+)_0*(\d{1,9})", re.ASCII)
 _SUFFIXES = {"crop": COLOUR_SUFFIXES, "depthcrop": DEPTH_SUFFIXES, "maskcrop": COLOUR_SUFFIXES, "loc": {".txt"}}
 _NEEDED = ("crop", "depthcrop")
 _DEEPEST = 4  # folders above a frame
-_ARCHIVES = re.compile(r".+\.(tar|tgz|tar\.(gz|bz2|xz)|zip)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, order=True)
@@ -86,14 +88,11 @@ def find_dataset(root: Path) -> Path:
 def packed_in(root: Path) -> DataError | None:
     """What to say of archives that lie where frames should; None if there are none."""
     for folder in (root / "rgbd-dataset", root / "rgbd-dataset_eval", root):
-        found = sorted(path for path in folder.glob("[!.]*") if _ARCHIVES.fullmatch(path.name))
+        found = sorted(path.name for path in folder.glob("[!.]*") if archives.NAMES.fullmatch(path.name))
         if found:
             more = f" and {len(found) - 1} more archives" if len(found) > 1 else ""
-            tars = any(".tar" in path.name.lower() or path.name.lower().endswith(".tgz") for path in found)
-            command = "for f in *.t*; do tar -xf $f; done" if tars else "unzip '*.zip'"
-            return DataError(
-                f"{folder}: holds {found[0].name}{more}, but no frames beside it", f"unpack: `cd {folder}; {command}`"
-            )
+            command = "unzip '*.zip'" if found[0].lower().endswith(".zip") else "for f in *.t*; do tar -xf $f; done"
+            return DataError(f"{folder}: holds {found[0]}{more}, but no frames", f"unpack: `cd {folder}; {command}`")
     return None
 
 
@@ -119,8 +118,8 @@ def index_dataset(root: Path, *, strict: bool = False, taken: Taken = "evaluatio
     index = index_names(_names(folder, problems), folder, strict=strict, taken=taken, problems=problems)
     if not index.frames and index.not_taken:
         raise DataError(
-            f"{folder}: not one of its {len(index.not_taken)} frames is in the evaluation set, which has "
-            f"{EVALUATION}; the first here is {index.not_taken[0]}",
+            f"{folder}: not one of its {len(index.not_taken)} frames is in the evaluation set, "
+            f"{EVALUATION}; the first frame here is {index.not_taken[0]}",
             ALL_HINT,
         )
     if not index.frames:
@@ -159,9 +158,14 @@ def index_names(
     files: dict[tuple[str, int, int, int], dict[str, str]] = {}  # frame -> kind -> name
     skipped: list[Skipped] = []
     broken: dict[tuple[str, int, int, int], str] = {}
+    packed: dict[tuple[str, int], str] = {}  # object -> its archive
     for name in sorted(names, key=_order):
         parent, _, file = name.rpartition("/")
         if file.startswith("."):
+            continue
+        if archives.NAMES.fullmatch(file):
+            if (of := _OBJECT.fullmatch(file.split(".")[0])) is not None:
+                packed[of[1], int(of[2])] = name
             continue
         match = _FILE.fullmatch(file)
         kind = match["kind"].lower() if match else ""
@@ -197,6 +201,8 @@ def index_names(
             skipped.append(Skipped(sample, f"no {' and no '.join(missing)}"))
         else:
             frames.append(_frame(numbers, present, folder, folders))
+    known = {numbers[:2] for numbers in files}
+    skipped += [Skipped(name, "is an archive that is not unpacked") for key, name in packed.items() if key not in known]
     skipped.sort()
     if strict and skipped:
         more = f" ({len(skipped) - 1} more like it)" if len(skipped) > 1 else ""

@@ -1,6 +1,7 @@
 """The image store of frames in the Washington layout: their objects, trials and provenance."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from pipeline.datasets import washington
 from pipeline.datasets.locations import ARCHIVE, raw_folder
+from pipeline.datasets.pictures import picture_facts
 from pipeline.datasets.washington import Frame
 from pipeline.datasets.washington_index import (
     ALL_HINT,
@@ -23,6 +25,7 @@ from pipeline.images.building import Headers, Progress, build_store, distinct, w
 from pipeline.images.contact_sheet import draw
 from pipeline.images.store import Entry, ImageSettings, ImageStore, StoreIndex, store_folder
 from pipeline.runtime.errors import DataError
+from pipeline.sources.survey import sample_of
 
 __all__ = ["Progress", "preprocess", "preview", "store_folder"]
 
@@ -65,9 +68,10 @@ def preprocess(
     warn("left out", {skipped.name: skipped.reason for skipped in index.skipped})
     if index.not_taken:
         _log.warning(
-            "%d frames are not taken, %s for example: as in the data set's evaluation, only those %s are; %s",
+            "%d frames are not taken, such as %s, for they are not in the evaluation set, %s; %s",
             len(index.not_taken), index.not_taken[0], EVALUATION, ALL_HINT,
         )  # fmt: skip
+    _say_of_grey(index)
     official = None if trials == "objects" else trials_of(raw)
     if official is not None:
         _warn_of_trials(index, official)
@@ -141,6 +145,20 @@ def _source(raw: Path, index: Index) -> dict[str, Any]:
             len(differences),
         )
     return {"manifest": ARCHIVE, "deviations": differences}
+
+
+def _say_of_grey(index: Index) -> None:
+    """Says what becomes of colour pictures that have 16 bits per channel, if there are some in a sample."""
+    deep = 0
+    sample = sample_of(len(index.frames), PREVIEW_FRAMES)
+    for k in sample:
+        with suppress(DataError):  # named when it is read
+            deep += picture_facts(index.frames[k].rgb).deep
+    if deep:
+        _log.warning(
+            "%d of %d colour pictures in a sample have 16 bits per channel, of which the upper 8 are used",
+            deep, len(sample),
+        )  # fmt: skip
 
 
 def _warn_of_trials(index: Index, trials: washington.Trials) -> None:

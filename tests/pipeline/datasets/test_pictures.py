@@ -152,7 +152,7 @@ def test_grey_of_16_bits_is_scaled_by_their_range(suffix: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "values", "words"),
     [
-        ("a.png", depth(1), "nowhere exceeds 1199: it looks like depth in the colour picture's place"),
+        ("a.png", depth(1), "nowhere exceeds 1198: it looks like depth in the colour picture's place"),
         ("a.tif", np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "floating-point numbers, and nothing says"),
         ("a.tif", np.array([[0, 70000]], np.int32), "whole numbers outside 0..65535"),
         ("a.tif", np.array([[-1, 60000]], np.int32), "whole numbers outside 0..65535"),
