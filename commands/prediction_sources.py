@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from commands import progress
 from commands.tables import LEFT_OUT
-from pipeline.datasets.pictures import WrongKindError
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import Features, Scaling
 from pipeline.shards.shard import Part, Shard
@@ -174,8 +173,6 @@ def _encoded(encode: "Encode", paths: Sequence[Path | None]) -> tuple[Features, 
     faults: dict[int, str] = {}
     try:
         found = encode([paths[row] for row in there]) if there else np.empty((0, 1), np.float32)
-    except WrongKindError:
-        raise
     except DataError:  # one of them, which only one by one can be told
         single = []
         for row in there:

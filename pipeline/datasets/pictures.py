@@ -38,7 +38,7 @@ _VIEWING = "export the depth as the camera gives it, with 16 bits or as floating
 
 
 class WrongKindError(DataError):
-    """A readable picture of another kind than its place says, which is a mistake about many pictures, not one."""
+    """A readable picture of another kind than its place says, which most often is a mistake about many pictures."""
 
 
 class Frame(NamedTuple):
@@ -78,7 +78,8 @@ def read_colour(path: Path) -> Colour:
     """Reads a colour picture, uint8 `[H, W, 3]`, upright.
 
     Raises:
-        DataError: it cannot be read, or is depth rather than colour.
+        WrongKindError: it looks like depth.
+        DataError: it cannot be read.
     """
     with _opened(path) as image:
         return colour_of(image, str(path))
@@ -88,7 +89,8 @@ def colour_of(picture: Image.Image | NDArray[Any], name: str) -> Colour:
     """A colour picture or array as `read_colour` gives it; messages call it `name`.
 
     Raises:
-        DataError: it is an array that is not uint8 `[H, W, 3]`, or depth rather than colour.
+        WrongKindError: it looks like depth.
+        DataError: it is an array that is not uint8 `[H, W, 3]`, or its numbers are no colours.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
@@ -110,14 +112,15 @@ def _grey(values: NDArray[Any], name: str) -> Colour:
     """Grey of 16 bits as colour.
 
     Raises:
-        DataError: it is not of 16 bits, or so dark that it is depth or has fewer bits.
+        WrongKindError: it is so dark that it is depth or has fewer bits.
+        DataError: it is not of 16 bits.
     """
     hint = "look whether the folders or columns are swapped; scale grey pictures to 8 bits, or to the whole of 16 bits"
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         kind = "floating-point numbers" if values.dtype.kind == "f" else "whole numbers outside 0..65535"
         raise DataError(f"{name}: holds {kind}, and nothing says which of them is white", hint)
     if 0 < values.max() < _BRIGHT:
-        raise DataError(
+        raise WrongKindError(
             f"{name}: has one channel of 16 bits that nowhere exceeds {values.max()}: it looks like depth in the "
             "colour picture's place, or like a camera of fewer bits, and would be nearly black",
             hint,

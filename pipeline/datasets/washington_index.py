@@ -98,7 +98,9 @@ def packed_in(root: Path) -> DataError | None:
 
 def is_washington(folder: Path) -> bool:
     """Whether a folder holds frames by their names, in folders of categories and objects, of objects, or in none."""
-    names = chain.from_iterable(map(folder.glob, ("*_*_*_*.*", "*_[0-9]*/*_*_*_*.*", "*/*_[0-9]*/*_*_*_*.*")))
+    file = "*_*_*_*.*"
+    places = (file, f"*/{file}", f"*/*/{file}", f"*/*/*/{file}")
+    names = chain.from_iterable(map(folder.glob, places))
     return any((match := _FILE.fullmatch(path.name)) and match["kind"].lower() == "depthcrop" for path in names)
 
 

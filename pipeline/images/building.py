@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.pictures import WrongKindError
 from pipeline.images.depth import depth_flaw, encode_depth
 from pipeline.images.frames import Frame
 from pipeline.images.resize import resize_rgb
@@ -46,7 +45,7 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
     """Makes all images of one object: the task of a worker. What a frame lacks becomes a black image.
 
     Raises:
-        DataError: with `strict`, a frame cannot be read, or a file is of another kind than it should be.
+        DataError: with `strict`, a frame cannot be read.
     """
     shape = (len(frames), settings.size, settings.size, 3)
     rgb, depth = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
@@ -56,8 +55,6 @@ def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, 
     for frame in frames:
         try:
             crop = frame.read(corner=settings.depth_encoding == "normals")
-        except WrongKindError:
-            raise
         except DataError as error:
             if strict:
                 raise
@@ -98,7 +95,7 @@ def build_store(
         progress: called with the number of objects done and the total.
 
     Raises:
-        DataError: with `strict`, a frame cannot be read, or a file is of another kind than it should be.
+        DataError: with `strict`, a frame cannot be read.
         LeasedError: another process is making this store.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; finished objects are kept.

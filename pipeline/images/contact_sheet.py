@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.datasets.pictures import WrongKindError
 from pipeline.images.depth import Depth, DepthEncoding, depth_flaw, encode_depth, fill_holes, scale_depth
 from pipeline.images.frames import Frame
 from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
@@ -52,15 +51,12 @@ def draw(
     """Draws frames, raw and processed, into a PNG file; what cannot be read is left out, as in a store.
 
     Raises:
-        WrongKindError: a picture is of another kind than its place says.
         StorageError: the disk is full or refuses.
     """
     previews = []
     for frame in frames:
         try:
             pixels = frame.read(corner=corner)
-        except WrongKindError:
-            raise
         except DataError:  # named when the store is made
             continue
         previews.append(Preview(frame.id, pixels.rgb, pixels.depth, pixels.corner, unit))

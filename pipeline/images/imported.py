@@ -224,7 +224,6 @@ def preview(source: Source, path: Path, encoding: DepthEncoding = "jet") -> None
     """Draws rows from all over the source, raw and processed, into a PNG file; what cannot be read is left out.
 
     Raises:
-        WrongKindError: a picture is of another kind than its place says.
         StorageError: the disk is full or refuses.
     """
     check_encoding(encoding)

@@ -1,7 +1,7 @@
 """What a person's data holds, counted and measured before any work begins.
 
 Vectors are measured whole. Of pictures a sample of rows, spread evenly over all of them, is decoded; a picture of the
-wrong kind in it is an error at once, and not after an hour.
+wrong kind in it is left out as unreadable ones are; if most are of the wrong kind, that is an error at once.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ def survey(source: Source, labelling: Labelling) -> Findings:
     """Counts rows, labels and groups, and looks at the values.
 
     Raises:
-        WrongKindError: a picture in the sample is of another kind than its place says.
+        WrongKindError: most pictures in the sample are of another kind than their place says.
         DataError: not one picture of the sample can be read.
     """
     present = {name: source.has(name) for name in source.modalities}
@@ -116,10 +116,11 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
                 sizes.setdefault(camera, {})[row] = facts.size
                 if facts.turned:
                     turned.setdefault(camera, set()).add(row)
-            except WrongKindError:
-                raise
             except DataError as error:
                 failures[row] = error
+        wrong = [error for error in failures.values() if isinstance(error, WrongKindError)]
+        if 2 * len(wrong) > len(chosen):  # not a few odd pictures, but a mistake about all of them
+            raise wrong[0]
         if len(failures) == len(chosen):
             raise next(iter(failures.values()))
         if failures:
