@@ -7,6 +7,7 @@ the data set's authors do it, not taken: the evaluation set is every fifth frame
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,10 @@ def packed_in(root: Path) -> DataError | None:
         if found:
             more = f" and {len(found) - 1} more archives" if len(found) > 1 else ""
             command = "unzip '*.zip'" if found[0].lower().endswith(".zip") else "for f in *.t*; do tar -xf $f; done"
-            return DataError(f"{folder}: holds {found[0]}{more}, but no frames", f"unpack: `cd {folder}; {command}`")
+            return DataError(
+                f"{folder}: holds {found[0]}{more}, but no frames",
+                f"unpack: `cd {shlex.quote(str(folder))}; {command}`",
+            )
     return None
 
 
@@ -172,12 +176,13 @@ def index_names(
         match = _FILE.fullmatch(file)
         kind = match["kind"].lower() if match else ""
         numbers = numbers_of(match["id"]) if match else None
-        if match is None or numbers is None or match["suffix"].lower() not in _SUFFIXES.get(kind, ()):
+        if match and numbers and kind in _NEEDED and match["suffix"].lower() not in _SUFFIXES[kind]:
+            broken.setdefault(numbers, f"{file} is of a format that is not read")
+        elif match is None or numbers is None or match["suffix"].lower() not in _SUFFIXES.get(kind, ()):
             if name in problems or Path(file).suffix.lower() in COLOUR_SUFFIXES:
                 reason = "does not read as <category>_<object>_<video>_<frame>_<kind>.png"
                 skipped.append(Skipped(name, problems.get(name, reason)))
-            continue
-        if (place := _misplaced(parent, numbers)) is not None:
+        elif (place := _misplaced(parent, numbers)) is not None:
             skipped.append(Skipped(name, f"belongs into {place}/"))
         elif name in problems:
             if kind in _NEEDED:

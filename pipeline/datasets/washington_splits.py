@@ -43,7 +43,7 @@ def read_trials(path: Path) -> Trials:
     """
     hint = f"the file comes with the data set, as {TRIALS_FILE}"
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint) from error
     trials: list[dict[str, int]] = []
@@ -92,7 +92,9 @@ def split_frames(index: Index, trials: Trials, split: int) -> Split:
         DataError: index and trial disagree: a category of the data is not in it, or a left-out object has no frames.
     """
     if not 0 <= split < len(trials):
-        raise UsageError(f"there is no split {split}: they are 0..{len(trials) - 1}")
+        raise UsageError(
+            f"there is no split {split}: they are 0..{len(trials) - 1}", f"choose some: --split 0..{len(trials) - 1}"
+        )
     trial = trials[split]
     if (reason := misfit(index.objects, trial)) is not None:
         raise DataError(f"trial {split + 1} {reason}", TRIALS_HINT)

@@ -16,6 +16,9 @@ from pipeline.sources.rows import CAMERAS, Camera, Cells, Source, checked_ids, c
 
 _COLOUR = re.compile(r"(rgb|colou?r)([ _-]?(images?|raw))?|images?|imgs?")
 _DEPTH = re.compile(r"(aligned[ _-])?depths?([ _-]?(images?|raw|registered|aligned|to[ _-](colou?r|rgb)))*")
+_NOT_READ = frozenset(  # pictures, but of formats that lose values or need other programs
+    [".avif", ".cr2", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".pgm", ".ppm", ".raw", ".svg"]
+)
 _NAMED = 3  # examples in a message
 _LAYOUT = "expected are ANY/rgb/0001.png and ANY/depth/0001.png, or a metadata.csv, or vectors (docs/guide/own-data.md)"
 
@@ -98,6 +101,9 @@ def _list(path: Path) -> _Files:
         relative, file = PurePosixPath(entry.name), path / entry.name
         row, camera = without_camera(relative)
         suffixes = DEPTH_SUFFIXES if camera == "depth" else COLOUR_SUFFIXES
+        if camera is not None and relative.suffix.lower() in _NOT_READ:
+            files.broken[clean(str(row))] = f"{relative} is of a format that is not read"
+            files.rows.setdefault(clean(str(row)), {})
         if relative.suffix.lower() not in suffixes:
             if entry.problem is not None and not relative.suffix:  # a folder, or a link to one
                 files.broken[entry.name] = entry.problem

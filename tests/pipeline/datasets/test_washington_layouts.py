@@ -56,6 +56,13 @@ def test_a_second_file_of_the_same_image_is_listed() -> None:
     ]
 
 
+def test_formats_that_are_not_read_are_named() -> None:
+    index = index_names([*names_of("cup_1_1_6", ["depthcrop.png"]), "cup/cup_1/cup_1_1_6_crop.gif"])
+    assert [str(skipped) for skipped in index.skipped] == [
+        "cup_1_1_6: cup_1_1_6_crop.gif is of a format that is not read"
+    ]
+
+
 def test_frames_outside_the_evaluation_set_are_counted_and_may_be_taken() -> None:
     names = [name for video in (1, 3) for frame in (0, 1, 5) for name in names_of(f"cup_1_{video}_{frame}", TWO)]
     index = index_names(names)
