@@ -71,7 +71,7 @@ def cluster(number: int) -> Any:
 
 def warm(root: Path) -> None:
     """Processes the frames once, without writing, so that everything is imported."""
-    from pipeline.datasets.washington import index_dataset
+    from pipeline.datasets.washington_index import index_dataset
     from pipeline.images.building import process_object
 
     for (name, number), frames in index_dataset(root / "raw").objects.items():

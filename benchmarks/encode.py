@@ -22,13 +22,13 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.measure import Rows, in_turn
+from pipeline.datasets.pictures import read_colour, read_depth
 from pipeline.features.backbones import Backbone, make_network, trunk
 from pipeline.features.encoder import Encoder
 from pipeline.features.extraction import forward
 from pipeline.features.weights import Weights
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings
 from pipeline.runtime.devices import choose_device
-from pipeline.sources.pictures import read_colour, read_depth
 
 HEIGHT, WIDTH = 480, 640
 

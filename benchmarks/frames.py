@@ -5,6 +5,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from pipeline.datasets import washington
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.sample.render import render
 
 PER_OBJECT = 140  # frames, as in the evaluation archive
@@ -20,7 +21,7 @@ def link(source: Path, root: Path, count: int) -> tuple[washington.Frame, ...]:
 
     Each object gets frames of all objects of the source, so all objects are alike, however many there are.
     """
-    frames = washington.index_dataset(source).frames
+    frames = index_dataset(source).frames
     in_turn = islice(cycle(frames[k] for k in _strided(len(frames))), count)
     for k, frame in enumerate(in_turn):
         name, place = f"cup_{k // PER_OBJECT + 1}", k % PER_OBJECT
@@ -29,7 +30,7 @@ def link(source: Path, root: Path, count: int) -> tuple[washington.Frame, ...]:
         stem = f"{name}_{washington.VIDEOS[place % 3]}_{1 + washington.EVERY * (place // 3)}"
         for kind in ("crop.png", "depthcrop.png", "loc.txt"):
             os.symlink((frame.folder / f"{frame.id}_{kind}").resolve(), folder / f"{stem}_{kind}")
-    return washington.index_dataset(root / "raw").frames
+    return index_dataset(root / "raw").frames
 
 
 def _strided(count: int) -> list[int]:

@@ -51,6 +51,20 @@ class RgbdDataSet(StrEnum):
     sample = "rgbd-sample"
 
 
+class Taken(StrEnum):
+    """Which frames of the Washington layout are taken."""
+
+    evaluation = "evaluation"
+    all = "all"
+
+
+class Trials(StrEnum):
+    """What the splits of the Washington layout leave out."""
+
+    official = "official"
+    objects = "objects"
+
+
 class ImageModality(StrEnum):
     """The cameras."""
 

@@ -15,7 +15,6 @@ from commands.tables import LEFT_OUT
 from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import Features, Scaling
 from pipeline.shards.shard import Part, Shard
-from pipeline.sources.pictures import WrongKindError
 from pipeline.sources.reading import read_source
 from pipeline.sources.rows import Source
 
@@ -174,8 +173,6 @@ def _encoded(encode: "Encode", paths: Sequence[Path | None]) -> tuple[Features, 
     faults: dict[int, str] = {}
     try:
         found = encode([paths[row] for row in there]) if there else np.empty((0, 1), np.float32)
-    except WrongKindError:
-        raise
     except DataError:  # one of them, which only one by one can be told
         single = []
         for row in there:

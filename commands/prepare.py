@@ -24,6 +24,8 @@ from commands.options import (
     Root,
     Scheduler,
     Size,
+    Taken,
+    Trials,
     names,
     numbers,
 )
@@ -85,6 +87,21 @@ def preprocess_rgbd(
         bool,
         typer.Option("--strict", help="Treat an unusable frame as an error.", rich_help_panel=DATA),
     ] = False,
+    frames: Annotated[
+        Taken,
+        typer.Option(
+            help="Frames to take: those of the evaluation set (every fifth of videos 1, 2 and 4), or all.",
+            rich_help_panel=DATA,
+        ),
+    ] = Taken.evaluation,
+    trials: Annotated[
+        Trials,
+        typer.Option(
+            help="Splits: the official trials or those of the data's testinstance_ids.txt, or one object after the "
+            "other left out.",
+            rich_help_panel=DATA,
+        ),
+    ] = Trials.official,
     workers: Annotated[
         int | None,
         typer.Option(help="Number of worker processes.", show_default="one per core", rich_help_panel=COMPUTE),
@@ -102,12 +119,14 @@ def preprocess_rgbd(
 
     settings = settings_of(ImageSettings, size=size, depth_encoding=depth_encoding)
     if preview is not None:
-        stage.preview(data, root, settings, preview)
+        stage.preview(data, root, settings, preview, taken=frames.value)
         _log.info("wrote %s", preview)
     with progress.counting("objects") as watch:
         store = stage.preprocess(
-            data, root, settings, workers=workers, scheduler=scheduler, strict=strict, progress=watch
-        )
+            data, root, settings,
+            workers=workers, scheduler=scheduler, strict=strict, taken=frames.value, trials=trials.value,
+            progress=watch,
+        )  # fmt: skip
     messages.say(f"{store.folder.resolve()}: {len(store.ids)} frames")
 
 

@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets import manifests, mfeat, washington
+from pipeline.datasets import manifests, mfeat, washington, washington_index
 from pipeline.datasets.archives import unpack
-from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, raw_folder
+from pipeline.datasets.locations import ARCHIVE, REAL, SAMPLE, archives_at_hand, raw_folder
 from pipeline.datasets.registry import cards
 from pipeline.runtime.errors import DataError
 
@@ -82,18 +82,17 @@ def verify(name: str, root: Path) -> list[str]:
     if name == mfeat.NAME:
         paths = mfeat.locate(root / "raw")
         mfeat.read(paths)
-        unknown = [path.name for path in paths.values() if path.suffix != ".gz"]
+        unknown = [path.name for path in paths.values() if not mfeat.is_csv(path)]
         if unknown:
             _log.warning("no checksum is known of %s: only the format was checked", ", ".join(unknown))
         return []
     manifest = manifests.load(name)
-    folder = _place(manifest, root)
-    if folder is None:
+    if _place(manifest, root) is None:
         raise DataError(f"{name} is not available", f"`mmssl data fetch {name}` fetches it")
     faults = []
     for file in manifest.files:
         try:
-            manifests.verify(file, folder / file.name)
+            manifests.find(file, manifests.places(root / "raw", manifest.name, *manifest.folders))
         except DataError as error:
             faults.append(error.message)
     return faults
@@ -101,33 +100,34 @@ def verify(name: str, root: Path) -> list[str]:
 
 def deviations(root: Path) -> list[str]:
     """How the available RGB-D data set differs from the known facts about it."""
-    index = washington.index_dataset(raw_folder(REAL, root))
-    return [f"left out: {skipped}" for skipped in index.skipped] + washington.deviations(index, washington.load_facts())
+    index = washington_index.index_dataset(raw_folder(REAL, root))
+    return [f"left out: {skipped}" for skipped in index.skipped] + washington_index.deviations(
+        index, washington.load_facts()
+    )
 
 
 def _archive(root: Path) -> Path:
-    """The archive, placed by hand in `raw/` or `raw/washington-rgbd/`, or fetched."""
+    """The archive, placed by hand in any wrapping, or fetched."""
     manifest = manifests.load(ARCHIVE)
     (file,) = manifest.files
-    raw = root / "raw"
-    for path in (raw / ARCHIVE / file.name, raw / file.name):
-        if path.exists():
-            try:
-                manifests.verify(file, path)
-            except DataError as error:
-                # The site publishes no checksum, and ours is second-hand: the content decides.
-                _log.warning("%s; used anyway: this checksum is advisory", error.message)
-            return path
-    return manifests.fetch(manifest, raw)[file.name]
+    for path in archives_at_hand(root):
+        try:
+            manifests.verify(file, path)
+        except DataError as error:
+            # The site publishes no checksum, and ours is second-hand: the content decides.
+            _log.warning("%s; used anyway: this checksum is advisory", error.message)
+        return path
+    return manifests.fetch(manifest, root / "raw")[file.name]
 
 
 def _place(manifest: manifests.Manifest, root: Path) -> Path | None:
     if manifest.name == ARCHIVE:
         return _raw(REAL, root)
-    for folder in manifests.places(root / "raw" / manifest.name):
+    folders = manifests.places(root / "raw", manifest.name, *manifest.folders)
+    for folder in folders:
         if manifest.name == mfeat.NAME and all((folder / f"mfeat-{view}").is_file() for view in mfeat.VIEWS):
             return folder
-        if all((folder / file.name).is_file() for file in manifest.files):
+        if all(any((folder / name).is_file() for name in file.names) for file in manifest.files):
             return folder
     return None
 

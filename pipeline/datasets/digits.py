@@ -6,11 +6,9 @@ modalities show the same source digit. Angles and noise are drawn once, from a s
 All values lie in [0, 1] and are modelled as Bernoulli probabilities.
 """
 
-import gzip
 import logging
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from pipeline.datasets.manifests import fetch, load
+from pipeline.datasets.manifests import fetch, load, read_unpacked
 from pipeline.datasets.registry import DataSetCard
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sweep
@@ -231,11 +229,7 @@ def _unit(values: NDArray[Any], largest: int) -> Features:
 
 
 def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be unpacked ({error})") from error
-    return parse_idx(content, dimensions, str(path))
+    return parse_idx(read_unpacked(path), dimensions, str(path))
 
 
 def _bundled() -> Digits:

@@ -1,11 +1,14 @@
 """Facts about data sets (`data_manifests/*.toml`) as typed records; finds, verifies and fetches their files."""
 
+import gzip
+import hashlib
 import io
 import logging
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, TypeVar, overload
@@ -19,6 +22,7 @@ from pipeline.runtime.files import flush, sha256, storage_error
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
+GZIP = b"\x1f\x8b"  # how such files begin
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between pieces
 _PIECE = 2**16  # bytes; a broken connection loses at most this much
 _REPORT_SECONDS = 5.0  # between progress messages of a download
@@ -36,25 +40,39 @@ class Record(BaseModel):
 class RemoteFile(Record):
     """One file: its addresses (tried in this order; none if none is known), what its bytes must be, and how we know.
 
-    `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is only for people to compare.
+    `size` is in bytes; the checksums are hexadecimal. `sha256` decides; `md5` is only for people to compare. `unpacked`
+    is the sha256 of what a `.gz` file holds: an unpacked file, or one packed anew, is as good. `also` are other names
+    under which it is passed around.
     """
 
     name: FileName
+    also: tuple[FileName, ...] = ()
     urls: tuple[Url, ...] = ()
     size: PositiveInt
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    unpacked: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
     trust: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names it may have on disk, packed and unpacked."""
+        names = (self.name, *self.also)
+        return names if self.unpacked is None else (*names, *(name.removesuffix(".gz") for name in names))
+
 
 class Manifest(Record):
-    """A data set that consists of files. Data sets with more facts than these subclass it."""
+    """A data set that consists of files. Data sets with more facts than these subclass it.
+
+    `folders` are other places of its files than a folder of its name, where other programs put them.
+    """
 
     name: FileName
     title: str
     homepage: str
     licence: str
     note: str = ""
+    folders: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = Field(min_length=1)
 
 
@@ -85,54 +103,102 @@ def load(name: str, kind: type[Record] = Manifest) -> Record:
 def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
     """Finds or downloads every file of a data set and verifies it; returns file name -> path.
 
-    A file is taken from `raw/<name>/`, or used in place in `$MMSSL_DATA/<name>/`, or downloaded into `raw/<name>/`.
+    A file is taken from `places`, or downloaded into `raw/<name>/`. Unpacked files and files packed anew are taken as
+    they are, by what they hold.
 
     Raises:
-        DataError: an existing file has the wrong bytes (it is named, never overwritten), or no address works.
+        DataError: an existing file has the wrong content (it is named, never overwritten), or no address works.
         StorageError: the disk is full or refuses.
     """
     if isinstance(manifest, str):
         manifest = load(manifest)
-    folder = raw / manifest.name
-    return {file.name: find(file, folder) or _get(file, folder) for file in manifest.files}
+    folders = places(raw, manifest.name, *manifest.folders)
+    return {file.name: find(file, folders) or _get(file, folders) for file in manifest.files}
 
 
-def places(folder: Path) -> list[Path]:
-    """Where the files of a data set may lie: its folder `raw/<name>`, and `$MMSSL_DATA/<name>`."""
+def places(raw: Path, *names: str) -> list[Path]:
+    """Where the files of a data set may lie: the folders of these names in `raw`, then in `$MMSSL_DATA`.
+
+    The first one is where they are downloaded to.
+    """
     shared = os.environ.get("MMSSL_DATA")
-    return [folder, *([Path(shared) / folder.name] if shared else [])]
+    bases = [raw, *([Path(shared)] if shared else [])]
+    return [base / name for base in bases for name in names]
 
 
-def find(file: RemoteFile, folder: Path) -> Path | None:
-    """Finds and verifies a file in `places(folder)`; None if it is in none of them.
+def find(file: RemoteFile, folders: Sequence[Path]) -> Path | None:
+    """Finds and verifies a file in one of some folders; None if it is in none of them.
 
     Raises:
-        DataError: the file that is there has the wrong bytes.
+        DataError: the file that is there has the wrong content, and none of the others has the right one.
     """
-    for place in places(folder):
-        path = place / file.name
+    wrong = None
+    for path in (folder / name for folder in folders for name in file.names):
         if path.exists():
-            verify(file, path)
-            return path
+            try:
+                verify(file, path)
+            except DataError as error:
+                wrong = wrong or error
+            else:
+                return path
+    if wrong is not None:
+        raise wrong
     return None
 
 
 def verify(file: RemoteFile, path: Path) -> None:
-    """Checks a file on disk against its record.
+    """Checks a file on disk against its record: its bytes, or else what it holds, if that is known.
 
     Raises:
-        DataError: it cannot be read, or its size or sha256 is not the recorded one.
+        DataError: it cannot be read, or is another file.
     """
     again = "to get it again" if file.urls else "to learn where to get it"
     hint = f"move {path} away, and run the same command {again}"
     try:
         size = path.stat().st_size
-        if size != file.size:
-            raise DataError(f"{path}: has {size:,} bytes, not the {file.size:,} of {file.name}", hint)
-        if sha256(path) != file.sha256:
-            raise DataError(f"{path}: has the size of {file.name}, but not its content (the sha256 differs)", hint)
+        if size == file.size and sha256(path) == file.sha256:
+            return
+        if file.unpacked is not None and _content_sha256(path) == file.unpacked:
+            _log.info("%s: holds what %s does, though it is not packed in the same way", path, file.name)
+            return
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if size == file.size:
+        raise DataError(f"{path}: has the size of {file.name}, but not its content (the sha256 differs)", hint)
+    raise DataError(f"{path}: has {size:,} bytes, not the {file.size:,} of {file.name}{_also(file)}", hint)
+
+
+def _also(file: RemoteFile) -> str:
+    return "" if file.unpacked is None else ", and does not hold the same, packed or unpacked"
+
+
+def _content_sha256(path: Path) -> str | None:
+    """The sha256 of what a file holds, unpacked if it is a gzip file; None if that is damaged."""
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    if not packed:
+        return sha256(path)
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) as content:
+            while block := content.read(2**20):
+                digest.update(block)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return None
+    return digest.hexdigest()
+
+
+def read_unpacked(path: Path) -> bytes:
+    """The content of a file, unpacked if it is a gzip file, whatever its name.
+
+    Raises:
+        DataError: it cannot be read or unpacked.
+    """
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content.startswith(GZIP) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})", f"move {path} away and get it again") from error
 
 
 def _content(name: str) -> Mapping[str, object]:
@@ -142,9 +208,9 @@ def _content(name: str) -> Mapping[str, object]:
     return tomllib.loads(entry.read_text("utf-8"))
 
 
-def _get(file: RemoteFile, folder: Path) -> Path:
-    with lease(folder / file.name, wait=lambda: None):  # several jobs that start at once may want it
-        return find(file, folder) or _download(file, folder)
+def _get(file: RemoteFile, folders: Sequence[Path]) -> Path:
+    with lease(folders[0] / file.name, wait=lambda: None):  # several jobs that start at once may want it
+        return find(file, folders) or _download(file, folders[0])
 
 
 def _download(file: RemoteFile, folder: Path) -> Path:

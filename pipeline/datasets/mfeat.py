@@ -10,10 +10,8 @@ rows per digit in order). The rows of all views are the same digits. There is no
 fifth of each class, always the same rows. Features are standardised and modelled as Gaussian.
 """
 
-import gzip
 import logging
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from pipeline.datasets.manifests import find, load, places
+from pipeline.datasets import archives
+from pipeline.datasets.manifests import find, load, places, read_unpacked
 from pipeline.datasets.registry import DataSetCard
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import sha256, sweep
@@ -94,7 +93,7 @@ def build(shards: Path, raw: Path) -> Path:
             "features": "standardised with the mean and standard deviation of the training rows",
             "source": {
                 "title": load(NAME).title,
-                "sha256": {file.name: sha256(file) for file in paths.values()},
+                "sha256": _checksums(paths),
                 "split": "stratified, one fifth for test",
                 "split seed": _SPLIT_SEED,
             },
@@ -105,23 +104,39 @@ def build(shards: Path, raw: Path) -> Path:
     return path
 
 
+def _checksums(paths: Mapping[str, Path]) -> dict[str, str]:
+    """By file, its sha256; of the known files, however they are packed here, the one on record."""
+    known = dict(zip(VIEWS, load(NAME).files, strict=True))
+    return dict(
+        (known[view].name, known[view].sha256) if is_csv(path) else (path.name, sha256(path))
+        for view, path in paths.items()
+    )
+
+
 def locate(raw: Path) -> dict[str, Path]:
     """Finds the file of each view in `raw/mfeat` or `$MMSSL_DATA/mfeat`; CSV files are verified by their checksums.
 
     Raises:
-        DataError: a view is missing, or a CSV file has other bytes than the known ones.
+        DataError: a view is missing, or a CSV file has other content than the known one.
     """
-    folder = raw / NAME
+    manifest = load(NAME)
+    folders = places(raw, NAME)
     found = {}
-    for view, file in zip(VIEWS, load(NAME).files, strict=True):
-        text = (place / f"mfeat-{view}" for place in places(folder))
-        path = find(file, folder) or next((path for path in text if path.is_file()), None)
+    for view, file in zip(VIEWS, manifest.files, strict=True):
+        text = (place / f"mfeat-{view}{suffix}" for place in folders for suffix in ("", ".gz", ".txt"))
+        path = find(file, folders) or next((path for path in text if path.is_file()), None)
         if path is None:
-            looked = " or ".join(map(str, places(folder)))
+            looked = " or ".join(map(str, folders))
+            packed = [
+                path for place in folders for path in sorted(place.glob("[!.]*")) if archives.NAMES.fullmatch(path.name)
+            ]
+            instead = f"; {packed[0]} is there, but not unpacked" if packed else ""
             raise DataError(
-                f"the view {view} of {NAME} is missing: neither {file.name} nor mfeat-{view} is in {looked}",
-                f"download data set 72 (multiple+features.zip) from archive.ics.uci.edu and put its files "
-                f"{', '.join(f'mfeat-{name}' for name in VIEWS)} into {folder}",
+                f"the view {view} of {NAME} is missing: neither {file.name} nor mfeat-{view} is in {looked}{instead}",
+                f"unpack {packed[0]}, so that mfeat-{view} lies beside it"
+                if packed
+                else "download data set 72 (multiple+features.zip) from archive.ics.uci.edu and put its files "
+                f"{', '.join(f'mfeat-{name}' for name in VIEWS)} into {folders[0]}",
             )
         found[view] = path
     return found
@@ -136,17 +151,15 @@ def read(paths: Mapping[str, Path]) -> dict[str, View]:
     views = {}
     for name, width in VIEWS.items():
         path = paths[name]
-        try:
-            content = path.read_bytes()
-            views[name] = (
-                parse_csv(gzip.decompress(content), width, str(path))
-                if path.suffix == ".gz"
-                else parse_text(content, width, str(path))
-            )
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: cannot be read ({error})", f"move {path} away and get it again") from error
+        parse = parse_csv if is_csv(path) else parse_text
+        views[name] = parse(read_unpacked(path), width, str(path))
     check_digits(list(views.values()))
     return views
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a view's file is one of the known CSV files, packed or not."""
+    return path.name.removesuffix(".gz").endswith(".csv")
 
 
 def parse_csv(content: bytes, width: int, name: str) -> View:

@@ -3,15 +3,22 @@
 import hashlib
 import logging
 import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.washington import FETCH_HINT, Frame, Index, Trials, find_dataset, load_facts
+from pipeline.datasets.washington import Frame, Trials, load_facts
+from pipeline.datasets.washington_index import Index, find_dataset
 from pipeline.runtime.errors import DataError, UsageError
 
 _log = logging.getLogger(__name__)
 
 TRIALS_FILE = "testinstance_ids.txt"
+TRIALS_HINT = (
+    f"`mmssl preprocess rgbd --trials objects` leaves out one object after the other instead; or write {TRIALS_FILE} "
+    "beside the categories' folders: a line `****** trial 1 ******`, then one object of every category, such as cup_1"
+)
+_NAMED = 10  # names in a message
 _HEADER = re.compile(r"\*+\s*trial\s+(\d+)\s*\*+")
 
 
@@ -36,7 +43,7 @@ def read_trials(path: Path) -> Trials:
     """
     hint = f"the file comes with the data set, as {TRIALS_FILE}"
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint) from error
     trials: list[dict[str, int]] = []
@@ -78,25 +85,59 @@ class Split:
 def split_frames(index: Index, trials: Trials, split: int) -> Split:
     """Split number `split` (from 0), that is trial `split + 1`: the left-out object of every category is the test set.
 
+    Categories of the trial that the data lacks play no part.
+
     Raises:
         UsageError: there is no such split.
-        DataError: index and trial disagree: a category is only in one of them, or a left-out object has no frames.
+        DataError: index and trial disagree: a category of the data is not in it, or a left-out object has no frames.
     """
     if not 0 <= split < len(trials):
-        raise UsageError(f"there is no split {split}: they are 0..{len(trials) - 1}")
+        raise UsageError(
+            f"there is no split {split}: they are 0..{len(trials) - 1}", f"choose some: --split 0..{len(trials) - 1}"
+        )
     trial = trials[split]
-    name = f"trial {split + 1}"
-    if missing := sorted(set(trial) - set(index.categories)):
-        raise DataError(f"{name} has categories that the data lacks: {', '.join(missing)}", FETCH_HINT)
-    if missing := sorted(set(index.categories) - set(trial)):
-        raise DataError(f"{name} names no left-out object of {', '.join(missing)}")
-    if missing := sorted(f"{key[0]}_{key[1]}" for key in trial.items() if key not in index.objects):
-        raise DataError(f"{name} leaves out objects that the data lacks: {', '.join(missing)}", FETCH_HINT)
+    if (reason := misfit(index.objects, trial)) is not None:
+        raise DataError(f"trial {split + 1} {reason}", TRIALS_HINT)
     test = tuple(frame for frame in index.frames if trial[frame.category] == frame.object)
     train = tuple(frame for frame in index.frames if trial[frame.category] != frame.object)
-    if lacking := sorted(set(index.categories) - {frame.category for frame in train}):
-        raise DataError(f"{name} leaves nothing to train on of {', '.join(lacking)}", FETCH_HINT)
     return Split(split, train, test)
+
+
+def misfit(objects: Collection[tuple[str, int]], trial: Mapping[str, int]) -> str | None:
+    """Why objects (category and number) cannot be divided by a trial, as the end of a sentence; None if they can."""
+    categories = {category for category, _ in objects}
+    if missing := sorted(categories - set(trial)):
+        return f"names no left-out object of {_some(missing)}"
+    if missing := sorted(f"{key[0]}_{key[1]}" for key in trial.items() if key[0] in categories and key not in objects):
+        return f"leaves out objects that the data lacks: {_some(missing)}"
+    if lacking := sorted(categories - {category for category, number in objects if trial[category] != number}):
+        return f"leaves nothing to train on of {_some(lacking)}"
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def object_trials(objects: Iterable[tuple[str, int]]) -> Trials:
+    """Trials made from what is there: each leaves out one object of every category, and each object is left out once.
+
+    There are as many as the category with most objects has; the others begin again.
+
+    Raises:
+        DataError: a category has one object only.
+    """
+    numbers: dict[str, list[int]] = {}
+    for category, number in sorted(objects):
+        numbers.setdefault(category, []).append(number)
+    if single := sorted(category for category, known in numbers.items() if len(known) < 2):
+        raise DataError(
+            f"one object of every category is left out for testing, but there is only one of {_some(single)}",
+            "record another object of it, or move its frames away",
+        )
+    count = max(map(len, numbers.values()))
+    return [{category: known[k % len(known)] for category, known in numbers.items()} for k in range(count)]
 
 
 def labelled_ids(split: Split, fraction: float = 0.05, *, seed: int = 0) -> tuple[str, ...]:

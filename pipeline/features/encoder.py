@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+from pipeline.datasets.pictures import colour_of, depth_of, read_colour, read_depth
 from pipeline.features.backbones import Backbone, InputRecipe, blank_trunk, fewest_parameters
 from pipeline.features.extraction import forward
 from pipeline.features.fine_tuning import FeatureSettings
@@ -35,7 +36,6 @@ from pipeline.runtime.tensor_files import (
 )
 from pipeline.shards.schema import VALIDATION, Features
 from pipeline.shards.shard import Shard
-from pipeline.sources.pictures import colour_of, depth_of, read_colour, read_depth
 
 VERSION = 1  # of the file
 SUFFIX = ".encoder.safetensors"

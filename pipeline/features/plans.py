@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.washington import Index, index_names
+from pipeline.datasets.washington import official_name
+from pipeline.datasets.washington_index import Index, index_names
 from pipeline.datasets.washington_splits import labelled_ids, split_frames
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import MODALITIES, ImageModality, ImageStore, ImportedRows
@@ -55,7 +56,9 @@ def trial_plans(store: ImageStore, splits: Sequence[int], settings: FeatureSetti
         UsageError: there is no such split.
         DataError: trial and frames disagree.
     """
-    index = index_names(f"{sample}_{kind}.png" for sample in store.ids for kind in ("crop", "depthcrop"))
+    index = index_names(
+        (official_name(sample, kind) for sample in store.ids for kind in ("crop", "depthcrop")), taken="all"
+    )
     return [_trial_plan(store, index, split, settings) for split in splits]
 
 
@@ -71,7 +74,7 @@ def _trial_plan(store: ImageStore, index: Index, number: int, settings: FeatureS
         np.array([sample in test for sample in store.ids]),
         np.array([sample in chosen for sample in store.ids]),
         NAMES,
-        dict(store.index.trials[number]),
+        {name: out for name, out in store.index.trials[number].items() if name in index.categories},
     )
     _warn_of_missing_classes(plan, f"split {number}")
     return plan

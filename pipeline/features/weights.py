@@ -102,7 +102,7 @@ def _published(file: str, url: str, folder: Path) -> Path:
         )
     target = folder / file
     with lease(target, wait=lambda: None):  # several jobs that start at once may want it
-        for place in places(folder):
+        for place in places(folder.parent, folder.name):
             path = place / file
             if path.exists():
                 if not sha256(path).startswith(match[1]):

@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from pipeline.images.depth import Depth, depth_flaw, encode_depth
-from pipeline.images.resize import Bytes, resize_rgb
+from pipeline.images.depth import depth_flaw, encode_depth
+from pipeline.images.frames import Frame
+from pipeline.images.resize import resize_rgb
 from pipeline.images.store import (
     INDEX,
     ImageSettings,
@@ -33,7 +33,6 @@ from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import remove
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease
-from pipeline.sources.pictures import WrongKindError
 
 _log = logging.getLogger(__name__)
 _LISTED = 10  # similar warnings that are logged one by one
@@ -42,47 +41,11 @@ Progress = Callable[[int, int], None]  # objects done, and in total
 Headers = Mapping[str, ObjectHeader]  # object's name -> what its file says
 
 
-class FramePixels(Protocol):
-    """What was read of a frame: RGB [H, W, 3], depth [H, W], either of them None if the frame lacks it."""
-
-    @property
-    def rgb(self) -> Bytes | None: ...
-    @property
-    def depth(self) -> Depth | None: ...
-    @property
-    def corner(self) -> tuple[int, int] | None:
-        """The crop's first pixel in the camera's picture, where it is known and was asked for."""
-
-
-class Frame(Protocol):
-    """One frame on disk, of any source; it travels to worker processes."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def folder(self) -> Path:
-        """The folder that messages in the store leave out of file names."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files from which it is made."""
-
-    def read(self, *, corner: bool) -> FramePixels:
-        """Decodes it.
-
-        Raises:
-            DataError: one of its files cannot be used.
-        """
-
-
-def process_object(
-    name: str, frames: Sequence[Frame], settings: ImageSettings, strict: bool, may_be_empty: bool = False
-) -> ObjectImages:
+def process_object(name: str, frames: Sequence[Frame], settings: ImageSettings, strict: bool) -> ObjectImages:
     """Makes all images of one object: the task of a worker. What a frame lacks becomes a black image.
 
     Raises:
-        DataError: no frame can be read (unless it `may_be_empty`), or, with `strict`, one cannot, or a file is of
-            another kind than it should be.
+        DataError: with `strict`, a frame cannot be read.
     """
     shape = (len(frames), settings.size, settings.size, 3)
     rgb, depth = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
@@ -92,8 +55,6 @@ def process_object(
     for frame in frames:
         try:
             crop = frame.read(corner=settings.depth_encoding == "normals")
-        except WrongKindError:
-            raise
         except DataError as error:
             if strict:
                 raise
@@ -106,10 +67,6 @@ def process_object(
             if flaw := depth_flaw(crop.depth):
                 flawed[frame.id] = flaw
         ids.append(frame.id)
-    if not ids and not may_be_empty:
-        raise DataError(
-            f"not one frame of {name} can be read: {next(iter(skipped.values()))}", "get intact files, and try again"
-        )
     images = ObjectImages(name, tuple(ids), rgb[: len(ids)], depth[: len(ids)], skipped, flawed)
     _ = images.digest  # cached here and sent along: the only writer has enough to do
     return images
@@ -125,7 +82,6 @@ def build_store(
     workers: int | None = None,
     scheduler: str | None = None,
     strict: bool = False,
-    may_be_empty: bool = False,
     progress: Progress | None = None,
 ) -> ImageStore:
     """Makes or completes an image store.
@@ -136,11 +92,10 @@ def build_store(
         index: makes the index of the finished objects.
         stamps: object's name -> what identifies its raw files; by default their names and sizes.
         strict: an unreadable frame is an error; otherwise it is listed and left out.
-        may_be_empty: whether an object may be left without any frame.
         progress: called with the number of objects done and the total.
 
     Raises:
-        DataError: an object has no readable frame, or a frame lacks what the encoding needs.
+        DataError: with `strict`, a frame cannot be read.
         LeasedError: another process is making this store.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; finished objects are kept.
@@ -154,11 +109,7 @@ def build_store(
             headers |= _existing(
                 folder, settings, missing, strict, stop, _log.warning
             )  # others may have made some meanwhile
-        tasks = {
-            name: (name, frames, settings, strict, may_be_empty)
-            for name, frames in objects.items()
-            if name not in headers
-        }
+        tasks = {name: (name, frames, settings, strict) for name, frames in objects.items() if name not in headers}
         if tasks:
             remove(folder / INDEX)  # the store is incomplete until it is written again
         total = len(stamps)
@@ -174,18 +125,16 @@ def build_store(
 
 
 def stamp_of(frames: Sequence[Frame]) -> str:
-    """Identifies an object's raw files by their names and sizes, without opening any.
-
-    Raises:
-        DataError: a file is gone.
-    """
-    sizes = []
-    for frame in frames:
-        try:
-            sizes.append([frame.id, *(path.stat().st_size for path in frame.files)])
-        except OSError as error:
-            raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    """Identifies an object's raw files by their names and sizes, without opening any; those that are gone have none."""
+    sizes = [[frame.id, *map(_size, frame.files)] for frame in frames]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it says why
+        return None
 
 
 def _existing(

@@ -1,13 +1,17 @@
 """A sheet that shows frames, raw and processed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.images.depth import Depth, DepthEncoding, depth_flaw, encode_depth, fill_holes, scale_depth
+from pipeline.images.frames import Frame
 from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
+from pipeline.runtime.errors import DataError
+from pipeline.runtime.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,25 @@ def _panels(frame: Preview, encoding: DepthEncoding) -> tuple[Bytes, ...]:
     grey = 255 - resize_depth(scale_depth(fill_holes(frame.depth)))[..., None].repeat(3, axis=2)
     marked = np.where(resize_depth(frame.depth)[..., None] == 0, _HOLE, grey)
     return colour, marked, grey, encode_depth(frame.depth, encoding, corner=frame.corner)
+
+
+def draw(
+    frames: Iterable[Frame], path: Path, encoding: DepthEncoding = "jet", *, corner: bool = False, unit: str = " mm"
+) -> None:
+    """Draws frames, raw and processed, into a PNG file; what cannot be read is left out, as in a store.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    previews = []
+    for frame in frames:
+        try:
+            pixels = frame.read(corner=corner)
+        except DataError:  # named when the store is made
+            continue
+        previews.append(Preview(frame.id, pixels.rgb, pixels.depth, pixels.corner, unit))
+    with atomic_path(path) as temporary:
+        contact_sheet(previews, encoding).save(temporary, format="PNG")
 
 
 def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") -> Image.Image:

@@ -5,12 +5,14 @@ import logging
 import re
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.pictures import UNCOMPRESSED, PictureRow
 from pipeline.images.building import Headers, Progress, build_store, distinct, stamp_of
-from pipeline.images.contact_sheet import Preview, contact_sheet
+from pipeline.images.contact_sheet import draw
 from pipeline.images.depth import DepthEncoding
 from pipeline.images.store import (
     INDEX,
@@ -24,9 +26,8 @@ from pipeline.images.store import (
     store_folder,
 )
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.runtime.files import atomic_path, remove
+from pipeline.runtime.files import remove
 from pipeline.sources.parts import Labelling
-from pipeline.sources.pictures import UNCOMPRESSED, PictureRow, WrongKindError
 from pipeline.sources.rows import Source
 from pipeline.sources.survey import sample_of
 
@@ -81,7 +82,6 @@ def import_pictures(
         workers=workers,
         scheduler=scheduler,
         strict=strict,
-        may_be_empty=True,
         progress=progress,
     )
     for path in folder.glob("*.h5"):  # of rows that the source no longer has
@@ -144,7 +144,8 @@ def _stamp(frames: Sequence[PictureRow]) -> str:
         for path in frame.files:
             digest.update(path.suffix.encode())
             if path.suffix.lower() in UNCOMPRESSED:
-                digest.update(zlib.crc32(path.read_bytes()).to_bytes(4))
+                with suppress(OSError):  # reading the picture says why
+                    digest.update(zlib.crc32(path.read_bytes()).to_bytes(4))
     return digest.hexdigest()
 
 
@@ -223,19 +224,8 @@ def preview(source: Source, path: Path, encoding: DepthEncoding = "jet") -> None
     """Draws rows from all over the source, raw and processed, into a PNG file; what cannot be read is left out.
 
     Raises:
-        WrongKindError: a picture is of another kind than its place says.
         StorageError: the disk is full or refuses.
     """
     check_encoding(encoding)
     rows = picture_rows(source)
-    previews = []
-    for k in sample_of(len(rows), PREVIEW_FRAMES):
-        try:
-            frame = rows[k].read(corner=False)
-        except WrongKindError:
-            raise
-        except DataError:
-            continue
-        previews.append(Preview(rows[k].id, frame.rgb, frame.depth, unit=""))
-    with atomic_path(path) as temporary:
-        contact_sheet(previews, encoding).save(temporary, format="PNG")
+    draw([rows[k] for k in sample_of(len(rows), PREVIEW_FRAMES)], path, encoding, unit="")

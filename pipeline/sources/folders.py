@@ -5,19 +5,20 @@ it stands in the path; the rest of the path, without the suffix, is the row's id
 rest. A file that is on one side only is a row that lacks the other.
 """
 
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pipeline.datasets.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
+from pipeline.datasets.walking import walk
 from pipeline.runtime.errors import DataError
-from pipeline.sources.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
 from pipeline.sources.rows import CAMERAS, Camera, Cells, Source, checked_ids, clean, groups_of, label_of
 
 _COLOUR = re.compile(r"(rgb|colou?r)([ _-]?(images?|raw))?|images?|imgs?")
 _DEPTH = re.compile(r"(aligned[ _-])?depths?([ _-]?(images?|raw|registered|aligned|to[ _-](colou?r|rgb)))*")
-_SYSTEM = ("__MACOSX",)
+_NOT_READ = frozenset(  # pictures, but of formats that lose values or need other programs
+    [".avif", ".cr2", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".pgm", ".ppm", ".raw", ".svg"]
+)
 _NAMED = 3  # examples in a message
 _LAYOUT = "expected are ANY/rgb/0001.png and ANY/depth/0001.png, or a metadata.csv, or vectors (docs/guide/own-data.md)"
 
@@ -64,7 +65,7 @@ def read_folder(path: Path, group: str | None = None) -> Source:
                 "but none in a folder that names its camera",
                 _LAYOUT,
             )
-        broken = f"; {len(files.broken)} links lead nowhere" if files.broken else ""
+        broken = next((f": {name} {why}" for name, why in files.broken.items()), "")
         raise DataError(f"{path}: there are no pictures in it{broken}", _LAYOUT)
     ids = sorted(name for name in files.rows if name not in files.broken)
     if not ids:
@@ -96,18 +97,23 @@ def read_folder(path: Path, group: str | None = None) -> Source:
 
 def _list(path: Path) -> _Files:
     files = _Files()
-    for file in _walk(path):
-        relative = PurePosixPath(file.relative_to(path).as_posix())
+    for entry in walk(path):
+        relative, file = PurePosixPath(entry.name), path / entry.name
         row, camera = without_camera(relative)
         suffixes = DEPTH_SUFFIXES if camera == "depth" else COLOUR_SUFFIXES
+        if camera is not None and relative.suffix.lower() in _NOT_READ:
+            files.broken[clean(str(row))] = f"{relative} is of a format that is not read"
+            files.rows.setdefault(clean(str(row)), {})
         if relative.suffix.lower() not in suffixes:
+            if entry.problem is not None and not relative.suffix:  # a folder, or a link to one
+                files.broken[entry.name] = entry.problem
             continue
         if camera is None:
             files.stray.append(str(relative))
             continue
         name = clean(str(row))
-        if not file.exists():
-            files.broken[name] = f"{relative} is a link that leads nowhere"
+        if entry.problem is not None:
+            files.broken[name] = f"{relative} {entry.problem}"
         other = files.rows.setdefault(name, {}).setdefault(camera, file)
         files.folders[name] = row.parent
         if other != file:
@@ -117,21 +123,3 @@ def _list(path: Path) -> _Files:
                 "keep one of them, or say in a metadata.csv which belongs to which row",
             )
     return files
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Every file below a folder in a fixed order, following links, without hidden ones."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed: {error.strerror}", "check its permissions") from error
-
-    above: dict[str, frozenset[str]] = {}  # folder -> the real paths of itself and of all above it
-    for folder, folders, names in os.walk(path, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        parents = above.get(os.path.dirname(folder), frozenset())
-        if real in parents:  # a link back up, which would be followed for ever
-            folders.clear()
-            continue
-        above[folder] = parents | {real}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM)
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))

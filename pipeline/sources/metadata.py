@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from pipeline.datasets.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
 from pipeline.runtime.errors import DataError
 from pipeline.sources.csv_tables import Table
 from pipeline.sources.folders import camera_of, without_camera
-from pipeline.sources.pictures import COLOUR_SUFFIXES, DEPTH_SUFFIXES
 from pipeline.sources.rows import CAMERAS, Camera, Source, checked_ids, clean, groups_of, labels_of, parts_of
 
 NAME = "metadata.csv"
@@ -49,11 +49,13 @@ def read_metadata(table: Table, group: str | None = None) -> Source:
     ]
     rows, left_out = [], {}
     for row, given in enumerate(files):
-        missing = next((names[row][camera] for camera, file in given.items() if not file.exists()), None)
+        missing = next((names[row][camera] for camera, file in given.items() if not file.is_file()), None)
         if not given:
             left_out[f"line {table.lines[row]}"] = "names no picture at all"
         elif missing is not None:
-            left_out[f"line {table.lines[row]}"] = f"there is no file {missing}"
+            left_out[f"line {table.lines[row]}"] = (
+                f"{missing} is a folder, not a file" if (base / missing).is_dir() else f"there is no file {missing}"
+            )
         else:
             rows.append(row)
     if not rows:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.datasets import washington
+from pipeline.datasets.washington_index import find_dataset, is_washington
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.sources.csv_tables import read_table
 from pipeline.sources.folders import read_folder
@@ -33,7 +33,8 @@ def read_source(path: Path, group: str | None = None) -> Source:
         if _is_washington(path):
             raise DataError(
                 f"{path}: is in the layout of the Washington RGB-D data, which has a command of its own",
-                "put it at workspace/raw/rgbd-dataset and run `mmssl preprocess rgbd` (docs/guide/rgbd.md)",
+                "put it at workspace/raw/rgbd-dataset and run `mmssl preprocess rgbd`, for recordings of your own "
+                "`mmssl preprocess rgbd --frames all --trials objects` (docs/guide/rgbd.md)",
             )
         return read_arrays(path, group) if any(path.glob("[!.]*.npy")) else read_folder(path, group)
     match path.suffix.lower():
@@ -65,7 +66,7 @@ def _read_csv(path: Path, group: str | None) -> Source:
 
 def _is_washington(path: Path) -> bool:
     try:
-        folder = washington.find_dataset(path)
+        folder = find_dataset(path)
     except DataError:
         return False
-    return any(folder.glob("*/*_[0-9]*/*_depthcrop.png"))
+    return is_washington(folder)

@@ -1,7 +1,7 @@
 """What a person's data holds, counted and measured before any work begins.
 
 Vectors are measured whole. Of pictures a sample of rows, spread evenly over all of them, is decoded; a picture of the
-wrong kind in it is an error at once, and not after an hour.
+wrong kind in it is left out as unreadable ones are; if most are of the wrong kind, that is an error at once.
 """
 
 from collections import Counter
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.pictures import WrongKindError, picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import DataError
 from pipeline.sources.parts import Labelling
-from pipeline.sources.pictures import WrongKindError, has_deep_colour, picture_size, read_colour, read_depth
 from pipeline.sources.rows import Source
 
 SAMPLED = 200  # rows whose pictures are decoded
@@ -58,7 +58,7 @@ def survey(source: Source, labelling: Labelling) -> Findings:
     """Counts rows, labels and groups, and looks at the values.
 
     Raises:
-        WrongKindError: a picture in the sample is of another kind than its place says.
+        WrongKindError: most pictures in the sample are of another kind than their place says.
         DataError: not one picture of the sample can be read.
     """
     present = {name: source.has(name) for name in source.modalities}
@@ -100,6 +100,7 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
     contents: dict[str, str] = {}
     notes: list[str] = []
     sizes: dict[str, dict[int, tuple[int, int]]] = {}
+    turned: dict[str, set[int]] = {}
     for camera, files in source.pictures.items():
         rows = [row for row, file in enumerate(files) if file is not None]
         chosen = [rows[k] for k in sample_of(len(rows), SAMPLED)]
@@ -111,11 +112,15 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
             assert path is not None
             try:
                 read.add(path)
-                sizes.setdefault(camera, {})[row] = picture_size(path)
-            except WrongKindError:
-                raise
+                facts = picture_facts(path)
+                sizes.setdefault(camera, {})[row] = facts.size
+                if facts.turned:
+                    turned.setdefault(camera, set()).add(row)
             except DataError as error:
                 failures[row] = error
+        wrong = [error for error in failures.values() if isinstance(error, WrongKindError)]
+        if 2 * len(wrong) > len(chosen):  # not a few odd pictures, but a mistake about all of them
+            raise wrong[0]
         if len(failures) == len(chosen):
             raise next(iter(failures.values()))
         if failures:
@@ -128,6 +133,12 @@ def _pictures(source: Source) -> tuple[dict[str, str], list[str]]:
     if differing:
         notes.append(
             f"colour and depth differ in size in {differing} of {len(both)} rows: each is made square by itself"
+        )
+    alone = len((turned.get("rgb", set()) ^ turned.get("depth", set())) & both)
+    if alone:
+        notes.append(
+            f"in {alone} of {len(both)} rows EXIF data turn one of colour and depth: each is turned by its own data "
+            "alone, so they do not lie on one another"
         )
     return contents, notes
 
@@ -148,7 +159,7 @@ class _Colours:
 
     def add(self, path: Path) -> None:
         read_colour(path)
-        self.deep += has_deep_colour(path)
+        self.deep += picture_facts(path).deep
 
     def words(self) -> str:
         return ""

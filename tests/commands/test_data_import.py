@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.datasets.resolve import shard_paths
 from pipeline.images.store import ImageStore
@@ -187,6 +189,10 @@ def test_metadata_says_which_part_a_row_is_in(mmssl: Command, tmp_path: Path) ->
 Spoil = Callable[[Path], object]
 
 
+def all_of(camera: str, values: NDArray[Any]) -> Spoil:
+    return lambda folder: [save(path, values) for path in folder.glob(f"*/{camera}/*.png")]
+
+
 def table(*lines: str) -> Spoil:
     return lambda folder: (folder / "metadata.csv").write_text("\n".join(lines))
 
@@ -203,9 +209,9 @@ def table(*lines: str) -> Spoil:
         (table("rgb_file_name,label", "../other.png,cup"), (), 1, "lies outside the folder of metadata.csv"),
         (table("rgb_file_name,label,id", "cup/rgb/0001.png,a,1", "hat/rgb/0001.png,b,1"), (), 1, "the id '1' occurs"),
         (table("rgb_file_name,label", "cup/rgb/0001.png,a", "x.png,b"), ("--strict",), 1, "line 3: there is no file"),
-        (lambda folder: save(folder / "cup/depth/0001.png", colour(1)), (), 1, "has 3 channels, but depth has one"),
-        (lambda folder: save(folder / "cup/depth/0001.png", depth(1).astype("u1")), (), 1, "has 8 bits per pixel"),
-        (lambda folder: save(folder / "cup/rgb/0001.png", depth(1)), (), 1, "looks like depth"),
+        (all_of("depth", colour(1)), (), 1, "has 3 channels, but depth has one"),
+        (all_of("depth", depth(1).astype("u1")), (), 1, "has 8 bits per pixel"),
+        (all_of("rgb", depth(1)), (), 1, "looks like depth"),
         (lambda _: None, ("--group", "day"), 1, "has no column 'day' to group by"),
         (lambda _: None, ("--group", "folder", "--test", 0.2), 1, "its groups cannot be divided"),
         (lambda _: None, ("--test", 20), 2, "the share of rows for testing lies between 0 and 1"),

@@ -145,6 +145,6 @@ def check_what_cannot_be_used(mmssl: Command, folder: Path, place: Path) -> None
     refused(mmssl("predict", "model", new, "--out", "q.csv"), 1, "not one of its 3 rows can be predicted")
     depth = next(iter(sorted(folder.glob("*/*/depth/*.png"))))
     shutil.copy(depth, new / "rgb" / "0.png")
-    refused(mmssl("predict", "model", new, "--out", "q.csv"), 1, "0.png: has one channel", "folders or columns")
-    refused(mmssl("predict", "model", "--rgb", depth, "--out", "q.csv"), 1, "has one channel of more than 8 bits")
+    refused(mmssl("predict", "model", new, "--out", "q.csv"), 1, "0.png: has one channel of 16 bits")
+    refused(mmssl("predict", "model", "--rgb", depth, "--out", "q.csv"), 1, "looks like depth", "folders or columns")
     assert not (place / "q.csv").exists()

@@ -89,3 +89,28 @@ def test_imported_pictures_have_one_shard_and_keep_their_networks(
     refused(mmssl(*own, "--split", "0..9"), 2, "mine has no splits", "leave --split out")
     refused(mmssl(*own, "--labelled", 0.5), 2, "mine keeps the labels it was imported with")
     refused(mmssl("extract", "--data", "yours"), 1, "image store", "mmssl data import SOURCE --name yours")
+
+
+def test_recordings_of_ones_own_in_the_layout_become_a_shard(
+    mmssl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vgg, "vgg16", TinyVgg)
+    folder = write_frames(tmp_path / "workspace")
+    (folder / "testinstance_ids.txt").unlink()
+    for path in folder.glob("*/*/*_1_1_*"):  # they count from zero
+        path.rename(path.with_name(path.name.replace("_1_1_", "_1_0000_").replace(".png", ".PNG")))
+    preprocess = ("preprocess", "rgbd", "--size", 32, "--workers", 1)
+    usual = mmssl(*preprocess)
+    assert usual.code == 0
+    assert "frames are not taken, such as" in usual.err
+    assert "trials do not fit these frames" in usual.err
+    (folder / "cup" / "cup_4" / "cup_4_1_0000_depthcrop.PNG").write_bytes(b"")
+    done = mmssl(*preprocess, "--frames", "all", "--trials", "objects", "--preview", "sheet.png")
+    assert done.code == 0, done.err
+    assert f"{sum(OBJECTS.values()) - 1} frames" in done.out
+    assert "the file is empty" in done.err
+    assert (tmp_path / "sheet.png").is_file()
+    done = mmssl(*EXTRACT)
+    assert done.code == 0, done.err
+    assert Shard.open(Path(done.out.strip())).classes == ("bell_pepper", "cup", "hat")
+    refused(mmssl(*EXTRACT, "--split", 2), 2, "there is no split 2: they are 0..1", "--split 0..1")

@@ -2,12 +2,8 @@
 
 import pytest
 
-from pipeline.datasets.washington import (
-    Facts,
-    Index,
-    index_names,
-    load_facts,
-)
+from pipeline.datasets.washington import Facts, load_facts
+from pipeline.datasets.washington_index import Index, index_names
 from tests.support.washington import official_names
 
 

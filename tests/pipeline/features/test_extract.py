@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.datasets.resolve import shard_paths
-from pipeline.datasets.washington import index_dataset
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
 from pipeline.features import extract as extraction_stage
 from pipeline.features import split_modality

@@ -15,6 +15,7 @@ from pipeline.features import extract as extraction_stage
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings
 from pipeline.runtime.errors import DataError, StorageError, UsageError
+from pipeline.shards.shard import Shard
 from tests.support.extraction import FRAMES, IMAGES, SETTINGS, extract
 from tests.support.tiny_vgg import WIDTH, TinyVgg
 
@@ -95,13 +96,19 @@ def test_a_category_or_a_trial_that_is_missing_is_one_sentence(prepared: Path, t
     def without_a_category(folder: Path) -> None:
         shutil.rmtree(folder / "cup")
 
+    def without_an_object(folder: Path) -> None:
+        shutil.rmtree(folder / "hat" / "hat_2")
+
     def without_trials(folder: Path) -> None:
         text = (folder / "testinstance_ids.txt").read_text()
         (folder / "testinstance_ids.txt").write_text(text[: text.index("****** trial 4")])
 
-    with pytest.raises(DataError, match="trial 1 has categories that the data lacks: cup") as caught:
-        extract(store_of(without_a_category))
-    assert "mmssl data fetch" in str(caught.value.hint)
+    shard = Shard.open(extract(store_of(without_a_category))[0])
+    assert shard.classes == ("bell_pepper", "hat")
+    with pytest.raises(DataError, match="trial 1 leaves out objects that the data lacks: hat_2") as caught:
+        extract(store_of(without_an_object))
+    assert "--trials objects" in str(caught.value.hint)
+    assert "testinstance_ids.txt" in str(caught.value.hint)
     with pytest.raises(UsageError, match=r"there is no split 3: they are 0\.\.2"):
         extract(store_of(without_trials), (0, 3))
 

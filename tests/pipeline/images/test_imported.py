@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.washington import index_dataset
+from pipeline.datasets.pictures import WrongKindError
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.images.building import process_object
 from pipeline.images.depth import encode_depth, fill_holes, scale_depth
 from pipeline.images.imported import frame_files, import_pictures, picture_rows, preview
@@ -19,7 +19,6 @@ from pipeline.images.resize import resize_rgb
 from pipeline.images.store import MODALITIES, ImageSettings, ImageStore, verify_object
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.sources.parts import divide
-from pipeline.sources.pictures import WrongKindError
 from pipeline.sources.reading import read_source
 from pipeline.sources.survey import survey
 from tests.support.own_pictures import colour, depth, save, write_pictures
@@ -195,19 +194,26 @@ def test_a_class_of_which_no_picture_can_be_read(mine: Path) -> None:
     assert not (mine.parent / "workspace" / "images" / "mine-40" / "index.json").exists()
 
 
-def test_depth_for_viewing_is_refused_wherever_it_is(mine: Path) -> None:
-    Image.fromarray(depth(3).astype(np.uint8)).save(mine / "hat" / "depth" / "0003.png")
-    with pytest.raises(WrongKindError, match=r"hat/depth/0003\.png: has 8 bits per pixel") as caught:
-        imported(mine)
-    assert caught.value.hint
-    again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
-    assert (type(again), again.message, again.hint) == (WrongKindError, caught.value.message, caught.value.hint)
+def test_one_depth_for_viewing_is_left_out_and_most_of_them_are_an_error(mine: Path) -> None:
+    def spoil(path: Path) -> None:
+        Image.fromarray(depth(3).astype(np.uint8)).save(path)
+
+    spoil(mine / "hat" / "depth" / "0003.png")
     source = read_source(mine)
-    with pytest.raises(WrongKindError, match=r"0003\.png"):
+    (note,) = [note for note in survey(source, divide(source, None, 0)).notes if "cannot be read" in note]
+    assert note.startswith("1 depth pictures cannot be read; their rows are left out: ")
+    preview(source, mine.parent / "sheet.png")
+    assert imported(mine).index.skipped == {
+        "hat/0003": "hat/depth/0003.png: has 8 bits per pixel, too few for depth: the usual cause is a picture made "
+        "for viewing"
+    }
+    for path in mine.glob("*/depth/*2.png"):
+        spoil(path)
+    for path in mine.glob("*/depth/*1.png"):
+        spoil(path)
+    with pytest.raises(WrongKindError, match=r"cup/depth/0001\.png: has 8 bits per pixel") as caught:
         survey(source, divide(source, None, 0))
-    with pytest.raises(WrongKindError, match=r"0003\.png"):
-        preview(source, mine.parent / "sheet.png")
-    assert not (mine.parent / "sheet.png").exists()
+    assert caught.value.hint
 
 
 def test_normals_need_more_than_pictures(mine: Path) -> None:

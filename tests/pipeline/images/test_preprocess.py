@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from commands.settings_from_options import settings_of
-from pipeline.datasets.washington import index_dataset, read_frame
+from pipeline.datasets.washington import read_frame
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.images import preprocess as preprocessing
 from pipeline.images.building import process_object
 from pipeline.images.depth import encode_depth
@@ -128,7 +129,7 @@ def test_a_truncated_png_is_listed_and_left_out(root: Path, caplog: pytest.LogCa
     assert sample not in store.ids
     assert len(store.ids) == sum(OBJECTS.values()) - 1
     assert list(store.index.skipped) == [sample]
-    assert "cup_4_1_6_depthcrop.png: not a readable image" in store.index.skipped[sample]
+    assert "cup_4_1_6_depthcrop.png: not a readable picture" in store.index.skipped[sample]
     assert str(root) not in (store.folder / "index.json").read_text()
     assert f"left out: {sample}" in caplog.text
     assert preprocess(root).digest == store.digest
@@ -161,16 +162,24 @@ def test_depth_of_8_bits_and_sizes_that_differ_are_listed_and_left_out(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_strict_makes_an_unreadable_frame_an_error(root: Path, workers: int) -> None:
     truncate(index_dataset(root / "raw").objects["cup", 4][1].rgb)
-    with pytest.raises(DataError, match=r"cup_4_1_6_crop\.png: not a readable image") as caught:
+    with pytest.raises(DataError, match=r"cup_4_1_6_crop\.png: not a readable picture") as caught:
         preprocess(root, strict=True, workers=workers)
     assert caught.value.hint
     assert not (root / "images" / "rgbd-40" / "index.json").exists()
 
 
-def test_an_object_without_a_readable_frame_is_an_error(root: Path) -> None:
-    for frame in index_dataset(root / "raw").objects["hat", 2]:
+def test_an_object_without_a_readable_frame_is_left_out_and_without_any_there_is_no_store(root: Path) -> None:
+    objects = index_dataset(root / "raw").objects
+    for frame in objects["hat", 2]:
         Image.fromarray(np.zeros((5, 5), np.uint8)).save(frame.depth)  # 8 bits
-    with pytest.raises(DataError, match=r"not one frame of hat_2 can be read: .*16 bits"):
+    store = preprocess(root)
+    assert "hat_2" not in store.index.objects
+    assert len(store.ids) == sum(OBJECTS.values()) - OBJECTS["hat_2"]
+    assert set(store.index.skipped) == {frame.id for frame in objects["hat", 2]}
+    for frames in objects.values():
+        for frame in frames:
+            truncate(frame.rgb)
+    with pytest.raises(DataError, match=r"not one frame can be read: bell_pepper_1_1_1: .*not a readable picture"):
         preprocess(root)
 
 
@@ -185,8 +194,14 @@ def test_depth_without_shape_is_told_and_kept(root: Path, caplog: pytest.LogCapt
 
 def test_normals_need_the_crops_place(root: Path) -> None:
     (index_dataset(root / "raw").objects["cup", 1][0].folder / "cup_1_1_1_loc.txt").unlink()
+    normals = ImageSettings(size=40, depth_encoding="normals")
     with pytest.raises(DataError, match=r"cup_1_1_1_loc\.txt is missing"):
-        preprocess(root, ImageSettings(size=40, depth_encoding="normals"))
+        preprocess(root, normals, strict=True)
+    assert preprocess(root, normals).index.skipped == {"cup_1_1_1": "has no loc.txt, which surface normals need"}
+    for loc in root.rglob("*_loc.txt"):
+        loc.unlink()
+    with pytest.raises(DataError, match=r"21 frames have none"):
+        preprocess(root, normals)
 
 
 def test_missing_data_and_impossible_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

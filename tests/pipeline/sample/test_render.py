@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.ensemble import ExtraTreesClassifier
 
-from pipeline.datasets.washington import index_dataset, read_frame
+from pipeline.datasets.washington import read_frame
+from pipeline.datasets.washington_index import index_dataset
 from pipeline.datasets.washington_splits import find_trials, labelled_ids, split_frames, trials_of
 from pipeline.images.depth import encode_depth, fill_holes
 from pipeline.images.resize import Bytes, resize_rgb

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.datasets.pictures import picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import MmsslError
 from pipeline.sources.parts import divide
-from pipeline.sources.pictures import has_deep_colour, picture_size, read_colour, read_depth
 from pipeline.sources.reading import read_source
 from tests.support.own_pictures import colour, depth, save
 
@@ -74,5 +74,5 @@ def test_damaged_pictures(name: str, tmp_path: Path) -> None:
     content = path.read_bytes()
     for seed in range(TIMES):
         path.write_bytes(damaged(content, seed))
-        for read in (read_colour, read_depth, picture_size, has_deep_colour):
+        for read in (read_colour, read_depth, picture_facts):
             assert "\n" not in sentence_of(partial(read, path))

@@ -1,16 +1,21 @@
 """Pictures in folders: whatever the folders are called, what is found is what was written."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.sources.folders import camera_of, read_folder
+from pipeline.sources.parts import divide
 from pipeline.sources.reading import read_source
+from pipeline.sources.survey import survey
 from tests.support.own_pictures import colour, depth, save, write_pictures
 from tests.support.rgbd_frames import write_frames
 
@@ -172,3 +177,50 @@ def test_folders_alone_can_group_pictures_in_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column 'day' to group by") as caught:
         read_source(write_pictures(tmp_path / "mine"), "day")
     assert caught.value.hint == "--group may be folder"
+
+
+def test_what_is_no_readable_file_is_listed_with_its_row(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "mine")
+    (folder / "cup" / "rgb" / "0005.png").mkdir()
+    (folder / "cup" / "depth" / "0006.pgm").touch()
+    (folder / "cup" / "rgb" / "0007.heic").touch()
+    (folder / "cup" / "rgb" / ".0008.png").touch()
+    (folder / "gone").symlink_to("nowhere")
+    source = read_source(folder)
+    assert source.left_out == {
+        "cup/0005": "cup/rgb/0005.png is a folder, not a file",
+        "cup/0006": "cup/depth/0006.pgm is of a format that is not read",
+        "cup/0007": "cup/rgb/0007.heic is of a format that is not read",
+        "gone": "is a link that leads nowhere",
+    }
+    assert len(source.ids) == 12
+
+
+def test_a_folder_that_cannot_be_listed_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_pictures(tmp_path / "mine")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("hat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    source = read_folder(folder)
+    assert len(source.ids) == 8
+    assert source.left_out == {"hat": "cannot be listed: Permission denied"}
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(f"{path}/hat"))
+    with pytest.raises(DataError, match="mine: cannot be listed: Permission denied"):
+        read_folder(folder)
+
+
+def test_colour_turned_by_exif_data_beside_depth_without_is_said(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "mine", without_depth=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for row in range(2):
+        Image.fromarray(colour(row)).save(folder / "cup" / "rgb" / f"{row:04d}.png", exif=exif)
+    source = read_source(folder)
+    notes = survey(source, divide(source, None, 0)).notes
+    assert any("differ in size in 2 of 12 rows" in note for note in notes)
+    assert any(note.startswith("in 2 of 12 rows EXIF data turn one of colour and depth") for note in notes)

@@ -1,10 +1,13 @@
 """Decoding a person's own pictures: colour as 8-bit RGB, depth as the camera's own numbers.
 
-Colour may be grey, with a palette, with transparency (laid over white) or have 16 bits per channel (the high byte
-counts), and is turned upright as its EXIF data say. Depth is 16-bit or floating-point, in any unit; 0, NaN and whatever
-is not a positive finite number are missing. What was made for viewing is refused: its distances are lost.
+Colour may be grey, with a palette, with transparency (laid over white) or have 16 bits per channel, colour or grey (the
+high byte counts, so that 65535 is white), and is turned upright as its EXIF data say. Depth is 16-bit or
+floating-point, in any unit; 0, NaN and whatever is not a positive finite number are missing. What was made for viewing
+is refused: its distances are lost. Each picture is turned by its own EXIF data: a colour picture with such data and a
+depth picture without do not lie on one another, and need not, since each is encoded by itself.
 """
 
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.runtime.arrays import npy_shape, read_npy
 from pipeline.runtime.errors import DataError
@@ -27,13 +30,15 @@ COLOUR_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", "
 DEPTH_SUFFIXES = COLOUR_SUFFIXES | {".npy"}  # a JPEG is no depth, but is refused with the reason
 UNCOMPRESSED = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # files whose size may stay when their content changes
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-_ONE_CHANNEL = ("I", "F")  # the beginnings of Pillow's modes with more than 8 bits
+_DEEP_GREY = ("I", "F")  # the beginnings of Pillow's modes with one channel of more than 8 bits
+_BRIGHT = 2**14  # what grey of 16 bits must reach somewhere, or the high byte would show next to nothing
+_ORIENTATION = 0x0112  # EXIF's tag
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _VIEWING = "export the depth as the camera gives it, with 16 bits or as floating-point numbers (PNG, TIFF, .npy)"
 
 
 class WrongKindError(DataError):
-    """A readable picture of another kind than its place says, which is a mistake about many pictures, not one."""
+    """A readable picture of another kind than its place says, which most often is a mistake about many pictures."""
 
 
 class Frame(NamedTuple):
@@ -73,7 +78,7 @@ def read_colour(path: Path) -> Colour:
     """Reads a colour picture, uint8 `[H, W, 3]`, upright.
 
     Raises:
-        WrongKindError: it is a depth picture.
+        WrongKindError: it looks like depth.
         DataError: it cannot be read.
     """
     with _opened(path) as image:
@@ -84,8 +89,8 @@ def colour_of(picture: Image.Image | NDArray[Any], name: str) -> Colour:
     """A colour picture or array as `read_colour` gives it; messages call it `name`.
 
     Raises:
-        WrongKindError: it is a depth picture.
-        DataError: it is an array that is not uint8 `[H, W, 3]`.
+        WrongKindError: it looks like depth.
+        DataError: it is an array that is not uint8 `[H, W, 3]`, or its numbers are no colours.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
@@ -94,11 +99,8 @@ def colour_of(picture: Image.Image | NDArray[Any], name: str) -> Colour:
                 "RGB, not BGR",
             )
         return picture
-    if picture.mode.startswith(_ONE_CHANNEL):
-        raise WrongKindError(
-            f"{name}: has one channel of more than 8 bits: it looks like depth in the colour picture's place",
-            "look whether the folders or columns are swapped",
-        )
+    if picture.mode.startswith(_DEEP_GREY):
+        return _grey(np.asarray(ImageOps.exif_transpose(picture)), name)
     upright = ImageOps.exif_transpose(picture)
     if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         with_alpha = upright.convert("RGBA")
@@ -106,15 +108,53 @@ def colour_of(picture: Image.Image | NDArray[Any], name: str) -> Colour:
     return np.array(upright.convert("RGB"))
 
 
-def has_deep_colour(path: Path) -> bool:
-    """Whether a colour picture has 16 bits per channel, of which Pillow keeps the high byte.
+def _grey(values: NDArray[Any], name: str) -> Colour:
+    """Grey of 16 bits as colour.
+
+    Raises:
+        WrongKindError: it is so dark that it is depth or has fewer bits.
+        DataError: it is not of 16 bits.
+    """
+    hint = "look whether the folders or columns are swapped; scale grey pictures to 8 bits, or to the whole of 16 bits"
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        kind = "floating-point numbers" if values.dtype.kind == "f" else "whole numbers outside 0..65535"
+        raise DataError(f"{name}: holds {kind}, and nothing says which of them is white", hint)
+    if 0 < values.max() < _BRIGHT:
+        raise WrongKindError(
+            f"{name}: has one channel of 16 bits that nowhere exceeds {values.max()}: it looks like depth in the "
+            "colour picture's place, or like a camera of fewer bits, and would be nearly black",
+            hint,
+        )
+    return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+class PictureFacts(NamedTuple):
+    """What a colour picture's header says, without its pixels.
+
+    `size` is width and height, upright; `turned` says whether EXIF data turn it, `deep` whether it has 16 bits per
+    channel, of which the high byte is kept.
+    """
+
+    size: tuple[int, int]
+    turned: bool
+    deep: bool
+
+
+def picture_facts(path: Path) -> PictureFacts:
+    """Reads a picture's header.
 
     Raises:
         DataError: it cannot be read.
     """
+    if path.suffix.lower() == ".npy":
+        shape = _array_shape(path)
+        return PictureFacts((shape[1], shape[0]) if len(shape) > 1 else (0, 0), False, False)
     with _opened(path, load=False) as image:
-        tiles: list[Any] = list(getattr(image, "tile", []))
-        return any(";16" in str(tile[3]) for tile in tiles)
+        tiles: list[Any] = list(getattr(image, "tile", []))  # before EXIF is looked for, which may empty it
+        deep = image.mode.startswith(_DEEP_GREY) or any(";16" in str(tile[3]) for tile in tiles)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        return PictureFacts(size, orientation in range(2, 9), deep)
 
 
 def read_depth(path: Path) -> Depth:
@@ -162,19 +202,6 @@ def depth_of(picture: Image.Image | NDArray[Any], name: str) -> Depth:
     return floats
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, without decoding it.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if path.suffix.lower() == ".npy":
-        shape = _array_shape(path)
-        return (shape[1], shape[0]) if len(shape) > 1 else (0, 0)
-    with _opened(path, load=False) as image:
-        return image.size
-
-
 def _array_shape(path: Path) -> tuple[int, ...]:
     shape = npy_shape(path)
     if len(shape) > 1 and shape[0] * shape[1] > MOST_PIXELS:
@@ -185,6 +212,9 @@ def _array_shape(path: Path) -> tuple[int, ...]:
 @contextmanager
 def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
+            raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is not a file")
         # The warnings are of oddities that do not keep Pillow from reading it.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -193,12 +223,17 @@ def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
                 image.load()
             yield image
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the file is missing") from error
+        missing = "is a link that leads nowhere" if path.is_symlink() else "the file is missing"
+        raise DataError(f"{path}: {missing}") from error
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read: permission is denied", "check its permissions") from error
     except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable picture: {_reason(error)}", "copy or export it again") from error
+        raise DataError(f"{path}: not a readable picture: {_reason(path, error)}", "copy or export it again") from error
 
 
-def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].replace(
-        "cannot identify image file", "unknown format"
-    )
+def _reason(path: Path, error: BaseException) -> str:
+    if path.is_file() and not path.stat().st_size:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is not known"
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,5 +1,6 @@
 """Decoding a person's pictures: what is read rightly, and what is refused with its usual cause."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.datasets.pictures import WrongKindError, picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import DataError
-from pipeline.sources.pictures import WrongKindError, has_deep_colour, picture_size, read_colour, read_depth
 from tests.support.own_pictures import colour, depth, save
 
 RED = (255, 0, 0)
@@ -20,7 +21,7 @@ def test_16_bit_depth_is_read_as_it_is(suffix: str, tmp_path: Path) -> None:
     read = read_depth(save(tmp_path / f"depth{suffix}", depth(1)))
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, depth(1))
-    assert picture_size(tmp_path / f"depth{suffix}") == (32, 24)
+    assert picture_facts(tmp_path / f"depth{suffix}").size == (32, 24)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_colour_of_every_mode(mode: str, tmp_path: Path) -> None:
     assert read.shape == (2, 4, 3)
     assert read.dtype == np.uint8
     assert (read == (RED if mode not in ("L", "LA", "1") else 255)).all()
-    assert not has_deep_colour(path)
+    assert not picture_facts(path).deep
 
 
 def test_transparent_colour_lies_over_white(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_16_bit_colour_keeps_its_high_byte(tmp_path: Path) -> None:
         + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
         + chunk(b"IEND", b"")
     )
-    assert has_deep_colour(tmp_path / "deep.png")
+    assert picture_facts(tmp_path / "deep.png").deep
     assert read_colour(tmp_path / "deep.png").tolist() == [[[0xFF, 0x12, 0], [0, 0x80, 0xAB]]]
 
 
@@ -136,11 +137,45 @@ def test_colour_is_turned_upright(orientation: int, tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
     turned = np.rot90(values, {1: 0, 3: 2, 6: 3, 8: 1}[orientation])
     np.testing.assert_array_equal(read_colour(tmp_path / "a.png"), turned)
+    assert picture_facts(tmp_path / "a.png") == (turned.shape[1::-1], orientation != 1, False)
 
 
-def test_depth_in_the_colours_place(tmp_path: Path) -> None:
-    with pytest.raises(WrongKindError, match="looks like depth in the colour picture's place"):
-        read_colour(save(tmp_path / "a.png", depth(1)))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_grey_of_16_bits_is_scaled_by_their_range(suffix: str, tmp_path: Path) -> None:
+    values = np.array([[0, 255, 256], [0x1234, 0xFF00, 0xFFFF]], np.uint16)
+    path = save(tmp_path / f"infrared{suffix}", values)
+    assert read_colour(path).tolist() == [[[0] * 3, [0] * 3, [1] * 3], [[0x12] * 3, [255] * 3, [255] * 3]]
+    assert picture_facts(path).deep
+    assert not read_colour(save(path, np.zeros((2, 3), np.uint16))).any()  # the lens cap is on
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("a.png", depth(1), "nowhere exceeds 1198: it looks like depth in the colour picture's place"),
+        ("a.tif", np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3), "floating-point numbers, and nothing says"),
+        ("a.tif", np.array([[0, 70000]], np.int32), "whole numbers outside 0..65535"),
+        ("a.tif", np.array([[-1, 60000]], np.int32), "whole numbers outside 0..65535"),
+    ],
+)
+def test_numbers_of_which_none_is_white_are_no_colour(
+    name: str, values: NDArray[Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        read_colour(save(tmp_path / name, values))
+    assert isinstance(caught.value, WrongKindError) == ("looks like" in words)
+
+
+def test_what_is_not_a_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    reasons = {"folder": "it is a folder", "empty": "the file is empty", "link": "leads nowhere", "pipe": "not a file"}
+    for name, reason in reasons.items():
+        for read in (read_colour, read_depth, picture_facts):
+            with pytest.raises(DataError, match=rf"{name}\.png.*{reason}"):
+                read(tmp_path / f"{name}.png")
 
 
 @pytest.mark.parametrize("read", [read_colour, read_depth])
