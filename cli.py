@@ -6,12 +6,27 @@ import re
 import signal
 import sys
 from difflib import get_close_matches
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
-from commands import (
+_ROOT = Path(__file__).resolve().parent
+
+
+def _hidden(package: str) -> bool:
+    """Whether another package of this name comes before ours."""
+    spec = PathFinder.find_spec(package)
+    return spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != _ROOT
+
+
+# Others have a `trainer` or a `pipeline` too, and PYTHONPATH names it first. Processes that we start inherit the path.
+if any(map(_hidden, ("commands", "data_manifests", "pipeline", "trainer"))):
+    sys.path.insert(0, str(_ROOT))
+
+from commands import (  # noqa: E402
     compare,
     data,
     data_import,
@@ -24,8 +39,10 @@ from commands import (
     results,
     train,
 )
-from commands.app import app
-from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
+from commands.app import app  # noqa: E402
+from pipeline.runtime.errors import Interrupted, MmsslError, UsageError  # noqa: E402
+from pipeline.runtime.interrupts import heeded  # noqa: E402
+from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
     "app", "compare", "data", "data_import", "demo", "export", "main", "predict", "prepare", "reproduce", "results",
@@ -37,9 +54,10 @@ _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> NoReturn:
     """Runs a command; errors that a user can cause become one line, a hint and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in heeded():
         signal.signal(number, _interrupt)
     sys.unraisablehook = _not_lost
+    share_threads()
     try:
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
