@@ -286,6 +286,13 @@ def _run_through(
             checked.clear()
             check_new()
             raise
+        except RuntimeError as error:
+            if "deserializ" not in str(error):
+                raise
+            raise DataError(
+                f"the Dask scheduler {scheduler} cannot read our tasks: it lacks mmssl, or has another version",
+                "start it in the environment of the workers, in which mmssl is installed: `dask scheduler`",
+            ) from error
         del future  # releases the worker's copy of the result
         fill()
         yield name, result
