@@ -33,7 +33,7 @@ $(LOWEST)/.made: pyproject.toml scripts/lowest.py $(VENV)/.dev
 	@touch $@
 
 test-lowest: $(LOWEST)/.made
-	$(LOWEST)/bin/python -m pytest -m 'not slow' -W ignore::DeprecationWarning tests/pipeline tests/trainer tests/commands
+	$(LOWEST)/bin/python -m pytest -m 'not slow' --override-ini filterwarnings= tests/pipeline tests/trainer tests/commands
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ from commands import (  # noqa: E402
     data,
     data_import,
     demo,
+    doctor,
     export,
     messages,
     predict,
@@ -45,7 +46,7 @@ from pipeline.runtime.interrupts import heeded  # noqa: E402
 from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
-    "app", "compare", "data", "data_import", "demo", "export", "main", "predict", "prepare", "reproduce", "results",
+    "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce", "results",
     "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.

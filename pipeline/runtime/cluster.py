@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.interrupts import STOP_SIGNALS, Stop
 from pipeline.runtime.machine import cores
-from pipeline.runtime.workers import check_workers
+from pipeline.runtime.workers import Answer, ask_workers, check_workers
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -83,6 +83,16 @@ def run_tasks(
     with ExitStack() as stack:
         client = stack.enter_context(_client(count, scheduler, memory, stop))
         yield from _run_through(client, function, tasks, stop, resource, scheduler, announce, shared)
+
+
+def ask_cluster(scheduler: str, shared: Sequence[Path]) -> Mapping[str, Answer]:
+    """Worker's address -> what it says of itself, or why it cannot.
+
+    Raises:
+        DataError: the scheduler cannot be reached.
+    """
+    with _client(0, scheduler, "0", Stop()) as client:
+        return ask_workers(client, _workers(client).keys(), shared)
 
 
 def check_stop(stop: Stop) -> None:

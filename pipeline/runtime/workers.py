@@ -39,6 +39,9 @@ class WorkerFacts:
     unseen: tuple[str, ...]
 
 
+Answer = WorkerFacts | BaseException | str  # facts; why there are none; or a Python that is not ours
+
+
 def check_workers(client: Any, addresses: Collection[str], paths: Sequence[Path] = (), scheduler: str = "") -> None:
     """Checks that these workers have our Python and our mmssl, and see our paths.
 
@@ -63,9 +66,7 @@ def check_workers(client: Any, addresses: Collection[str], paths: Sequence[Path]
         raise DataError(f"the Dask worker {address} {problem}{more}", hint)
 
 
-def ask_workers(
-    client: Any, addresses: Collection[str], paths: Sequence[Path] = ()
-) -> Mapping[str, WorkerFacts | BaseException | str]:
+def ask_workers(client: Any, addresses: Collection[str], paths: Sequence[Path] = ()) -> Mapping[str, Answer]:
     """Worker's address -> its facts; its Python version if that is not ours; or why it could not say.
 
     The versions of Python are compared first, with a message of Dask's own: code of ours cannot be sent to another one.
@@ -101,13 +102,16 @@ def worker_facts(*paths: str) -> WorkerFacts:
     return WorkerFacts(host(), versions()["mmssl"], unseen)
 
 
-def problem_of(answer: WorkerFacts | BaseException | str, scheduler: str = "") -> tuple[str, str] | None:
+def problem_of(answer: Answer, scheduler: str = "") -> tuple[str, str] | None:
     """What keeps a worker that gave this answer from our work, and what to do about it; None if nothing does."""
     version = versions()["mmssl"]
     again = f"then start it again with `dask worker {scheduler or 'ADDRESS'}`"
     if isinstance(answer, str):
         python = _minor(_PYTHON)
-        return f"runs Python {_minor(answer)}, and this command {python}", f"give it an environment of {python}; {again}"
+        return (
+            f"runs Python {_minor(answer)}, and this command {python}",
+            f"give it an environment of {python}; {again}",
+        )
     if isinstance(answer, WorkerFacts):
         if answer.mmssl != version and _CHECKOUT not in (answer.mmssl, version):
             problem = f"on {answer.host} has mmssl {answer.mmssl}, and this command {version}"
