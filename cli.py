@@ -41,13 +41,13 @@ from commands import (  # noqa: E402
     train,
 )
 from commands.app import app  # noqa: E402
-from pipeline.runtime.errors import Interrupted, MmsslError, UsageError  # noqa: E402
+from pipeline.runtime.errors import Interrupted, MmsslError, StorageError, UsageError  # noqa: E402
 from pipeline.runtime.interrupts import heeded  # noqa: E402
 from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
-    "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce", "results",
-    "train",
+    "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce",
+    "results", "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -76,6 +76,8 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if "temporary directory" in str(error.strerror):  # tempfile's, having tried them all
+            _fail(StorageError("no temporary folder can be written to", "export TMPDIR=FOLDER names one that can"))
         if error.errno != errno.ENAMETOOLONG:
             raise
         _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))

@@ -1,7 +1,6 @@
 """`mmssl doctor`: one screen about this machine and this installation, and what is wrong with them."""
 
 import dataclasses
-from pathlib import Path
 
 import typer
 from rich.table import Column, Table

@@ -1,8 +1,8 @@
 """Asks the workers of a Dask cluster whether they can do our work, before they get any of it.
 
-Dask runs what it is sent, and where it cannot, a task waits, is tried again elsewhere, or fails with another's traceback.
-What goes wrong in practice: a worker's environment lacks mmssl, has another version of it or another Python, or does not
-see the workspace.
+Dask runs what it is sent, and where it cannot, a task waits, is tried again elsewhere, or fails with another's
+traceback. What goes wrong in practice: a worker's environment lacks mmssl, has another version of it or another Python,
+or does not see the workspace.
 """
 
 import asyncio
@@ -61,9 +61,9 @@ def check_workers(client: Any, addresses: Collection[str], paths: Sequence[Path]
         if isinstance(answer, TimeoutError):
             _log.warning("the Dask worker %s has not answered for %.0f s", address, CHECK_SECONDS)
     if wrong:
-        address, (problem, hint) = next(iter(wrong.items()))
+        address, (reason, hint) = next(iter(wrong.items()))
         more = f" (and {len(wrong) - 1} more of {len(addresses)} workers cannot work either)" if len(wrong) > 1 else ""
-        raise DataError(f"the Dask worker {address} {problem}{more}", hint)
+        raise DataError(f"the Dask worker {address} {reason}{more}", hint)
 
 
 def ask_workers(client: Any, addresses: Collection[str], paths: Sequence[Path] = ()) -> Mapping[str, Answer]:

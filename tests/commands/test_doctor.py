@@ -7,6 +7,7 @@ import pytest
 
 from commands import doctor_checks
 from pipeline.runtime import machine
+from pipeline.runtime.versions import versions
 from pipeline.runtime.workers import WorkerFacts
 from tests.support.commands import Command
 
@@ -86,7 +87,7 @@ def test_a_scheduler_that_is_not_there_is_a_problem(mmssl: Command, monkeypatch:
 
 
 def test_workers_are_lines_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    answers = {"tcp://a:1": WorkerFacts("a", doctor_checks.versions()["mmssl"], ()), "tcp://b:2": TimeoutError()}
+    answers = {"tcp://a:1": WorkerFacts("a", versions()["mmssl"], ()), "tcp://b:2": TimeoutError()}
     monkeypatch.setattr("pipeline.runtime.cluster.ask_cluster", lambda *_: answers)
     scheduler, sound, silent = doctor_checks.workers("tcp://s:8786", tmp_path)
     assert (scheduler.problem, sound.problem) == (None, None)

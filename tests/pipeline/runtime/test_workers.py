@@ -29,7 +29,7 @@ class Cluster:
     async def _get_versions(self) -> dict[str, Any]:
         return {"workers": {a: {"host": {"python": self.pythons.get(a, f"{PYTHON}.final.0")}} for a in self.answers}}
 
-    async def _run(self, function: Any, *paths: str, workers: list[str], on_error: str) -> dict[str, Any]:
+    async def _run(self, function: Any, *_: str, workers: list[str], on_error: str) -> dict[str, Any]:
         assert (function, on_error) == (worker_facts, "return")
         (address,) = workers
         if self.answers[address] is None:
