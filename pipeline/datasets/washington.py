@@ -11,6 +11,7 @@ Names are parsed from the right, <category>_<object>_<video>_<frame>_<kind>, sin
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -304,7 +305,8 @@ _DEPTH_MODES = {"I;16", "I;16L", "I;16B", "I"}  # of a 16-bit PNG, depending on 
 def _open(path: Path) -> Image.Image:
     """Decodes an image; only PNG files are accepted, with no more pixels than a camera has."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        # Pillow warns of large pictures on standard error, and goes on: the check below is a sentence instead.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it declares {image.width} x {image.height} pixels")
             image.load()

@@ -1,5 +1,6 @@
 """The page about a machine: everything on it, what is wrong, and what mends it."""
 
+import errno
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from commands import doctor_checks
 from pipeline.runtime import machine
 from pipeline.runtime.versions import versions
 from pipeline.runtime.workers import WorkerFacts
-from tests.support.commands import Command
+from tests.support.commands import Command, refused
 
 EXPECTED = {
     "mmssl", "Python", "torch", "libraries", "device", "cores", "threads", "memory", "workspace", "temporary", "cache",
@@ -76,6 +77,16 @@ def test_folders_of_a_user_without_home_or_temporary_folder(monkeypatch: pytest.
     found = {fact.name: fact for fact in doctor_checks.folders(tmp_path)}
     assert found["temporary"].fix == "export TMPDIR=FOLDER"
     assert "export MPLCONFIGDIR" in found["cache"].value
+
+
+def test_a_command_without_any_temporary_folder_is_one_sentence(
+    mmssl: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(_: object) -> object:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor_checks, "facts", nowhere)
+    refused(mmssl("doctor"), 1, "no temporary folder can be written to", "export TMPDIR")
 
 
 def test_a_scheduler_that_is_not_there_is_a_problem(mmssl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
