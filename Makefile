@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint audit bench faults clean
+.PHONY: demo test test-lowest lint audit bench faults clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.run: pyproject.toml
@@ -22,6 +22,18 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+
+# The lower bounds of pyproject.toml, tried: an environment of its own with exactly these versions runs the fast tests.
+LOWEST := .venv-lowest
+$(LOWEST)/.made: pyproject.toml scripts/lowest.py $(VENV)/.dev
+	@echo "setting up $(LOWEST): another torch is downloaded, so this takes a few minutes"
+	$(BIN)/python -m scripts.lowest > $(VENV)/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/lowest.txt --editable . pytest hypothesis
+	@touch $@
+
+test-lowest: $(LOWEST)/.made
+	$(LOWEST)/bin/python -m pytest -m 'not slow' --override-ini filterwarnings= tests/pipeline tests/trainer tests/commands
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -46,4 +58,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.frame
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info

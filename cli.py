@@ -6,16 +6,32 @@ import re
 import signal
 import sys
 from difflib import get_close_matches
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
-from commands import (
+_ROOT = Path(__file__).resolve().parent
+
+
+def _hidden(package: str) -> bool:
+    """Whether another package of this name comes before ours."""
+    spec = PathFinder.find_spec(package)
+    return spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != _ROOT
+
+
+# Others have a `trainer` or a `pipeline` too, and PYTHONPATH names it first. Processes that we start inherit the path.
+if any(map(_hidden, ("commands", "data_manifests", "pipeline", "trainer"))):
+    sys.path.insert(0, str(_ROOT))
+
+from commands import (  # noqa: E402
     compare,
     data,
     data_import,
     demo,
+    doctor,
     export,
     messages,
     predict,
@@ -24,12 +40,14 @@ from commands import (
     results,
     train,
 )
-from commands.app import app
-from pipeline.runtime.errors import Interrupted, MmsslError, UsageError
+from commands.app import app  # noqa: E402
+from pipeline.runtime.errors import Interrupted, MmsslError, StorageError, UsageError  # noqa: E402
+from pipeline.runtime.interrupts import heeded  # noqa: E402
+from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
-    "app", "compare", "data", "data_import", "demo", "export", "main", "predict", "prepare", "reproduce", "results",
-    "train",
+    "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce",
+    "results", "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -37,9 +55,10 @@ _ParserError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> NoReturn:
     """Runs a command; errors that a user can cause become one line, a hint and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in heeded():
         signal.signal(number, _interrupt)
     sys.unraisablehook = _not_lost
+    share_threads()
     try:
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
@@ -57,6 +76,8 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if "temporary directory" in str(error.strerror):  # tempfile's, having tried them all
+            _fail(StorageError("no temporary folder can be written to", "export TMPDIR=FOLDER names one that can"))
         if error.errno != errno.ENAMETOOLONG:
             raise
         _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))

@@ -13,9 +13,11 @@
 Names are imported when they are first used, so `import mmssl` costs nothing.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from pipeline.runtime.errors import MmsslError
@@ -57,20 +59,48 @@ def load(folder: Path | str, *, device: str = "auto") -> "LoadedModel":
     Raises:
         MmsslError: the folder holds neither, or one that is damaged or newer than this program.
     """
-    from trainer.inference.loaded_model import open_model
-
-    return open_model(
+    model: LoadedModel = _import_ours("trainer.inference.loaded_model").open_model(
         Path(folder),
         device,
-        lambda path: import_module(_ENCODER).Encoder.open(path),
-        lambda shard, modality: import_module(_ENCODER).locate(shard, modality),
+        lambda path: _import_ours(_ENCODER).Encoder.open(path),
+        lambda shard, modality: _import_ours(_ENCODER).locate(shard, modality),
     )
+    return model
+
+
+def main() -> NoReturn:
+    """The `mmssl` command. It is loaded by its place: others have a module named `cli` too."""
+    spec = spec_from_file_location("cli", Path(__file__).with_name("cli.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["cli"] = cli = module_from_spec(spec)
+    spec.loader.exec_module(cli)
+    cli.main()
+    raise SystemExit
+
+
+def _import_ours(module: str) -> Any:
+    """Imports one of our modules, by its full name.
+
+    Raises:
+        ImportError: another package of that name comes before ours on the path.
+    """
+    package = module.split(".")[0]
+    spec = find_spec(package)
+    origin = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
+    ours = Path(__file__).resolve().parent / package
+    if origin != ours:
+        raise ImportError(
+            f"mmssl's package '{package}' ({ours}) is hidden by another of that name ({origin}): put {ours.parent} "
+            "first on PYTHONPATH, or rename the other"
+        )
+    return import_module(module)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"mmssl has no public name '{name}'; it has {', '.join(__all__)}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    value = globals()[name] = getattr(_import_ours(_MODULES[name]), name)
     return value
 
 

@@ -23,7 +23,7 @@ from benchmarks.frames import link, raw_frames
 from benchmarks.measure import Rows, middle
 from pipeline.images.preprocess import preprocess
 from pipeline.images.store import ImageSettings
-from pipeline.runtime.cluster import cores
+from pipeline.runtime.machine import cores
 
 
 def main() -> None:

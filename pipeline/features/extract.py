@@ -330,7 +330,10 @@ def _computed(
     arguments = {key: (unit,) for key, unit in units.items()}
     if progress is not None:
         progress(_ON_CLUSTER, 0, len(units))
-    done = run_tasks(_compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True)
+    done = run_tasks(
+        _compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True,
+        shared=sorted({unit.store for unit in units.values()}),
+    )  # fmt: skip
     for count, (key, _) in enumerate(done, start=1):
         if progress is not None:
             progress(_ON_CLUSTER, count, len(units))

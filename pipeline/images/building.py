@@ -113,7 +113,10 @@ def build_store(
         if tasks:
             remove(folder / INDEX)  # the store is incomplete until it is written again
         total = len(stamps)
-        for name, images in run_tasks(process_object, tasks, stop, workers=workers, scheduler=scheduler):
+        sources = sorted({frames[0].folder for frames in objects.values() if frames})
+        for name, images in run_tasks(
+            process_object, tasks, stop, workers=workers, scheduler=scheduler, shared=sources
+        ):
             headers[name] = write_object(object_path(folder, name), images, settings, stamps[name])
             warn("left out", images.skipped)
             warn("no shape in its depth", images.flawed)

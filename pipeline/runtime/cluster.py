@@ -4,6 +4,7 @@ Workers compute, the caller receives results in the order in which they become r
 in flight at any time. A task whose worker dies is run again elsewhere.
 """
 
+import inspect
 import logging
 import os
 import signal
@@ -20,7 +21,9 @@ from queue import Empty, Queue
 from typing import Any, TypeVar
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.runtime.interrupts import Stop
+from pipeline.runtime.interrupts import STOP_SIGNALS, Stop
+from pipeline.runtime.machine import cores
+from pipeline.runtime.workers import Answer, ask_workers, check_workers
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -35,11 +38,6 @@ _one_at_a_time = threading.Lock()  # even in a worker with several threads: a ta
 _AHEAD = 2  # tasks in flight per worker: one being computed, one waiting
 
 
-def cores() -> int:
-    """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(
     function: Callable[..., T],
     tasks: Mapping[str, Sequence[Any]],
@@ -50,6 +48,7 @@ def run_tasks(
     memory: str = "1GB",
     resource: str | None = None,
     announce: bool = False,
+    shared: Sequence[Path] = (),
 ) -> Iterator[tuple[str, T]]:
     """Yields (name, `function(*arguments)`) for every named task, as results become ready.
 
@@ -63,10 +62,12 @@ def run_tasks(
         resource: a Dask resource, such as GPU, of which each task takes 1 if any worker declares it.
         announce: whether a request to stop should reach tasks that are already running: each gets one more argument,
             for `distant_stop`. Only with a scheduler.
+        shared: files and folders that every worker of a cluster must see.
 
     Raises:
         UsageError: `workers` is below 1, or given together with a scheduler.
-        DataError: the scheduler cannot be reached or is lost, or the workers of a task died repeatedly.
+        DataError: the scheduler cannot be reached or is lost, a worker of the cluster cannot do the work (it lacks
+            mmssl, has another version, or does not see the files), or the workers of a task died repeatedly.
         Interrupted: a stop was requested.
     """
     if workers is not None and (workers < 1 or scheduler):
@@ -81,7 +82,17 @@ def run_tasks(
         return
     with ExitStack() as stack:
         client = stack.enter_context(_client(count, scheduler, memory, stop))
-        yield from _run_through(client, function, tasks, stop, resource, scheduler, announce)
+        yield from _run_through(client, function, tasks, stop, resource, scheduler, announce, shared)
+
+
+def ask_cluster(scheduler: str, shared: Sequence[Path]) -> Mapping[str, Answer]:
+    """Worker's address -> what it says of itself, or why it cannot.
+
+    Raises:
+        DataError: the scheduler cannot be reached.
+    """
+    with _client(0, scheduler, "0", Stop()) as client:
+        return ask_workers(client, _workers(client).keys(), shared)
 
 
 def check_stop(stop: Stop) -> None:
@@ -162,14 +173,15 @@ def _same_environment() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Keeps Ctrl-C from the threads started within the block, and from the processes that these start.
+    """Keeps Ctrl-C and the like from the threads started within the block, and from the processes that these start.
 
-    A terminal sends SIGINT to all of its processes, but only the parent should act on it. Python's handlers run in the
-    main thread, whichever thread receives the signal.
+    A terminal sends SIGINT and SIGHUP to all of its processes, and a batch system SIGUSR1, but only the parent should
+    act on them. Python's handlers run in the main thread, whichever thread receives the signal.
     """
-    resource_tracker.ensure_running()  # if it were started within the block, it would unblock SIGINT
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOP_SIGNALS) - {signal.SIGTERM, signal.SIGINT})
     try:
+        resource_tracker.ensure_running()  # if it were started with SIGINT blocked, it would unblock SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -214,6 +226,7 @@ def _run_through(
     resource: str | None,
     scheduler: str | None,
     announce: bool,
+    shared: Sequence[Path],
 ) -> Iterator[tuple[str, T]]:
     from distributed import Event, KilledWorker
 
@@ -222,6 +235,15 @@ def _run_through(
     while not client.nthreads():
         check_stop(stop)
         time.sleep(_POLL)
+    checked: set[str] = set()
+
+    def check_new() -> None:
+        new = _workers(client).keys() - checked
+        if scheduler is not None and new:
+            check_workers(client, new, shared, scheduler)
+        checked.update(new)
+
+    check_new()
     workers = _workers(client).values()
     resources = {resource: 1} if resource and any(resource in worker["resources"] for worker in workers) else None
     run_id = uuid.uuid4().hex[:8]  # so that our keys differ from another client's
@@ -255,6 +277,7 @@ def _run_through(
                 if time.monotonic() - last_look > _DISTANT_POLL:
                     last_look = time.monotonic()
                     with suppress(OSError):  # the scheduler is lost: the client will notice in a moment
+                        check_new()
                         fill()  # gives work to workers that have joined since, however long the others take
                         _warn_of_paused(client, warned)
                 continue
@@ -269,6 +292,17 @@ def _run_through(
             ) from error
         except CancelledError as error:
             raise _lost(scheduler) from error
+        except (ImportError, AttributeError, TypeError):  # perhaps of a worker that has just joined
+            checked.clear()
+            check_new()
+            raise
+        except RuntimeError as error:
+            if "deserializ" not in str(error):
+                raise
+            raise DataError(
+                f"the Dask scheduler {scheduler} cannot read our tasks: it lacks mmssl, or has another version",
+                "start it in the environment of the workers, in which mmssl is installed: `dask scheduler`",
+            ) from error
         del future  # releases the worker's copy of the result
         fill()
         yield name, result
@@ -277,7 +311,8 @@ def _run_through(
 
 def _workers(client: Any) -> dict[str, dict[str, Any]]:
     """Worker's address -> what the scheduler knows about it."""
-    workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    every = {"n_workers": -1} if "n_workers" in inspect.signature(client.scheduler_info).parameters else {}
+    workers: dict[str, dict[str, Any]] = client.scheduler_info(**every)["workers"]  # older ones always give all
     return workers
 
 

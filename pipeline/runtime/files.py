@@ -22,6 +22,9 @@ _STORAGE = {
     errno.EISDIR: "there is a folder with that name",
 }
 
+_CANNOT_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_CANNOT_FLUSH_FOLDER = {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """The one-sentence error for a write to `path` that the system refused."""
@@ -108,12 +111,33 @@ def remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Flushes a file or folder to disk (fsync), so that a power cut loses nothing of it."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes a file or folder to disk (fsync), so that a power cut loses nothing of it.
+
+    Some file systems (FUSE, SMB, some of clusters) cannot flush a folder, or let nobody open one: then its entry is as
+    safe as they make it. A file that cannot be flushed for want of room or permission is an error, as ever.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _CANNOT_FLUSH_FOLDER and path.is_dir():
+            return
+        raise
+    try:
+        flush_descriptor(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH_FOLDER or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
+
+
+def flush_descriptor(descriptor: int) -> None:
+    """Flushes an open file to disk, where its file system can do that."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
 
 
 def sha256(path: Path) -> str:

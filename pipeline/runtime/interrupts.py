@@ -1,9 +1,29 @@
-"""SIGTERM and Ctrl-C as a request to stop, which long work checks between steps."""
+"""Signals as a request to stop, which long work checks between steps.
+
+SIGTERM and Ctrl-C; and what batch systems and terminals send besides: SIGUSR1 and SIGUSR2 (SLURM's `--signal`, Grid
+Engine's `-notify`), SIGXCPU (a soft limit on time), SIGHUP (a terminal that was closed).
+"""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOP_SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if name in signal.Signals.__members__
+)
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that stop this process: all of `STOP_SIGNALS`, but for those it was started to ignore.
+
+    So `nohup` keeps its meaning. SIGTERM and SIGINT always count: a shell's background jobs ignore SIGINT, and
+    `kill -INT` should stop them nevertheless.
+    """
+    always = (signal.SIGTERM, signal.SIGINT)
+    return [which for which in STOP_SIGNALS if which in always or signal.getsignal(which) != signal.SIG_IGN]
 
 
 class Stop:
@@ -18,7 +38,7 @@ class Stop:
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Within the block the first SIGTERM or SIGINT only sets the request; a second one acts as it did before.
+    """Within the block the first of the `heeded` signals only sets the request; a second one acts as it did before.
 
     Signals reach only the main thread: in any other thread the request never comes.
     """
@@ -34,7 +54,7 @@ def stop_requests() -> Iterator[Stop]:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heeded():
             previous[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread
         previous.clear()

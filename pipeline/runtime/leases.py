@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from pipeline.runtime.errors import LeasedError
-from pipeline.runtime.files import storage_error, sweep
+from pipeline.runtime.files import flush_descriptor, storage_error, sweep
 from pipeline.runtime.processes import Process, host, this_process
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Lease:
         try:
             os.write(descriptor, (json.dumps({"process": str(this_process()), "host": host()}) + "\n").encode())
             os.write(descriptor, (_COUNT % 0).encode())
-            os.fsync(descriptor)
+            flush_descriptor(descriptor)
         except OSError as error:
             self.remove(path)
             raise storage_error(path.parent, error) from error
@@ -118,7 +118,7 @@ class Lease:
                     try:
                         text = (_COUNT % count).encode()
                         os.pwrite(descriptor, text, os.fstat(descriptor).st_size - len(text))
-                        os.fsync(descriptor)
+                        flush_descriptor(descriptor)
                         if not path.exists():
                             self.lost = path
                     except OSError as error:  # the storage may be unreachable for a while: the next beat may succeed

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from pipeline.runtime.interrupts import STOP_SIGNALS
 from tests.support.commands import Command, CommandResult
 from tests.support.small_networks import SSHMVAE_KL, SSMVAE, as_toml
 
@@ -21,7 +22,7 @@ def mmssl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a command has its own; the test's comes back
 
     def run(*arguments: object) -> CommandResult:
-        handlers = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {which: signal.getsignal(which) for which in STOP_SIGNALS}
         loggers = {name: logging.getLogger(name).handlers for name in ("mmssl", "pipeline", "trainer")}
         monkeypatch.setattr(sys, "argv", ["mmssl", *map(str, arguments)])
         capsys.readouterr()

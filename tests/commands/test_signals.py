@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pipeline.runtime.interrupts import STOP_SIGNALS
+
 # What is raised while a destructor runs, Python drops.
 _COMMAND = """
 import signal, sys, time
@@ -24,7 +26,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", [which.name for which in STOP_SIGNALS])
 def test_a_signal_in_a_destructor_is_not_lost(name: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _COMMAND.format(name=name)], capture_output=True, text=True, timeout=30, check=False

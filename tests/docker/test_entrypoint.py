@@ -49,6 +49,21 @@ def test_a_queues_index_becomes_the_split(run: Run, variable: str) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "value", "split"),
+    [
+        (["--first", "1"], "SLURM_ARRAY_TASK_ID", "1", "0"),
+        (["--first=1"], "SLURM_ARRAY_TASK_ID", "10", "9"),
+        ([], "SLURM_ARRAY_TASK_ID", "08", "8"),  # not octal
+        ([], "SGE_TASK_ID", "1", "0"),  # Grid Engine and LSF cannot count from 0
+        ([], "LSB_JOBINDEX", "10", "9"),
+        ([], "PBS_ARRAY_INDEX", "0", "0"),
+    ],
+)
+def test_arrays_that_count_from_1(run: Run, words: list[str], variable: str, value: str, split: str) -> None:
+    assert called(run("array", *words, "extract", **{variable: value})) == ["extract", "--split", split]
+
+
 def test_an_argument_may_say_where_the_index_stands(run: Run) -> None:
     done = run(
         "array",
@@ -83,6 +98,9 @@ def test_the_exit_code_is_mmssls(run: Run, code: int) -> None:
         (["extract"], {"JOB_COMPLETION_INDEX": "1 2"}, "not a number"),
         (["extract"], {"JOB_COMPLETION_INDEX": "$(touch x)"}, "not a number"),
         (["extract"], {"JOB_COMPLETION_INDEX": "1", "SLURM_ARRAY_TASK_ID": "2"}, "two array indices"),
+        (["extract"], {"SGE_TASK_ID": "undefined", "LSB_JOBINDEX": "0"}, "no array index"),
+        (["--first", "1", "extract"], {"SLURM_ARRAY_TASK_ID": "0"}, "below the array's first index"),
+        (["--first", "one", "extract"], {"SLURM_ARRAY_TASK_ID": "1"}, "--first is 'one'"),
         ([], {"JOB_COMPLETION_INDEX": "1"}, "no command"),
         (["extract", "--split", "3"], {"JOB_COMPLETION_INDEX": "1"}, "--split together with an array index"),
         (["extract", "--split=3"], {"JOB_COMPLETION_INDEX": "1"}, "--split=3 together with an array index"),

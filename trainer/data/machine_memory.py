@@ -2,11 +2,11 @@
 
 import ctypes
 import logging
-import os
 import platform
-from pathlib import Path
 
 import torch
+
+from pipeline.runtime.machine import free_memory
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # the options of mallopt in glibc's malloc.h
 _MALLOC_BYTES = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
@@ -31,15 +31,4 @@ def free_bytes(device: torch.device) -> int:
     """The free memory of a device in bytes: the GPU's, or the machine's within the limit of the process's container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        cgroup = Path("/sys/fs/cgroup")
-        limit, used = ((cgroup / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        cached = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())["inactive_file"]
-        return free if limit == "max" else min(free, int(limit) - int(used) + int(cached))
-    except (OSError, KeyError, ValueError):
-        return free
+    return free_memory()

@@ -18,7 +18,7 @@ import torch
 from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
-from pipeline.runtime.interrupts import Stop, stop_requests
+from pipeline.runtime.interrupts import STOP_SIGNALS, Stop, stop_requests
 from pipeline.shards.shard import Shard
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import Stack
@@ -251,8 +251,9 @@ class DaskCluster:
         tasks = {name: (stack, device) for name, stack in by_name.items()}
         with stop_requests() as stop:
             for name, failure in run_tasks(
-                _on_worker, tasks, stop, scheduler=self.scheduler, resource="GPU", announce=True
-            ):
+                _on_worker, tasks, stop, scheduler=self.scheduler, resource="GPU", announce=True,
+                shared=sorted({path for stack in todo for path in stack.shards}),
+            ):  # fmt: skip
                 yield by_name[name], failure
 
 
@@ -274,7 +275,7 @@ def _set_up(threads: int, level: int) -> None:
 
     During training a signal makes it save its state and stop.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

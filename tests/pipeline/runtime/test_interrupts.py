@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.interrupts import STOP_SIGNALS, heeded, stop_requests
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,13 +22,13 @@ def _handlers() -> Iterator[None]:
     def tell(number: int, _: object) -> None:
         raise Seen(signal.Signals(number).name)
 
-    before = {which: signal.signal(which, tell) for which in BOTH}
+    before = {which: signal.signal(which, tell) for which in STOP_SIGNALS}
     yield
     for which, handler in before.items():
         signal.signal(which, handler)
 
 
-@pytest.mark.parametrize("which", BOTH)
+@pytest.mark.parametrize("which", STOP_SIGNALS)
 def test_the_first_signal_is_a_request(which: signal.Signals) -> None:
     with stop_requests() as stop:
         assert (stop.requested, stop.name) == (False, None)
@@ -44,6 +44,25 @@ def test_the_second_signal_acts_as_it_did_before(first: signal.Signals, second: 
         with pytest.raises(Seen, match=second.name):
             signal.raise_signal(second)
         assert stop.name == first.name
+
+
+@pytest.mark.parametrize("which", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_was_ignored_from_the_start_stays_ignored(which: signal.Signals) -> None:
+    """As under `nohup`."""
+    signal.signal(which, signal.SIG_IGN)
+    assert which not in heeded()
+    with stop_requests() as stop:
+        signal.raise_signal(which)
+        assert not stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+
+
+@pytest.mark.parametrize("which", BOTH)
+def test_sigterm_and_sigint_always_count(which: signal.Signals) -> None:
+    """A shell starts its background jobs with SIGINT ignored, and `kill -INT` should stop them."""
+    signal.signal(which, signal.SIG_IGN)
+    assert which in heeded()
 
 
 @pytest.mark.parametrize("which", BOTH)
