@@ -33,7 +33,9 @@ from commands.options import (
     names,
     numbers,
 )
+from commands.settings_from_options import chosen_numbers
 from pipeline.datasets.registry import data_set_names
+from pipeline.runtime.errors import UsageError
 
 _log = logging.getLogger("mmssl")
 
@@ -104,7 +106,7 @@ def train(
             help="Iterations of iterative sampling at evaluation.", show_default="100", rich_help_panel=SCHEDULE
         ),
     ] = None,
-    seeds: Seeds = "0",
+    seeds: Seeds = None,
     device: DeviceOption = Device.auto,
     stack: Annotated[
         int, typer.Option(min=1, help="Largest number of replicas trained in one pass.", rich_help_panel=COMPUTE)
@@ -147,13 +149,13 @@ def train(
     from trainer.jobs.stacks import PlannedRun, make_stacks
     from trainer.jobs.train import remove_leftovers
     from trainer.reporting.run_tables import run_as_dict, table
-    from trainer.settings.sources import read_assignments, read_toml
+    from trainer.settings.sources import merged, read_assignments, read_toml
     from trainer.training.run_folder import Run
 
     executor = choose_executor(jobs, scheduler)
     if scheduler is None:  # a cluster's workers use their own devices
         choose_device(device)
-    values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
+    values = merged(read_toml(config) if config is not None else {}, read_assignments(assignments or []))
     options = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
         "modalities": tuple(names(modality)) if modality is not None else None,
@@ -165,16 +167,19 @@ def train(
         "memory_limit": memory_limit,
     }
     values |= {key: value for key, value in options.items() if value is not None}
-    data = data or values.pop("data", None)
+    named = values.pop("data", None)
+    if not isinstance(named, str | None):
+        raise UsageError(f"the settings: data: it is a name or a file, not {named!r}")
+    data = data or named
     if data is None:
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
     planned = plan(
         model,
-        [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)],
+        [Shard.open(path) for path in shard_paths(data, chosen_numbers(split, values, "split", "--split"), root)],
         preset=preset,
         values=values,
-        seeds=numbers(seeds, int, "--seeds"),
+        seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
         alphas=numbers(alpha, float, "--alpha"),
         betas=numbers(beta, float, "--beta"),
         stack=stack,

@@ -1,10 +1,10 @@
 """Locations of the RGB-D data sets: the workspace, or a shared folder."""
 
-import os
 from pathlib import Path
 
 from pipeline.datasets import washington
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.paths import shared_data
 
 REAL, SAMPLE = "rgbd", "rgbd-sample"
 DATASETS = (REAL, SAMPLE)
@@ -28,8 +28,8 @@ def raw_folder(dataset: str, root: Path) -> Path:
         places = [raw / SAMPLE]
         hint = "`mmssl data sample` renders it"
     else:
-        shared = os.environ.get("MMSSL_DATA")
-        shared_folders = [Path(shared) / name for name in (REAL, ARCHIVE)] if shared else []
+        shared = shared_data()
+        shared_folders = [shared / name for name in (REAL, ARCHIVE)] if shared else []
         places = [
             raw / "rgbd-dataset",
             raw / "rgbd-dataset_eval",

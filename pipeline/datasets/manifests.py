@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import flush, sha256, storage_error
 from pipeline.runtime.leases import lease
+from pipeline.runtime.paths import shared_data
 
 _log = logging.getLogger(__name__)
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between pieces
@@ -99,8 +100,8 @@ def fetch(manifest: str | Manifest, raw: Path) -> dict[str, Path]:
 
 def places(folder: Path) -> list[Path]:
     """Where the files of a data set may lie: its folder `raw/<name>`, and `$MMSSL_DATA/<name>`."""
-    shared = os.environ.get("MMSSL_DATA")
-    return [folder, *([Path(shared) / folder.name] if shared else [])]
+    shared = shared_data()
+    return [folder, *([shared / folder.name] if shared else [])]
 
 
 def find(file: RemoteFile, folder: Path) -> Path | None:

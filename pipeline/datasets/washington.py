@@ -24,6 +24,7 @@ from pydantic import PositiveInt, model_validator
 
 from pipeline.datasets.manifests import Record, load
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import read_text
 
 _log = logging.getLogger(__name__)
 
@@ -345,7 +346,7 @@ def read_frame(frame: Frame, *, mask: bool = False, corner: bool = True) -> Crop
 
 def _read_loc(path: Path) -> tuple[int, int]:
     try:
-        x, y = path.read_text(encoding="ascii").strip().split(",")
+        x, y = read_text(path).strip().split(",")
         return int(x), int(y)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: should hold the crop's corner as x,y: {error}") from error

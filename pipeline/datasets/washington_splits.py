@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.datasets.washington import FETCH_HINT, Frame, Index, Trials, find_dataset, load_facts
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.texts import read_text
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def read_trials(path: Path) -> Trials:
     """
     hint = f"the file comes with the data set, as {TRIALS_FILE}"
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint) from error
     trials: list[dict[str, int]] = []

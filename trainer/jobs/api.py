@@ -19,7 +19,7 @@ def train(
     *,
     out: Path | str = Path("workspace/runs"),
     preset: str | None = None,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (),
     device: str = "auto",
     **settings: Any,
 ) -> list[Run]:
@@ -28,6 +28,7 @@ def train(
     Args:
         model: the model's name, such as `sshmvae-kl`.
         out: the folder in which each run gets a folder of its own.
+        seeds: one run each; none for the setting `seed`, which is 0 unless it is given.
         preset: settings to start from; None for the paper's on its own data, and otherwise the recommended ones.
         device: auto, cpu or cuda.
         settings: any setting by name (docs/reference/settings.md): `labels=100`, `epochs=20`.
