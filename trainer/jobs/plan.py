@@ -69,6 +69,10 @@ def plan(
     limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
     if limit is not None and "window" in values:
         raise UsageError("memory_limit sets the window, so the two exclude each other", "leave one of them out")
+    if alphas and not model_card.is_generative:
+        raise UsageError(f"{model} has no alpha: it does not maximise a bound")
+    if betas and not model_card.has_beta:
+        raise _no_encoders(model, "beta")
     built: set[str] = set()
     for shard in shards:
         _check_identity(identity, model, shard)
@@ -94,10 +98,6 @@ def plan(
         if model_card.is_generative and (key := f"{settings.stack_key()} {seen} {len(shard.classes)}") not in built:
             check_builds(settings, seen, len(shard.classes))
             built.add(key)
-    if alphas and not model_card.is_generative:
-        raise UsageError(f"{model} has no alpha: it does not maximise a bound")
-    if betas and not model_card.has_beta:
-        raise _no_encoders(model, "beta")
     if limit is not None:
         bounded = choose_windows(limit, [job.settings for job in jobs], [job.shard for job in jobs], stack)
         jobs = [Job(settings, job.shard) for settings, job in zip(bounded, jobs, strict=True)]
