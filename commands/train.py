@@ -33,6 +33,7 @@ from commands.options import (
     names,
     numbers,
 )
+from commands.run_folders import LeftOut, RunData, open_runs
 from commands.settings_from_options import chosen_numbers
 from pipeline.datasets.registry import data_set_names
 from pipeline.runtime.errors import UsageError
@@ -227,25 +228,35 @@ def evaluate(
             rich_help_panel=SCHEDULE,
         ),
     ] = None,
+    data: RunData = None,
     device: DeviceOption = Device.auto,
     reference: ReferenceOption = True,
     as_json: Json = False,
+    root: Root = WORKSPACE,
 ) -> None:
-    """Re-evaluate finished runs on their test sets, optionally with other sampling settings."""
+    """Re-evaluate finished runs on their test sets, optionally with other sampling settings.
+
+    A run that cannot be evaluated is named and left out, and the exit code is then 1.
+    """
     from dataclasses import asdict
 
     from pipeline.runtime.devices import choose_device
-    from trainer.baselines.references import add_references, as_dict
+    from trainer.baselines.references import Reference, add_references, as_dict
     from trainer.inference.loading import shard_of
     from trainer.jobs.train import evaluate_run
     from trainer.reporting.run_tables import reference_rows
-    from trainer.training.run_folder import Run
 
-    chosen = choose_device(device)
-    runs = [Run.open(path) for path in run]
-    results = [evaluate_run(opened, chosen, iterations=iterations, samples=samples) for opened in runs]
-    references = add_references(runs, shard_of) if reference else {}
-    evaluated = list(zip(runs, results, strict=True))
+    chosen, left_out = choose_device(device), LeftOut()
+    evaluated = []
+    references: dict[Path, tuple[Reference, ...]] = {}
+    for opened in open_runs(run, data, root, left_out):
+        with left_out.without():
+            result = evaluate_run(opened, chosen, iterations=iterations, samples=samples)
+            if reference:
+                references |= add_references([opened], shard_of)
+            evaluated.append((opened, result))
+    if not evaluated:
+        left_out.finish(nothing=True)
     if as_json:
         messages.as_json(
             [
@@ -254,8 +265,8 @@ def evaluate(
                 for opened, result in evaluated
             ]
         )
-        return
-    for opened, result in evaluated:
+    for opened, result in [] if as_json else evaluated:
         tables.evaluation(opened.folder.name, result)
         if result.scores:
             tables.references(*reference_rows([opened], references))
+    left_out.finish()
