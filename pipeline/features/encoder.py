@@ -33,6 +33,7 @@ from pipeline.runtime.tensor_files import (
     read_values,
     write_tensor_file,
 )
+from pipeline.runtime.versions import newer
 from pipeline.shards.schema import VALIDATION, Features
 from pipeline.shards.shard import Shard
 from pipeline.sources.pictures import colour_of, depth_of, read_colour, read_depth
@@ -302,7 +303,7 @@ def _parse(path: Path, values: Mapping[str, Any]) -> EncoderRecipe:
     if type(version) is not int:
         raise DataError(f"{path}: is not an encoder", _HINT)
     if version > VERSION:
-        raise DataError(f"{path}: a newer mmssl wrote it (encoder {version})", "update this one")
+        raise newer(path, f"encoder {version}", f"reads encoder {VERSION}")
     try:
         recipe = EncoderRecipe.model_validate(values.get("recipe"))
     except ValidationError as error:

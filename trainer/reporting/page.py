@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import read_text
 from pipeline.runtime.versions import versions
 from pipeline.shards.schema import VALIDATION
 from trainer.models.registry import model_names
@@ -147,13 +148,14 @@ def read(paths: Sequence[Path], places: Sequence[Path] = ()) -> Contents:
     Raises:
         DataError: a path does not exist, or nothing is found that can be read.
     """
-    results, runs, comparisons, faults = [], dict[Path, Run](), [], dict[Path, DataError]()
+    results, runs, comparisons, faults = [], dict[Path, Run](), [], list[Path]()
+    first: DataError | None = None
     for path in paths:
         if not path.exists():
             raise DataError(f"there is no {path}", "train a run: mmssl train sshmvae-kl")
         runs_below = find([path], places) if path.is_dir() else []
         if (path / SETTINGS).exists() and not runs_below:
-            faults[path] = DataError(f"{path} cannot be read")  # the log says why
+            faults.append(path)  # the log says why
             continue
         runs |= {run.folder: run for run in runs_below}
         for file in [path] if path.is_file() else _files_below(path):
@@ -165,12 +167,13 @@ def read(paths: Sequence[Path], places: Sequence[Path] = ()) -> Contents:
                     _experiment_section(0, *results[-1])
             except DataError as error:
                 results = [pair for pair in results if pair[0] != file]
+                first = first or error
                 if file == path:
-                    faults[path] = error
+                    faults.append(path)
                 _log.warning("left out: %s", error.message)
     if not results and not runs and not comparisons:
-        if len(faults) == len(paths) == 1 and paths[0].is_file():
-            raise faults[paths[0]]
+        if first is not None:
+            raise first
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: there is neither a run nor a result to report", "train one: mmssl train sshmvae-kl")
     results.sort(key=lambda pair: (pair[1].name.startswith("figure"), _natural(pair[1].name)))
@@ -255,8 +258,8 @@ def _rival_section(number: int, path: Path, comparison: RivalComparison) -> Riva
 def _is_experiment_result(path: Path) -> bool:
     """Whether a JSON file is meant to be an experiment result; it may still be damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = json.loads(read_text(path))
+    except (DataError, OSError, ValueError, RecursionError):
         values = None
     meant = isinstance(values, dict) and {"name", "title"} <= values.keys()
     kept_for_a_comparison = isinstance(values, dict) and values.get("kind") == KEPT_SCORES

@@ -32,6 +32,7 @@ from pipeline.runtime.files import flush, remove, storage_error, write_atomicall
 from pipeline.runtime.leases import Lease
 from pipeline.runtime.tensor_files import DAMAGE_HINT, TensorFile, read_tensor_file, write_tensor_file
 from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import newer
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 from trainer.training.run_listing import (
@@ -100,10 +101,7 @@ class Run:
         values = read_settings(folder)
         unknown = sorted(values.keys() - Settings.model_fields.keys())
         if unknown:
-            raise DataError(
-                f"{folder} was written by a newer mmssl: this version does not know the setting '{unknown[0][:80]}'",
-                "update mmssl",
-            )
+            raise newer(folder, f"it has the setting '{unknown[0][:80]}'", "does not know that")
         try:
             return cls(folder, build(values, source=str(folder / SETTINGS)), places)
         except UsageError as error:  # the file is wrong, not the command

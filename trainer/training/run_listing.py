@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import newer
 
 _log = logging.getLogger(__name__)
 FORMAT = 2  # version of the run folder; raised when old and new versions of the program cannot read each other's runs
@@ -94,12 +95,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
     version = values.pop("format", 1) if isinstance(values, dict) and "model" in values else None
     if not isinstance(version, int):
         raise DataError(f"{path} does not hold the settings of a run, but of something else")
+    if version > FORMAT:
+        raise newer(folder, f"run format {version}", f"reads {FORMAT}")
     if version != FORMAT:
-        older = version < FORMAT
         raise DataError(
-            f"{folder} was made by {'an older' if older else 'a newer'} version of mmssl "
-            f"(run format {version}; this version reads {FORMAT})",
-            "move the folder away and train again" if older else "update mmssl",
+            f"{folder} was written by an older version of mmssl (run format {version}; this version reads {FORMAT})",
+            "move the folder away and train again",
         )
     return dict(values)
 

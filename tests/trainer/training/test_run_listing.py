@@ -51,7 +51,7 @@ def test_a_run_of_another_format_is_refused_in_one_sentence(
     rewrite(run, SETTINGS, format=found)
     with pytest.raises(DataError) as caught:
         Run.open(run.folder)
-    assert caught.value.message == f"{run.folder} was made by {words}"
+    assert caught.value.message == f"{run.folder} was written by {words}"
     assert hint in str(caught.value.hint)
     assert list_runs([tmp_path]) == []
     assert caught.value.message in caplog.text
