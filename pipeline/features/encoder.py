@@ -235,7 +235,11 @@ def locate(shard: Shard, modality: str) -> Path:
     if recipe is None:
         raise DataError(f"{shard.path}: the encoder of {modality} was not kept", hint)
     name = shard.dataset.removesuffix(VALIDATION)
-    path = encoder_path(shard.path.parent.parent / "features" / name, shard.split, str(recipe.get("modality")))
+    paths = [  # a shard may be a link into another workspace
+        encoder_path(file.parent.parent / "features" / name, shard.split, str(recipe.get("modality")))
+        for file in (shard.path, shard.path.resolve())
+    ]
+    path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
         raise DataError(f"{shard.path}: the encoder of {modality} is not there: there is no {path}", hint)
     found, _ = read_encoder_recipe(path)
