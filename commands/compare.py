@@ -22,8 +22,8 @@ from commands.options import (
     Splits,
     label_counts,
     names,
-    numbers,
 )
+from commands.settings_from_options import chosen_numbers
 from trainer.settings.names import PAPER, RECOMMENDED
 
 
@@ -58,7 +58,7 @@ def compare(
         typer.Option(help="Presets of our models; rivals are measured against the last one.", rich_help_panel=MODEL),
     ] = f"{PAPER},{RECOMMENDED}",
     assignments: Assignments = None,
-    seeds: Seeds = "0..4",
+    seeds: Seeds = None,
     device: DeviceOption = Device.auto,
     folder: Annotated[
         Path | None,
@@ -90,16 +90,23 @@ def compare(
     from trainer.training.run_folder import Run
 
     chosen = choose_device(device)
+    values = read_assignments(assignments or [])
+    splits = chosen_numbers(split, values, "split", "--split")
+    labelled, seen = values.pop("labels", None), values.pop("modalities", ())
+    if labels is None and labelled is not None:
+        labels = ",".join(map(str, labelled)) if isinstance(labelled, list) else str(labelled)
+    if isinstance(seen, str):
+        seen = names(seen)
     request = comparing.Request(
         labels=label_counts(labels) or (None,),
-        seeds=tuple(numbers(seeds, int, "--seeds")),
+        seeds=tuple(chosen_numbers(seeds, values, "seed", "--seeds") or range(5)),
         models=tuple(dict.fromkeys(names(models))),
         presets=tuple(dict.fromkeys(names(presets))),
         rivals=comparing.choose_rivals(None if rivals is None else names(rivals)),
-        modalities=() if modality is None else tuple(names(modality)),
-        values=read_assignments(assignments or []),
+        modalities=tuple(seen if modality is None else names(modality)),
+        values=values,
     )
-    shards = [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)]
+    shards = [Shard.open(path) for path in shard_paths(data, splits, root)]
     planned = comparing.plan_comparison(request, shards, root)
     wanted = planned.runs()
     for run in wanted:

@@ -45,7 +45,7 @@ def verify_data(name: Name, root: Root = WORKSPACE) -> None:
         messages.say(deviation)
     if deviations:
         raise typer.Exit(1)
-    messages.say(f"{name}: verified")
+    messages.say(f"{name}: verified, every file is good")
 
 
 @data_sets.command("sample")

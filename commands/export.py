@@ -8,7 +8,8 @@ import typer
 
 from commands import messages
 from commands.app import app
-from commands.options import OUTPUT
+from commands.options import OUTPUT, WORKSPACE, Root
+from commands.run_folders import RunData, check_used, places
 
 if TYPE_CHECKING:
     from trainer.inference.card import BundleCard
@@ -54,6 +55,8 @@ def export(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the bundle's card as JSON.", rich_help_panel=OUTPUT)
     ] = False,
+    data: RunData = None,
+    root: Root = WORKSPACE,
 ) -> None:
     """Write a trained model as a folder that stands alone and predicts anywhere; several seeds become an ensemble."""
     from commands.encoders import locate
@@ -67,7 +70,9 @@ def export(
 
     if target_accuracy is not None and abstain_below is not None:
         raise UsageError("--target-accuracy and --abstain-below exclude each other", "give one of them")
-    runs = [Run.open(path) for path in run]
+    looked = places(data, root)
+    runs = [Run.open(path, looked) for path in run]  # an ensemble is of all of them or is not made
+    check_used(looked, runs)
     shard = shard_of(runs[0])
     wanted = [modality.name for modality in choose_modalities(shard, runs[0].settings.modalities)]
     files = {name: locate(shard, name) for name in wanted if name in shard.encoders} if encoders else {}

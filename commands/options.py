@@ -119,7 +119,12 @@ Modalities = Annotated[
     str | None,
     typer.Option(help="Modalities to use: x, or x,w.", show_default="all of them", rich_help_panel=DATA),
 ]
-Seeds = Annotated[str, typer.Option(help="Seeds, one replica each: 0..4 or 0,3,7.", rich_help_panel=SCHEDULE)]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        help="Seeds, one replica each: 0..4 or 0,3,7.", show_default="0; 0..4 to compare", rich_help_panel=SCHEDULE
+    ),
+]
 RgbdData = Annotated[
     RgbdDataSet,
     typer.Option("--data", help="RGB-D data set; `mmssl data sample` renders the sample.", rich_help_panel=DATA),
@@ -149,7 +154,7 @@ def numbers(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
             values.extend(map(kind, map(str, range(int(first), int(last) + 1)))) if dots else values.append(kind(first))
         except ValueError:
             raise UsageError(
-                f"{option} {text}: '{part}' is not a number or a range", f"examples: {option} 0..4, {option} 0,3,7"
+                f"{option} {text}: '{part}' is not a number or a range", "examples: 0..4 or 0,3,7"
             ) from None
     if text is not None and (not values or len(set(values)) < len(values)):
         raise UsageError(f"{option} {text}: {'a number occurs twice' if values else 'the range is empty'}")

@@ -8,7 +8,8 @@ import typer
 
 from commands import messages
 from commands.app import app
-from commands.options import DATA, OUTPUT, Device, DeviceOption, Json
+from commands.options import DATA, OUTPUT, WORKSPACE, Device, DeviceOption, Json, Root
+from commands.run_folders import RunData, check_used, places
 
 if TYPE_CHECKING:
     from commands.prediction_sources import Rows
@@ -40,8 +41,10 @@ def predict(
         bool,
         typer.Option("--probabilities", help="Add the probability of each class.", rich_help_panel=OUTPUT),
     ] = False,
+    data: RunData = None,
     device: DeviceOption = Device.auto,
     as_json: Json = False,
+    root: Root = WORKSPACE,
 ) -> None:
     """Predict the class of each row, whichever of its modalities are missing, with a bundle or a run."""
     from commands.encoders import locate, open_encoder
@@ -52,6 +55,8 @@ def predict(
     from trainer.inference.bundle import id_hash
     from trainer.inference.loaded_model import open_model
     from trainer.inference.predictions import joined
+    from trainer.training.run_folder import Run
+    from trainer.training.run_listing import SETTINGS
 
     pictures = {name: path for name, path in (("rgb", rgb), ("depth", depth)) if path is not None}
     if (source is None) == (not pictures):
@@ -60,7 +65,10 @@ def predict(
         )
     if file is not None:
         check_writable(file)
-    loaded = open_model(model, device, open_encoder, locate)
+    looked = places(data, root)
+    if data is not None and (model / SETTINGS).exists():
+        check_used(looked, [Run.open(model)])
+    loaded = open_model(model, device, open_encoder, locate, looked)
     left_out: dict[str, str] = {}
     found = _of_pictures(loaded, pictures) if source is None else _of_source(loaded, source, left_out)
     parts, first = [], dict[str, list[Any]]()

@@ -9,6 +9,7 @@ import typer
 from commands import messages, tables
 from commands.app import app
 from commands.options import DATA, OUTPUT, SCHEDULE, WORKSPACE, Device, DeviceOption, Json, Root, names
+from commands.run_folders import LeftOut, RunData, open_runs, places
 
 _log = logging.getLogger("mmssl")
 
@@ -32,9 +33,9 @@ def runs(
     listed = list_runs(folders or [root / "runs"])
     if curves is not None:
         from trainer.reporting import plots
-        from trainer.training.run_folder import Run
+        from trainer.training.run_folder import find
 
-        plots.curves([Run.open(run.folder) for run in listed], curves)
+        plots.curves(find([run.folder for run in listed]), curves)
         _log.info("wrote %s", curves)
     if as_json:
         messages.as_json([tables.listed_run_as_dict(run) for run in listed])
@@ -70,18 +71,27 @@ def generate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    data: RunData = None,
+    root: Root = WORKSPACE,
 ) -> None:
     """Generate one modality from another with every method a model supports, below the ground truth."""
     from pipeline.runtime.devices import choose_device
+    from trainer.inference.loading import shard_path
     from trainer.reporting.generated_images import write_generated
-    from trainer.training.run_folder import Run
 
-    chosen = choose_device(device)
+    chosen, left_out = choose_device(device), LeftOut()
     modalities = names(given)
     path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
-    opened = [Run.open(folder) for folder in run]
-    write_generated(opened, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
+    usable = []
+    for opened in open_runs(run, data, root, left_out):
+        with left_out.without():
+            shard_path(opened)
+            usable.append(opened)
+    if not usable:
+        left_out.finish(nothing=True)
+    write_generated(usable, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
     messages.say(str(path.resolve()))
+    left_out.finish()
 
 
 @app.command()
@@ -108,10 +118,14 @@ def report(
             rich_help_panel=OUTPUT,
         ),
     ] = True,
+    data: RunData = None,
     device: DeviceOption = Device.auto,
     root: Root = WORKSPACE,
 ) -> None:
-    """Write a self-contained report: results next to the paper's, and runs with their curves."""
+    """Write a self-contained report: results next to the paper's, and runs with their curves.
+
+    What cannot be read is named and left out; the exit code is 1 if it was asked for by its name.
+    """
     from pipeline.runtime.devices import choose_device
     from trainer.reporting import page, render
 
@@ -119,9 +133,11 @@ def report(
     if html is None and markdown is None and as_json is None:
         html = Path("report.html")
     forms = ((html, render.html), (markdown, render.markdown), (as_json, render.as_json))
-    contents = page.read(what or [root / "runs"])
+    contents = page.read(what or [root / "runs"], places(data, root))
     composed = page.compose(contents.results, contents.runs, chosen, models, contents.comparisons)
     for path, form in forms:
         if path is not None:
             render.write(composed, path, form)
             messages.say(str(path.resolve()))
+    if contents.left_out:
+        raise typer.Exit(1)

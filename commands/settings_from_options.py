@@ -1,9 +1,10 @@
 """Turns option values from the command line into settings objects."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from commands.options import numbers
 from pipeline.runtime.errors import UsageError
 
 M = TypeVar("M", bound=BaseModel)
@@ -21,3 +22,19 @@ def settings_of(kind: type[M], **values: object) -> M:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
         raise UsageError(f"{option} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def chosen_numbers(option: str | None, values: dict[str, Any], name: str, flag: str) -> list[int]:
+    """The seeds or splits that an option names, otherwise those that the settings name; empty if neither does.
+
+    Args:
+        values: the settings, from which this one is taken out: one number, a list of numbers, or `0..4`.
+
+    Raises:
+        UsageError: what is given are not numbers.
+    """
+    given = values.pop(name, None)
+    if option is None and given is not None:
+        option = ",".join(map(str, given)) if isinstance(given, list) else str(given)
+        flag = f"the setting {name}"
+    return numbers(option, int, flag)

@@ -33,7 +33,10 @@ from commands.options import (
     names,
     numbers,
 )
+from commands.run_folders import LeftOut, RunData, open_runs
+from commands.settings_from_options import chosen_numbers
 from pipeline.datasets.registry import data_set_names
+from pipeline.runtime.errors import UsageError
 
 _log = logging.getLogger("mmssl")
 
@@ -104,7 +107,7 @@ def train(
             help="Iterations of iterative sampling at evaluation.", show_default="100", rich_help_panel=SCHEDULE
         ),
     ] = None,
-    seeds: Seeds = "0",
+    seeds: Seeds = None,
     device: DeviceOption = Device.auto,
     stack: Annotated[
         int, typer.Option(min=1, help="Largest number of replicas trained in one pass.", rich_help_panel=COMPUTE)
@@ -147,13 +150,13 @@ def train(
     from trainer.jobs.stacks import PlannedRun, make_stacks
     from trainer.jobs.train import remove_leftovers
     from trainer.reporting.run_tables import run_as_dict, table
-    from trainer.settings.sources import read_assignments, read_toml
+    from trainer.settings.sources import merged, read_assignments, read_toml
     from trainer.training.run_folder import Run
 
     executor = choose_executor(jobs, scheduler)
     if scheduler is None:  # a cluster's workers use their own devices
         choose_device(device)
-    values = (read_toml(config) if config is not None else {}) | read_assignments(assignments or [])
+    values = merged(read_toml(config) if config is not None else {}, read_assignments(assignments or []))
     options = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
         "modalities": tuple(names(modality)) if modality is not None else None,
@@ -165,16 +168,19 @@ def train(
         "memory_limit": memory_limit,
     }
     values |= {key: value for key, value in options.items() if value is not None}
-    data = data or values.pop("data", None)
+    named = values.pop("data", None)
+    if not isinstance(named, str | None):
+        raise UsageError(f"the settings: data: it is a name or a file, not {named!r}")
+    data = data or named
     if data is None:
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
     planned = plan(
         model,
-        [Shard.open(path) for path in shard_paths(data, numbers(split, int, "--split"), root)],
+        [Shard.open(path) for path in shard_paths(data, chosen_numbers(split, values, "split", "--split"), root)],
         preset=preset,
         values=values,
-        seeds=numbers(seeds, int, "--seeds"),
+        seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
         alphas=numbers(alpha, float, "--alpha"),
         betas=numbers(beta, float, "--beta"),
         stack=stack,
@@ -222,25 +228,35 @@ def evaluate(
             rich_help_panel=SCHEDULE,
         ),
     ] = None,
+    data: RunData = None,
     device: DeviceOption = Device.auto,
     reference: ReferenceOption = True,
     as_json: Json = False,
+    root: Root = WORKSPACE,
 ) -> None:
-    """Re-evaluate finished runs on their test sets, optionally with other sampling settings."""
+    """Re-evaluate finished runs on their test sets, optionally with other sampling settings.
+
+    A run that cannot be evaluated is named and left out, and the exit code is then 1.
+    """
     from dataclasses import asdict
 
     from pipeline.runtime.devices import choose_device
-    from trainer.baselines.references import add_references, as_dict
+    from trainer.baselines.references import Reference, add_references, as_dict
     from trainer.inference.loading import shard_of
     from trainer.jobs.train import evaluate_run
     from trainer.reporting.run_tables import reference_rows
-    from trainer.training.run_folder import Run
 
-    chosen = choose_device(device)
-    runs = [Run.open(path) for path in run]
-    results = [evaluate_run(opened, chosen, iterations=iterations, samples=samples) for opened in runs]
-    references = add_references(runs, shard_of) if reference else {}
-    evaluated = list(zip(runs, results, strict=True))
+    chosen, left_out = choose_device(device), LeftOut()
+    evaluated = []
+    references: dict[Path, tuple[Reference, ...]] = {}
+    for opened in open_runs(run, data, root, left_out):
+        with left_out.without():
+            result = evaluate_run(opened, chosen, iterations=iterations, samples=samples)
+            if reference:
+                references |= add_references([opened], shard_of)
+            evaluated.append((opened, result))
+    if not evaluated:
+        left_out.finish(nothing=True)
     if as_json:
         messages.as_json(
             [
@@ -249,8 +265,8 @@ def evaluate(
                 for opened, result in evaluated
             ]
         )
-        return
-    for opened, result in evaluated:
+    for opened, result in [] if as_json else evaluated:
         tables.evaluation(opened.folder.name, result)
         if result.scores:
             tables.references(*reference_rows([opened], references))
+    left_out.finish()

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import flush, sha256, storage_error
 from pipeline.runtime.leases import lease
+from pipeline.runtime.paths import shared_data
 
 _log = logging.getLogger(__name__)
 GZIP = b"\x1f\x8b"  # how such files begin
@@ -121,8 +122,8 @@ def places(raw: Path, *names: str) -> list[Path]:
 
     The first one is where they are downloaded to.
     """
-    shared = os.environ.get("MMSSL_DATA")
-    bases = [raw, *([Path(shared)] if shared else [])]
+    shared = shared_data()
+    bases = [raw, *([shared] if shared else [])]
     return [base / name for base in bases for name in names]
 
 

@@ -10,6 +10,7 @@ from pipeline.datasets.names import imported_shard
 from pipeline.datasets.registry import cards, data_set_names
 from pipeline.datasets.validation import build_validation
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.paths import expanded
 from pipeline.shards.schema import VALIDATION
 
 BUNDLED = "hm-digits"
@@ -83,6 +84,7 @@ def _files(data: str, splits: Sequence[int]) -> list[Path]:
         raise UsageError(f"{data} is one file", "write {split} in its name where the split's number stands")
     if "{split}" in data and not splits:
         raise UsageError(f"{data} needs splits", "choose some: --split 0..9")
+    data = str(expanded(data))
     paths = [Path(data.replace("{split}", str(split))) for split in splits] or [Path(data)]
     for path in paths:
         if not path.exists():

@@ -23,6 +23,7 @@ from pydantic import PositiveInt, model_validator
 from pipeline.datasets.manifests import Record, load
 from pipeline.datasets.pictures import WrongKindError, picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import read_text
 
 VIDEOS = (1, 2, 4)  # 30, 45 and 60 degrees above the table
 EVERY = 5  # the evaluation set holds frames 1, 6, 11, ...
@@ -206,7 +207,7 @@ def _millimetres(path: Path) -> npt.NDArray[np.uint16]:
 
 def _read_loc(path: Path) -> tuple[int, int]:
     try:
-        x, y = path.read_text(encoding="utf-8-sig").strip().split(",")
+        x, y = read_text(path).strip().split(",")
         return int(x), int(y)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: should hold the crop's corner as x,y: {error}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.datasets.washington import Frame, Trials, load_facts
 from pipeline.datasets.washington_index import Index, find_dataset
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.texts import read_text
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def read_trials(path: Path) -> Trials:
     """
     hint = f"the file comes with the data set, as {TRIALS_FILE}"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint) from error
     trials: list[dict[str, int]] = []

@@ -34,6 +34,7 @@ from pipeline.runtime.tensor_files import (
     read_values,
     write_tensor_file,
 )
+from pipeline.runtime.versions import newer
 from pipeline.shards.schema import VALIDATION, Features
 from pipeline.shards.shard import Shard
 
@@ -234,7 +235,11 @@ def locate(shard: Shard, modality: str) -> Path:
     if recipe is None:
         raise DataError(f"{shard.path}: the encoder of {modality} was not kept", hint)
     name = shard.dataset.removesuffix(VALIDATION)
-    path = encoder_path(shard.path.parent.parent / "features" / name, shard.split, str(recipe.get("modality")))
+    paths = [  # a shard may be a link into another workspace
+        encoder_path(file.parent.parent / "features" / name, shard.split, str(recipe.get("modality")))
+        for file in (shard.path, shard.path.resolve())
+    ]
+    path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
         raise DataError(f"{shard.path}: the encoder of {modality} is not there: there is no {path}", hint)
     found, _ = read_encoder_recipe(path)
@@ -302,7 +307,7 @@ def _parse(path: Path, values: Mapping[str, Any]) -> EncoderRecipe:
     if type(version) is not int:
         raise DataError(f"{path}: is not an encoder", _HINT)
     if version > VERSION:
-        raise DataError(f"{path}: a newer mmssl wrote it (encoder {version})", "update this one")
+        raise newer(path, f"encoder {version}", f"reads encoder {VERSION}")
     try:
         recipe = EncoderRecipe.model_validate(values.get("recipe"))
     except ValidationError as error:

@@ -17,7 +17,7 @@ from pipeline.features.split_modality import ExtractionTask, check_recipe, is_cl
 from pipeline.features.weights import VGG16
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
-from pipeline.runtime.errors import DataError
+from pipeline.runtime.errors import DataError, NewerError
 from pipeline.runtime.versions import versions
 from pipeline.shards.schema import Features, Modality, Scaling
 from pipeline.shards.shard import Part, Shard
@@ -56,6 +56,8 @@ def is_there(path: Path, recipe: Mapping[str, Any]) -> bool:
     try:
         shard = Shard.open(path)
         shard.verify()
+    except NewerError:
+        raise
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
         return False

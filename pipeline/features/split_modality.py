@@ -28,7 +28,7 @@ from pipeline.images.resize import Bytes
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5
 from pipeline.runtime.devices import choose_device
-from pipeline.runtime.errors import DataError
+from pipeline.runtime.errors import DataError, NewerError
 from pipeline.runtime.files import atomic_path, remove
 from pipeline.shards.schema import Features
 
@@ -291,6 +291,8 @@ def is_complete(unit: ExtractionTask, ids: Sequence[str]) -> bool:
             content.update(np.ascontiguousarray(block, "<f4").data)
         if content.hexdigest() != digest or rows != len(ids) or stored_ids != list(ids):
             raise DataError(f"{path}: its content does not match its digest")
+    except NewerError:
+        raise
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
         return False
@@ -308,6 +310,8 @@ def has_encoder(unit: ExtractionTask) -> bool:
         return False
     try:
         encoder = Encoder.open(unit.encoder)
+    except NewerError:
+        raise
     except DataError as error:
         _log.warning("%s; it is made again", error.message)
         return False

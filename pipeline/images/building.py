@@ -29,7 +29,7 @@ from pipeline.images.store import (
     write_object,
 )
 from pipeline.runtime.cluster import check_stop, run_tasks
-from pipeline.runtime.errors import DataError
+from pipeline.runtime.errors import DataError, NewerError
 from pipeline.runtime.files import remove
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease
@@ -157,6 +157,8 @@ def _existing(
         check_stop(stop)
         try:
             header = verify_object(path)
+        except NewerError:
+            raise
         except DataError as error:
             log("%s; rebuilding it", error.message)
             continue

@@ -25,7 +25,7 @@ from pipeline.images.store import (
     StoreIndex,
     store_folder,
 )
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, NewerError, UsageError
 from pipeline.runtime.files import remove
 from pipeline.sources.parts import Labelling
 from pipeline.sources.rows import Source
@@ -159,6 +159,8 @@ def _check_existing(folder: Path, name: str, source: Source) -> None:
         return
     try:
         index = ImageStore.open(folder).index
+    except NewerError:
+        raise
     except DataError:
         return  # damaged: it is made again
     if index.dataset != name or index.source != _identity(source):

@@ -22,7 +22,7 @@ from pipeline.images.resize import SIZE, Bytes
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path, write_atomically
-from pipeline.runtime.versions import versions
+from pipeline.runtime.versions import check_known, newer, versions
 
 SCHEMA = 1
 RECIPE = 1  # the version of the processing: raised when the same settings give other pixels
@@ -129,7 +129,10 @@ def read_header(path: Path) -> ObjectHeader:
         DataError: it is missing, damaged, or not a file of an image store.
     """
     with hdf5.reading(path) as file:
-        if hdf5.attribute(path, file, "schema") != SCHEMA:
+        schema = hdf5.attribute(path, file, "schema")
+        if type(schema) is int and schema > SCHEMA:
+            raise newer(path, f"schema {schema}", f"reads schema {SCHEMA}")
+        if schema != SCHEMA:
             raise DataError(f"{path}: is not an object of an image store of schema {SCHEMA}", MAKE_HINT)
         ids = tuple(hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist())
         texts: dict[str, Any] = {name: str(hdf5.attribute(path, file, name)) for name in _TEXTS}
@@ -257,6 +260,10 @@ class ImageStore:
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
+            check_known(path, error)
+            first = error.errors()[0]
+            if first["loc"] == ("schema_version",) and type(first["input"]) is int and first["input"] > 1:
+                raise newer(path, f"schema {first['input']}", "reads schema 1") from None
             raise DataError(f"{path}: is not the index of an image store: {_first(error)}", MAKE_HINT) from None
         if index.sha256 and index.sha256 != index.fingerprint():
             raise DataError(f"{path}: its content does not match its checksum, so it was changed or damaged", MAKE_HINT)

@@ -29,6 +29,10 @@ class DataError(MmsslError):
     """A file that is missing, damaged, or not what it should be."""
 
 
+class NewerError(DataError):
+    """A file that a newer version of mmssl wrote: it is left alone, never taken for damaged and made again."""
+
+
 class StorageError(MmsslError):
     """The disk refused: full, read-only, or no permission."""
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.versions import newer
 from pipeline.shards.schema import (
     SCHEMA,
     SCHEMA_HINT,
@@ -231,11 +232,10 @@ def _read_header(path: Path, file: h5py.File) -> tuple[Header, int]:
     )
     if type(schema) is not int:
         raise DataError(f"{path}: is not a shard: the attribute schema is missing or not an integer", _HINT)
+    if schema > SCHEMA:
+        raise newer(path, f"schema {schema}", f"reads schemas 1 to {SCHEMA}")
     if schema not in SCHEMAS:
-        raise DataError(
-            f"{path}: has schema {schema}, but this version reads schemas 1 to {SCHEMA}",
-            "a newer mmssl wrote it: update this one" if schema > SCHEMA else _HINT,
-        )
+        raise DataError(f"{path}: has schema {schema}, but this version reads schemas 1 to {SCHEMA}", _HINT)
     classes = hdf5.parse_json(path, "classes", hdf5.attribute(path, file, "classes"), list)
     distributions = hdf5.parse_json(path, "modalities", hdf5.attribute(path, file, "modalities"), dict)
     provenance = hdf5.attribute(path, file, "provenance")

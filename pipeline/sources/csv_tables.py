@@ -1,12 +1,14 @@
 """CSV files as a spreadsheet writes them: read as text, one list per column, with the numbers of their lines."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import decoded
 from pipeline.sources.rows import Cells, clean
 
 _DELIMITERS = ",;\t"
@@ -41,7 +43,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Reads a CSV file with a header: UTF-8 with or without a byte order mark; commas, semicolons or tabs.
+    """Reads a CSV file with a header: UTF-8 or UTF-16 (`pipeline.runtime.texts`); commas, semicolons or tabs.
 
     Empty lines are left out. Spaces around names and cells do not count.
 
@@ -51,17 +53,15 @@ def read_table(path: Path) -> Table:
     """
     try:
         csv.field_size_limit(_MOST_FIELD)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            delimiter = max(_DELIMITERS, key=first.count)  # of equal counts the first, a comma
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = [clean(name) for name in next(reader, [])]
-            columns, lines = _columns(path, reader, header)
+        file = io.StringIO(decoded(path.read_bytes(), path), newline="")  # a cell may hold line ends of its own
+        first = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS, key=first.count)  # of equal counts the first, a comma
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        header = [clean(name) for name in next(reader, [])]
+        columns, lines = _columns(path, reader, header)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text", "save it as 'CSV UTF-8'") from error
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: is not a CSV file: {error}") from error
     if not lines:

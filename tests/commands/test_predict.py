@@ -213,7 +213,7 @@ def test_a_run_folder_and_pictures(
         ("a.csv", "id,x.0,x.1,x.2,x.3,x.4,x.5\na,,,,,,\n", "no row has any value of any modality"),
         ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n1,,,,,\n", "x has 1 numbers of 6 in line 2"),
         ("a.csv", "x.0,x.1,x.2,x.3,x.4,x.5\n1,2,3,4,5,6\n", "outside the [0, 1]"),
-        ("a.csv", b"\xff\xfe\x00", "is not UTF-8 text"),
+        ("a.csv", b"\xff\xfe\x00", "begins as UTF-16-LE text"),
         ("a.npz", b"PK", "is not an intact file of NumPy arrays"),
         ("x.npy", b"NUMPY", "is not an intact file of NumPy arrays"),
         ("a.txt", "x", "is of no form that can be read"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.runtime.errors import DataError, StorageError, TrainingError
 from pipeline.runtime.files import write_atomically
+from pipeline.runtime.texts import read_text
 from pipeline.shards.shard import Shard
 from trainer.baselines.rival_task import Task, load_task, size_of
 from trainer.baselines.rivals import PATIENT, QUICK, REFERENCES, measure, reason_to_leave_out, rival_named
@@ -109,13 +110,17 @@ def add_references(runs: Iterable[Run], shard_of: Callable[[Run], Shard]) -> dic
 
 
 def references_of(runs: Iterable[Run]) -> dict[Path, tuple[Reference, ...]]:
-    """The references in the folders of runs, by folder; a folder without any is left out.
-
-    Raises:
-        DataError: a file of references is damaged.
-    """
-    read = {run.folder: read_references(run) for run in runs}
-    return {folder: there for folder, there in read.items() if there is not None}
+    """The references in the folders of runs, by folder; a folder without any, or with damaged ones, is left out."""
+    read = {}
+    for run in runs:
+        try:
+            there = read_references(run)
+        except DataError as error:
+            _log.warning("left out: %s", error.message)
+            continue
+        if there is not None:
+            read[run.folder] = there
+    return read
 
 
 def read_references(run: Run) -> tuple[Reference, ...] | None:
@@ -126,7 +131,7 @@ def read_references(run: Run) -> tuple[Reference, ...] | None:
     """
     path = run.folder / REFERENCE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
         return tuple(
             Reference(rival_named(name).name, tuple(Score(**score) for score in of["scores"]), of["left_out"])
             for name, of in values.items()

@@ -16,6 +16,8 @@ from pipeline.runtime.arrays import read_npz
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import sha256
 from pipeline.runtime.tensor_files import read_tensor_file
+from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import newer
 from pipeline.shards.schema import Scaling
 from trainer.inference.bundle import (
     CARD,
@@ -49,18 +51,18 @@ def read_card(folder: Path) -> BundleCard:
     if _plain_size(path) > MOST_CARD_BYTES:
         raise DataError(f"{path} is too large for the card of a bundle", EXPORT_HINT)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {str(error)[:200]}", EXPORT_HINT) from None
     version = values.get("format") if isinstance(values, dict) else None
     if not isinstance(version, int):
         raise DataError(f"{path} is not the card of a bundle", EXPORT_HINT)
+    if version > FORMAT:
+        raise newer(folder, f"bundle format {version}", f"reads {FORMAT}")
     if version != FORMAT:
-        newer = version > FORMAT
         raise DataError(
-            f"{folder} was written by {'a newer' if newer else 'an older'} version of mmssl (bundle format {version}; "
-            f"this version reads {FORMAT})",
-            "update mmssl" if newer else EXPORT_HINT,
+            f"{folder} was written by an older version of mmssl (bundle format {version}; this version reads {FORMAT})",
+            EXPORT_HINT,
         )
     try:
         card = BundleCard.model_validate(values)

@@ -1,6 +1,6 @@
 """A model that a person loads and asks: `mmssl.load`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +156,15 @@ class LoadedModel:
         return scaled, there
 
 
-def open_model(folder: Path, device: str, open_encoder: OpenEncoder, locate: Locate) -> LoadedModel:
+def open_model(
+    folder: Path, device: str, open_encoder: OpenEncoder, locate: Locate, places: Sequence[Path] = ()
+) -> LoadedModel:
     """Opens a bundle, or a finished run in its place.
 
     Args:
         open_encoder: opens the file of an encoder.
         locate: finds the encoder of a shard's modality, for runs.
+        places: where to look for a run's shard if it has moved.
 
     Raises:
         DataError: the folder holds neither, or one that is damaged.
@@ -176,7 +179,7 @@ def open_model(folder: Path, device: str, open_encoder: OpenEncoder, locate: Loc
         predictor = bundle.predictor(chosen, str(folder))
         verify(bundle, folder, predictor)
         return LoadedModel(bundle, predictor, lambda name: open_encoder(encoder_path(folder, bundle.card, name)))
-    run = Run.open(folder)
+    run = Run.open(folder, places)
     shard = shard_of(run)
 
     def encoder_of(name: str) -> Encode:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.shards.finding import locate_shard
 from pipeline.shards.shard import Shard
 from trainer.data.interface import Data
 from trainer.data.streaming import load
@@ -73,17 +74,24 @@ def load_runs(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[Loade
 def shard_of(run: Run) -> Shard:
     """The shard that a finished run was trained on.
 
+    It is known by its digest, and found wherever the run's workspace now lies (`pipeline.shards.finding`).
+
     Raises:
         DataError: the run is not done, or its shard is missing, damaged or not the one it was trained on.
+    """
+    return Shard.open(shard_path(run))
+
+
+def shard_path(run: Run) -> Path:
+    """Where the shard lies that a finished run was trained on.
+
+    Raises:
+        DataError: the run is not done, or its shard is in none of the places where it can be.
     """
     provenance = run.provenance()
     if not isinstance(provenance.get("shard"), str):
         raise DataError(f"{run.folder / PROVENANCE} does not say which shard the run was trained on")
-    path = Path(provenance["shard"])
-    shard = Shard.open(path)
-    if shard.digest != run.settings.digest:
-        raise DataError(f"{path} is not the shard that {run.folder} was trained on: its content differs")
-    return shard
+    return locate_shard(run.settings.digest, Path(provenance["shard"]), run.folder, run.places)
 
 
 def _data_key(run: Run) -> str:

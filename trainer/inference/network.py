@@ -170,6 +170,19 @@ def make_network(
     return Network(model.to(device).eval(), noise, settings, modalities, card.completion, device)
 
 
+def check_builds(settings: Settings, modalities: tuple[Modality, ...], classes: int) -> None:
+    """Checks that the networks fit the data, without any memory for their weights.
+
+    Raises:
+        UsageError: they do not.
+    """
+    try:
+        with torch.device("meta"):
+            _build(settings, modalities, classes, _Shapes(Noise([settings.seed])))
+    except RecursionError:
+        raise UsageError("a network is nested too deeply") from None
+
+
 def _build(settings: Settings, modalities: tuple[Modality, ...], classes: int, noise: Noise) -> nn.Module:
     rule = LabelRule(settings.label_estimator, settings.temperature)
     factory = Factory(

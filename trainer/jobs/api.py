@@ -19,7 +19,7 @@ def train(
     *,
     out: Path | str = Path("workspace/runs"),
     preset: str | None = None,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (),
     device: str = "auto",
     **settings: Any,
 ) -> list[Run]:
@@ -28,6 +28,7 @@ def train(
     Args:
         model: the model's name, such as `sshmvae-kl`.
         out: the folder in which each run gets a folder of its own.
+        seeds: one run each; none for the setting `seed`, which is 0 unless it is given.
         preset: settings to start from; None for the paper's on its own data, and otherwise the recommended ones.
         device: auto, cpu or cuda.
         settings: any setting by name (docs/reference/settings.md): `labels=100`, `epochs=20`.
@@ -43,16 +44,22 @@ def train(
 
 
 def evaluate(
-    run: Run | Path | str, *, device: str = "auto", iterations: int | None = None, samples: int | None = None
+    run: Run | Path | str,
+    *,
+    device: str = "auto",
+    iterations: int | None = None,
+    samples: int | None = None,
+    shard: Path | str | None = None,
 ) -> Evaluation:
     """Evaluates a finished run again on its test set.
 
     Args:
+        shard: the run's shard, or a folder that holds it, if it is neither where it was nor in the run's workspace.
         iterations: iterations of iterative sampling; None for the run's own setting.
         samples: samples of the latent variables, 0 for their mean; None for the run's own setting.
 
     Raises:
         DataError: the run is not done, or its shard is missing or not the one it was trained on.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    opened = run if isinstance(run, Run) else Run.open(Path(run), [] if shard is None else [Path(shard)])
     return evaluate_run(opened, choose_device(device), iterations=iterations, samples=samples)

@@ -13,12 +13,16 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from trainer.data.memory_limit import choose_windows
 from trainer.data.selection import choose_modalities
+from trainer.inference.network import check_builds
 from trainer.models.card import ModelCard
 from trainer.models.registry import card, cards
 from trainer.settings.names import PAPER, RECOMMENDED
 from trainer.settings.presets import PAPER_DATA, PRESETS, fitting_preset, preset_values
 from trainer.settings.recommended import recommended
 from trainer.settings.run_settings import Settings, build
+
+_IDENTITY = ("model", "data", "digest", "split")  # the settings that the model and the shard decide
+_OF_ENCODERS = ("beta", "pooling", "joint_encoder")  # the settings of models with single-modality encoders
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def plan(
     *,
     preset: str | None = None,
     values: Mapping[str, Any] = MappingProxyType({}),
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (),
     alphas: Sequence[float] = (),
     betas: Sequence[float] = (),
     stack: int = 16,
@@ -48,18 +52,33 @@ def plan(
             ones, otherwise the recommended ones. If the shard marks labelled examples, or has rows whose label is
             unknown, its labels are the labelled ones.
         values: settings that replace the preset's; a `memory_limit` among them becomes the window it leaves room for.
+            What they say of the model, the data and the split must be true of these.
+        seeds, alphas, betas: one or several, in place of that setting; none for the one in `values`.
         stack: how many replicas will be trained in one pass; they share the memory limit.
 
     Raises:
         UsageError: a setting is invalid.
     """
     model_card = card(model)
+    if isinstance(names := values.get("modalities"), str):  # as the option takes them: x,w
+        values = {**values, "modalities": tuple(name.strip() for name in names.split(","))}
+    identity = {name: values[name] for name in _IDENTITY if name in values}
+    values = {name: value for name, value in values.items() if name not in _IDENTITY}
     _check_accepted(model_card, values)
     jobs = []
     limit, values = values.get("memory_limit"), {key: values[key] for key in values if key != "memory_limit"}
+    if limit is not None and "window" in values:
+        raise UsageError("memory_limit sets the window, so the two exclude each other", "leave one of them out")
+    if alphas and not model_card.is_generative:
+        raise UsageError(f"{model} has no alpha: it does not maximise a bound")
+    if betas and not model_card.has_beta:
+        raise _no_encoders(model, "beta")
+    built: set[str] = set()
     for shard in shards:
+        _check_identity(identity, model, shard)
         wanted = values.get("modalities", ())  # not yet validated
-        seen = choose_modalities(shard, wanted if isinstance(wanted, Sequence) else ())
+        is_list = isinstance(wanted, Sequence) and all(isinstance(name, str) for name in wanted)
+        seen = choose_modalities(shard, wanted if is_list else ())
         start = _start(model_card, shard, seen, preset, values)
         start |= _labels(shard)
         base = {**start, **values, "model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
@@ -69,21 +88,57 @@ def plan(
             base["networks"] = start["networks"] | base["networks"]
         if isinstance(base.get("cotraining"), Mapping):
             base["cotraining"] = start.get("cotraining", {}) | base["cotraining"]
-        for seed, alpha, beta in itertools.product(seeds, alphas or (None,), betas or (None,)):
+        for seed, alpha, beta in itertools.product(seeds or (None,), alphas or (None,), betas or (None,)):
             varied = {"seed": seed, "alpha": alpha, "beta": beta}
             jobs.append(Job(build(base | {key: value for key, value in varied.items() if value is not None}), shard))
-        _check_beyond(jobs[-1].settings, len(seen))
-    if alphas and not model_card.is_generative:
-        raise UsageError(f"{model} has no alpha: it does not maximise a bound")
-    if betas and not model_card.has_beta:
-        others = [other.name for other in cards() if other.has_beta]
-        raise UsageError(
-            f"{model} has no beta: it has no single-modality encoders", f"models with beta: {', '.join(others)}"
-        )
+        settings = jobs[-1].settings
+        _check_beyond(settings, len(seen))
+        _check_effect(settings, values)
+        settings.check_classes(len(shard.classes))
+        if model_card.is_generative and (key := f"{settings.stack_key()} {seen} {len(shard.classes)}") not in built:
+            check_builds(settings, seen, len(shard.classes))
+            built.add(key)
     if limit is not None:
         bounded = choose_windows(limit, [job.settings for job in jobs], [job.shard for job in jobs], stack)
         jobs = [Job(settings, job.shard) for settings, job in zip(bounded, jobs, strict=True)]
     return jobs
+
+
+def _check_identity(given: Mapping[str, Any], model: str, shard: Shard) -> None:
+    """Refuses settings of another model or other data: a settings file of a run names them.
+
+    Raises:
+        UsageError: one is not of this model and this shard.
+    """
+    actual = {"model": model, "data": shard.dataset, "digest": shard.digest, "split": shard.split}
+    for name, value in given.items():
+        if value != actual[name] and not (name == "digest" and value == ""):
+            raise UsageError(
+                f"the settings say {name} {str(value)[:80]!r}, but {shard.path} is trained on as {name} "
+                f"{str(actual[name])[:80]!r}"
+                if name != "model"
+                else f"the settings are of the model {str(value)[:80]!r}, not of {model}",
+                f"leave {name} out of the settings, or choose the other {'model' if name == 'model' else 'data'}",
+            )
+
+
+def _check_effect(settings: Settings, values: Mapping[str, Any]) -> None:
+    """Refuses values that the model would not use.
+
+    Raises:
+        UsageError: there is one, and it is not the default.
+    """
+    fields = Settings.model_fields
+    for name in () if settings.has_beta else _OF_ENCODERS:
+        if name in values and getattr(settings, name) != fields[name].default:
+            raise _no_encoders(settings.model, name)
+
+
+def _no_encoders(model: str, name: str) -> UsageError:
+    others = [other.name for other in cards() if other.has_beta]
+    return UsageError(
+        f"{model} has no {name}: it has no single-modality encoders", f"models with {name}: {', '.join(others)}"
+    )
 
 
 def _start(

@@ -50,8 +50,30 @@ class Factory:
         """The width of every variable: the modalities, `y`, and each latent, as wide as its inference network's output.
 
         Raises:
-            UsageError: networks disagree about a width, or a modality is named like another variable.
+            UsageError: networks disagree about a width.
         """
+        return {self.variables[m.name]: m.width for m in self.modalities} | self._own_widths
+
+    @cached_property
+    def variables(self) -> dict[str, str]:
+        """The variable that stands for each modality: its name, with a prime where the model's own have that name.
+
+        Raises:
+            UsageError: networks disagree about a width.
+        """
+        taken = {*self._own_widths, *self.names}
+        variables = {}
+        for modality in self.names:
+            variable = modality
+            while variable in self._own_widths or (variable != modality and variable in taken):
+                variable += "'"
+            taken.add(variable)
+            variables[modality] = variable
+        return variables
+
+    @cached_property
+    def _own_widths(self) -> dict[str, int]:
+        """The width of each variable that is not a modality."""
         latents: dict[str, int] = {}
         for name, notation in self.networks.items():
             variable = name[2:].split("|")[0]
@@ -59,10 +81,7 @@ class Factory:
                 units = parse(notation).units
                 if latents.setdefault(variable, units) != units:
                     raise UsageError(f"{name} has {units} units, but {variable} has {latents[variable]}")
-        for modality in self.names:
-            if modality in ("self", "y", *latents):  # all are keyword arguments of one call: q(z|X,y)
-                raise UsageError(f"a modality cannot be named '{modality}': the models use that name themselves")
-        return {modality.name: modality.width for modality in self.modalities} | {"y": self.classes} | latents
+        return {"y": self.classes} | latents
 
     def concatenated(self) -> "Factory":
         """The same factory with all modalities joined into one variable `x` (M2 on [x;w], table 2).
@@ -102,7 +121,8 @@ class Factory:
 
     def written(self, name: str, modality: str | None = None) -> str:
         """A distribution's name with the modalities filled in: `q(a|X)` -> `q(a|x,w)`; for w, `p(x|a)` -> `p(w|a)`."""
-        fill = {"X": ",".join(self.names)} | ({"x": modality} if modality is not None else {})
+        fill = {"X": ",".join(self.variables.values())}
+        fill |= {"x": self.variables[modality]} if modality is not None else {}
         variable, given = name[2:-1].split("|")
         return f"{name[0]}({fill.get(variable, variable)}|{','.join(fill.get(v, v) for v in given.split(','))})"
 
@@ -114,13 +134,16 @@ class Factory:
         """
         if name not in self.networks:
             raise UsageError(f"there is no network for {name}", f"networks: {', '.join(self.networks)}")
-        widths = {m.name: m.width for m in self.modalities}
-        return expand(parse(self.networks[name]), widths, self.classes, modality)
+        widths = {self.variables[m.name]: m.width for m in self.modalities}
+        own = None if modality is None else self.variables[modality]
+        return expand(parse(self.networks[name]), widths, self.classes, own)
 
     def _make(self, kind: type[C], name: str, modality: str | None = None) -> C:
         notation = self.notation(name, modality)
         variable = name[2:-1].split("|")[0]
-        expected = self.widths[modality if variable == "x" and modality is not None else variable]
+        expected = self.widths[self.variables[modality] if variable == "x" and modality is not None else variable]
         if notation.units != expected:
             raise UsageError(f"the network of {name}, '{notation}', ends in {notation.units} units, not {expected}")
-        return kind(self.written(name, modality), notation, self.widths, self.noise)
+        made = kind(self.written(name, modality), notation, self.widths, self.noise)
+        made.variables = self.variables
+        return made

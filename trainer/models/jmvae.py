@@ -35,7 +35,7 @@ class JMVAE(nn.Module):
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """U(x,w) of eq. 1, with its KL term estimated from the sample; y is ignored."""
-        q_z = self.q_z(**x)
+        q_z = self.q_z(x)
         z = q_z.rsample()
         return Bound(
             log_p={**self.p_x.log_prob(x, z=z), "p(z)": standard_normal_log_prob(z)},
@@ -43,7 +43,7 @@ class JMVAE(nn.Module):
         )
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        return self.q_z(**x)
+        return self.q_z(x)
 
     def decode(self, z: Tensor, modality: str) -> Observation:
         return self.p_x[modality](z=z)

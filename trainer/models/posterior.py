@@ -48,7 +48,7 @@ class Posterior:
         for m, encoder in self.each.items():
             if m in x:
                 with only_rows(encoder, present_rows(x, m)):
-                    experts[m] = encoder(**{m: x[m]})
+                    experts[m] = encoder({m: x[m]})
         return experts
 
     def __call__(self, x: Mapping[str, Tensor], experts: Experts | None = None) -> DiagonalNormal:
@@ -60,7 +60,7 @@ class Posterior:
         complete = all_present(x) if len(x) == len(self.each.modalities) else None
         if self.joint is not None and len(x) == len(self.each.modalities):
             with only_rows(self.joint, complete):
-                q = self.joint(**x)
+                q = self.joint(x)
             if complete is None:
                 return q
             pooled = pool(x, self.experts(x) if experts is None else experts, self.pooling)

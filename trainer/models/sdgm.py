@@ -45,11 +45,11 @@ class SDGM(nn.Module):
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """The labelled bound if y is given, otherwise the unlabelled bound (Maaloe et al. 2016, eqs. 8 and 9)."""
-        q_a = self.q_a(**x)
+        q_a = self.q_a(x)
         a = q_a.rsample()
-        label = self.label(self.q_y(**x, a=a), y)
+        label = self.label(self.q_y(x, a=a), y)
         y, E = label.y, label.mean
-        q_z = self.q_z(**x, y=y, a=a)
+        q_z = self.q_z(x, y=y, a=a)
         z = q_z.rsample()
         log_p_x = self.p_x.log_prob(x, a=a, y=y, z=z)
         return Bound(
@@ -69,10 +69,10 @@ class SDGM(nn.Module):
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|x,a)], `[R, B, K]`; at the mean of q(a|x) if samples is 0."""
-        return average_classifier(lambda a: self.q_y(**x, a=a), self.q_a(**x), samples)
+        return average_classifier(lambda a: self.q_y(x, a=a), self.q_a(x), samples)
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
-        return self.q_a(**x).mean
+        return self.q_a(x).mean
 
     def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
         raise UsageError(f"sdgm sees a single modality, so it cannot generate {target}")

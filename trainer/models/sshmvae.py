@@ -44,7 +44,7 @@ class SSHMVAE(nn.Module):
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """L(x,w,y) of eq. 8 if y is given, otherwise U(x,w) of eq. 9."""
-        q_a = self.q_a(**x)
+        q_a = self.q_a(x)
         a = q_a.rsample()
         label = self.label(self.q_y(a=a), y)
         y, E = label.y, label.mean
@@ -70,7 +70,7 @@ class SSHMVAE(nn.Module):
         return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
-        return self.q_a(**x)
+        return self.q_a(x)
 
     def decode(self, a: Tensor, modality: str) -> Observation:
         return self.p_x[modality](a=a)

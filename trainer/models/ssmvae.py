@@ -40,9 +40,9 @@ class SSMVAE(nn.Module):
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
         """L(x,w,y) of eq. 4 if y is given, otherwise U(x,w) of eq. 5."""
-        label = self.label(self.q_y(**x), y)
+        label = self.label(self.q_y(x), y)
         y, E = label.y, label.mean
-        q_z = self.q_z(**x, y=y)
+        q_z = self.q_z(x, y=y)
         z = q_z.rsample()
         log_p_x = self.p_x.log_prob(x, z=z, y=y)
         return Bound(
@@ -60,15 +60,15 @@ class SSMVAE(nn.Module):
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
         """log q(y|x,w), `[R, B, K]`."""
-        return self.q_y(**x).logits
+        return self.q_y(x).logits
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
         """The mean of q(z|X,y) at the most probable y."""
-        return self.q_z(**x, y=self._most_probable(x)).mean
+        return self.q_z(x, y=self._most_probable(x)).mean
 
     def reconstruct(self, x: Mapping[str, Tensor], target: str) -> Tensor:
         y = self._most_probable(x)
-        return self.p_x[target](z=self.q_z(**x, y=y).mean, y=y).mean
+        return self.p_x[target](z=self.q_z(x, y=y).mean, y=y).mean
 
     def _most_probable(self, x: Mapping[str, Tensor]) -> Tensor:
         log_q = self.classify(x)

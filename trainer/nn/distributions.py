@@ -7,6 +7,7 @@ from each replica's own generator.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Generic, TypeVar, cast
 
 import torch
@@ -19,6 +20,7 @@ from trainer.nn.notation import Notation
 from trainer.nn.presence import present_rows, where_present
 from trainer.nn.rng import Noise
 
+NONE: Mapping[str, Tensor] = MappingProxyType({})  # no modalities
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, and a density of variance 0 has no logarithm
 
 
@@ -116,18 +118,26 @@ class RelaxedLabel(OneHotCategorical):
 
 
 class Conditional(nn.Module):
-    """p(v|given) computed by a network: f_MLP, then one linear layer per parameter of the distribution."""
+    """p(v|given) computed by a network: f_MLP, then one linear layer per parameter of the distribution.
+
+    It is called with the modalities by name as its one positional argument, if it is conditioned on any, and with the
+    model's own variables by keyword: `q_z(x, y=y)`. So a modality may be called `y`, too.
+
+    Attributes:
+        variables: the variable of the network that stands for each modality, where it is not called the same.
+    """
 
     def __init__(self, name: str, notation: Notation, outputs: int, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__()
         self.name = name
         self.noise = noise
+        self.variables: Mapping[str, str] = {}
         self.mlp = MLP(notation.mlp, widths, noise)
         self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
 
-    def parameters_of(self, given: Mapping[str, Tensor]) -> list[Tensor]:
+    def parameters_of(self, x: Mapping[str, Tensor], own: Mapping[str, Tensor] = NONE) -> list[Tensor]:
         """The distribution's parameters: the linear layers' outputs, float32."""
-        h = self.mlp(given)
+        h = self.mlp({self.variables.get(m, m): value for m, value in x.items()} | dict(own))
         return [over_classes(head, h).float() for head in self.heads]
 
 
@@ -139,8 +149,8 @@ class Gaussian(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 2, widths, noise)
 
-    def forward(self, **given: Tensor) -> DiagonalNormal:
-        mean, variance = self.parameters_of(given)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> DiagonalNormal:
+        mean, variance = self.parameters_of(x, own)
         return DiagonalNormal(mean, F.softplus(variance) + VARIANCE_FLOOR, self.noise)
 
 
@@ -152,8 +162,8 @@ class BernoulliPixels(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, **given: Tensor) -> Pixels:
-        (logits,) = self.parameters_of(given)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> Pixels:
+        (logits,) = self.parameters_of(x, own)
         return Pixels(logits, self.noise)
 
 
@@ -165,8 +175,8 @@ class SoftplusSquaredError(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, **given: Tensor) -> SquaredError:
-        (mean,) = self.parameters_of(given)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> SquaredError:
+        (mean,) = self.parameters_of(x, own)
         return SquaredError(F.softplus(mean))
 
 
@@ -178,8 +188,8 @@ class Categorical(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, **given: Tensor) -> RelaxedLabel:
-        (logits,) = self.parameters_of(given)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> RelaxedLabel:
+        (logits,) = self.parameters_of(x, own)
         return RelaxedLabel(logits, self.noise)
 
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, computed_field, mod
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
+from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import check_known
 from trainer.evaluation.intervals import mean_and_half_width
 
 TOLERANCE = 0.5  # percentage points by which our number may be lower and still count as reaching the paper's
@@ -141,9 +143,11 @@ def read_result(path: Path) -> ExperimentResult:
         DataError: the file is missing, or is not an experiment result.
     """
     try:
-        return ExperimentResult.model_validate_json(path.read_text(encoding="utf-8"))
+        return ExperimentResult.model_validate_json(read_text(path))
     except FileNotFoundError:
         raise DataError(f"there is no {path}", "mmssl reproduce writes it") from None
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except (OSError, ValidationError) as error:
+        if isinstance(error, ValidationError):
+            check_known(path, error)
         first = str(error).splitlines()[0]
         raise DataError(f"{path} is not an experiment result: {first}", "mmssl reproduce writes it again") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import read_text
 from pipeline.runtime.versions import versions
 from pipeline.shards.schema import VALIDATION
 from trainer.models.registry import model_names
@@ -30,10 +31,11 @@ from trainer.reporting.rival_comparison import (
     summary_of_gains,
 )
 from trainer.reporting.rival_figure import rival_figure
-from trainer.reporting.run_tables import NOTHING_MEASURED, ResultTable, grouped, table
+from trainer.reporting.run_tables import NOTHING_MEASURED, ResultTable, content_of, grouped, table
 from trainer.settings.describe import names
 from trainer.settings.presets import PAPER_DATA, paper_epochs
 from trainer.training.run_folder import Run, find
+from trainer.training.run_listing import SETTINGS, find_folders
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class DataSetSection:
     @property
     def part(self) -> str:
         """The part of the data that the scores are of."""
-        return "validation" if self.name.endswith(VALIDATION) else "test"
+        return "validation" if self.runs[0].settings.data.endswith(VALIDATION) else "test"
 
 
 @dataclass(frozen=True)
@@ -124,41 +126,65 @@ class Page:
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in some files and folders: experiment results and comparisons with their files, and runs."""
+    """What lies in some files and folders: experiment results and comparisons with their files, and runs.
+
+    `left_out` are the paths that were given and could not be read.
+    """
 
     results: tuple[tuple[Path, ExperimentResult], ...]
     runs: tuple[Run, ...]
     comparisons: tuple[tuple[Path, RivalComparison], ...]
+    left_out: tuple[Path, ...] = ()
 
 
-def read(paths: Sequence[Path]) -> Contents:
+def read(paths: Sequence[Path], places: Sequence[Path] = ()) -> Contents:
     """Reads the results, tables first, and the runs in these files and folders and anywhere below them.
 
+    What cannot be read is named in the log and left out.
+
+    Args:
+        places: where to look for the shards of runs, if they have moved.
+
     Raises:
-        DataError: a path does not exist, nothing is found, or a file cannot be read.
+        DataError: a path does not exist, or nothing is found that can be read.
     """
-    results, runs, comparisons = [], [], []
+    results, runs, comparisons, faults = [], dict[Path, Run](), [], list[Path]()
+    first: DataError | None = None
     for path in paths:
-        if path.is_file() and is_comparison(path):
-            comparisons.append((path, read_comparison(path)))
-        elif path.is_file():
-            results.append((path, read_result(path)))
-        elif path.is_dir():
-            runs_below = find([path])
-            runs += runs_below
-            run_folders = {run.folder for run in runs_below}
-            candidates = sorted(file for file in path.rglob("*.json") if file.parent not in run_folders)
-            compared = [file for file in candidates if is_comparison(file)]
-            comparisons += [(file, read_comparison(file)) for file in compared]
-            others = (file for file in candidates if file not in compared)
-            results += [(file, read_result(file)) for file in others if _is_experiment_result(file)]
-        else:
+        if not path.exists():
             raise DataError(f"there is no {path}", "train a run: mmssl train sshmvae-kl")
+        runs_below = find([path], places) if path.is_dir() else []
+        if (path / SETTINGS).exists() and not runs_below:
+            faults.append(path)  # the log says why
+            continue
+        runs |= {run.folder: run for run in runs_below}
+        for file in [path] if path.is_file() else _files_below(path):
+            try:
+                if is_comparison(file):
+                    comparisons.append((file, read_comparison(file)))
+                elif file == path or _is_experiment_result(file):
+                    results.append((file, read_result(file)))
+                    _experiment_section(0, *results[-1])
+            except DataError as error:
+                results = [pair for pair in results if pair[0] != file]
+                first = first or error
+                if file == path:
+                    faults.append(path)
+                _log.warning("left out: %s", error.message)
     if not results and not runs and not comparisons:
+        if first is not None:
+            raise first
         where = ", ".join(map(str, paths))
         raise DataError(f"{where}: there is neither a run nor a result to report", "train one: mmssl train sshmvae-kl")
     results.sort(key=lambda pair: (pair[1].name.startswith("figure"), _natural(pair[1].name)))
-    return Contents(tuple(results), tuple({run.folder: run for run in runs}.values()), tuple(comparisons))
+    return Contents(tuple(results), tuple(runs.values()), tuple(comparisons), tuple(faults))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The JSON files in a folder that may be results: not those of runs, nor of hidden folders."""
+    of_runs = set(find_folders([folder]))
+    files = sorted(file for file in folder.rglob("*.json") if file.parent not in of_runs)
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def compose(
@@ -177,12 +203,9 @@ def compose(
         DataError: a run or a picture cannot be read.
     """
     sections = tuple(_experiment_section(number, path, result) for number, (path, result) in enumerate(results, 1))
-    by_data: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=_paper_order):
-        by_data.setdefault(run.settings.data, []).append(run)
     data_sets = tuple(
         _data_set_section(f"data-{number}", name, data_runs, device, models)
-        for number, (name, data_runs) in enumerate(by_data.items(), 1)
+        for number, (name, data_runs) in enumerate(_by_data(sorted(runs, key=_paper_order)).items(), 1)
     )
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     rivals = tuple(_rival_section(number, path, compared) for number, (path, compared) in enumerate(comparisons, 1))
@@ -235,8 +258,8 @@ def _rival_section(number: int, path: Path, comparison: RivalComparison) -> Riva
 def _is_experiment_result(path: Path) -> bool:
     """Whether a JSON file is meant to be an experiment result; it may still be damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_text(path))
+    except (DataError, OSError, ValueError, RecursionError):
         values = None
     meant = isinstance(values, dict) and {"name", "title"} <= values.keys()
     kept_for_a_comparison = isinstance(values, dict) and values.get("kind") == KEPT_SCORES
@@ -295,6 +318,19 @@ def _data_set_section(
         apart=models_section.apart,
         missing=models_section.missing,
     )
+
+
+def _by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the name of their data, with the digest where several contents have one name."""
+    contents: dict[str, set[str]] = {}
+    for run in runs:
+        contents.setdefault(run.settings.data, set()).add(content_of(run.settings))
+    by_data: dict[str, list[Run]] = {}
+    for run in runs:
+        name, content = run.settings.data, content_of(run.settings)
+        several = len(contents[name]) > 1
+        by_data.setdefault(f"{name} ({content[:8] or 'splits'})" if several else name, []).append(run)
+    return by_data
 
 
 def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, tuple[Run, ...]]]:

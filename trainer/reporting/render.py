@@ -1,5 +1,6 @@
 """Renders a page as one self-contained HTML file, as Markdown, or as JSON."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -8,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.files import write_atomically
 from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, subset_title
+from trainer.inference.loading import shard_path
 from trainer.reporting.comparison import TOLERANCE, Block
 from trainer.reporting.page import Page
 from trainer.reporting.page_figures import runs_in_words
@@ -42,7 +45,7 @@ def markdown(page: Page) -> str:
 def as_json(page: Page) -> str:
     """The page's numbers, settings and provenance as JSON."""
     runs = [
-        run_as_dict(run) | {"provenance": run.provenance() if run.done else None}
+        run_as_dict(run) | {"provenance": _made(run) if run.done else None}
         for data_set in page.data_sets
         for run in data_set.runs
     ]
@@ -161,7 +164,15 @@ def _common_settings(replicas: Sequence[Run]) -> dict[str, Any]:
 def _provenance(run: Run) -> dict[str, Any]:
     """What tells a run from its replicas, and where its numbers come from."""
     replica = {"seed": run.settings.seed, "split": run.settings.split, "digest of the shard": run.settings.digest}
-    return replica | (run.provenance() if run.done else {"done": False})
+    return replica | (_made(run) if run.done else {"done": False})
+
+
+def _made(run: Run) -> dict[str, Any]:
+    """A run's provenance, with the path at which its shard lies now, if it is anywhere."""
+    values = run.provenance()
+    with contextlib.suppress(MmsslError):
+        values["shard"] = str(shard_path(run).resolve())
+    return values
 
 
 def _pretty(value: object) -> str:

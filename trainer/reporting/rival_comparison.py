@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_if_changed
+from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import check_known
 from trainer.evaluation.intervals import mean_and_half_width, standard_error
 from trainer.evaluation.subsets import subset_title
 
@@ -242,8 +244,8 @@ def write_comparison(path: Path, comparison: RivalComparison) -> None:
 def is_comparison(path: Path) -> bool:
     """Whether a JSON file is meant to be a comparison; it may still be damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = json.loads(read_text(path))
+    except (DataError, OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and values.get("kind") == "comparison with rivals"
 
@@ -255,7 +257,7 @@ def read_comparison(path: Path) -> RivalComparison:
         DataError: the file is missing, or is not a comparison.
     """
     try:
-        comparison = RivalComparison.model_validate_json(path.read_text(encoding="utf-8"))
+        comparison = RivalComparison.model_validate_json(read_text(path))
         for level in comparison.levels:
             measured = {system.name: system.accuracy for system in level.systems}
             if any({*comparison.given} - accuracy.keys() for accuracy in measured.values()):
@@ -264,7 +266,9 @@ def read_comparison(path: Path) -> RivalComparison:
                 raise ValueError(f"with {level.words}, a system is missing")
     except FileNotFoundError:
         raise DataError(f"there is no {path}", "mmssl compare writes it") from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            check_known(path, error)
         first = str(error).splitlines()[0]
         raise DataError(f"{path} is not a comparison: {first}", "mmssl compare writes it again") from None
     return comparison

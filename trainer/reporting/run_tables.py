@@ -14,6 +14,7 @@ from trainer.evaluation.subsets import every_modality, shown_among, subset_title
 from trainer.reporting.paired_differences import DifferenceRow, differences
 from trainer.reporting.subset_summary import SubsetSummary, summarise_subsets
 from trainer.settings.describe import names
+from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
 
 References = Mapping[Path, Sequence[Reference]]  # by the folder of a run
@@ -119,10 +120,17 @@ class ResultTable:
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups runs that differ only in seed and split; groups are in the order of their first runs."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.settings.model_dump_json(exclude=REPLICA_SETTINGS), []).append(run)
+        settings = run.settings
+        key = (settings.model_dump_json(exclude=REPLICA_SETTINGS), content_of(settings))
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
+
+
+def content_of(settings: Settings) -> str:
+    """The digest of data without splits: other data may have the same name. Splits differ in theirs, and have none."""
+    return settings.digest if settings.split is None else ""
 
 
 def retitled(result_table: ResultTable, titles: Sequence[str]) -> ResultTable:

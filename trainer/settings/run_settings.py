@@ -15,6 +15,7 @@ from trainer.settings.names import LabelEstimator, Objective, Pooling, Precision
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs at least two examples
+_ROUNDING = 1e-3  # of probabilities that a person writes down
 
 
 class CoTraining(BaseModel):
@@ -184,6 +185,20 @@ class Settings(BaseModel):
             raise ValueError(UsageError(f"{self.model} has no classifier that can be trained without a bound"))
         return self
 
+    def check_classes(self, classes: int) -> None:
+        """Checks the settings that say something of each class.
+
+        Raises:
+            UsageError: the prior does not have one probability per class, or they do not sum to 1.
+        """
+        if isinstance(self.prior, str):
+            return
+        if len(self.prior) != classes or abs(sum(self.prior) - 1) > _ROUNDING:
+            raise UsageError(
+                f"the prior has {len(self.prior)} probabilities that sum to {sum(self.prior):g}, for {classes} classes",
+                "give one per class, which sum to 1, or --set prior=labelled",
+            )
+
     @property
     def has_beta(self) -> bool:
         """Whether the model keeps single-modality encoders near the joint one (eq. 12), and therefore has a beta."""
@@ -243,6 +258,18 @@ def differences(ours: Settings, theirs: Settings) -> list[str]:
     ]
 
 
+def refuse_booleans(values: Mapping[str, Any], source: str) -> None:
+    """Refuses true and false where a number belongs, which would be taken for 1 and 0.
+
+    Raises:
+        UsageError: a setting other than a yes or no is true or false.
+    """
+    for name, value in values.items():
+        annotation = Settings.model_fields[name].annotation if name in Settings.model_fields else bool
+        if isinstance(value, bool) and annotation is not bool:
+            raise UsageError(f"{source}: {name}: it is a number or a word, not {str(value).lower()}")
+
+
 def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
     """Validates values and returns them as settings.
 
@@ -252,6 +279,7 @@ def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
     Raises:
         UsageError: a value is missing, unknown or out of range.
     """
+    refuse_booleans(values, source)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -18,6 +18,7 @@ differ in the last bits.
 import csv
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +31,8 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, remove, storage_error, write_atomically
 from pipeline.runtime.leases import Lease
 from pipeline.runtime.tensor_files import DAMAGE_HINT, TensorFile, read_tensor_file, write_tensor_file
+from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import newer
 from trainer.evaluation.metrics import Evaluation, Score
 from trainer.settings.run_settings import Settings, build, differences
 from trainer.training.run_listing import (
@@ -49,6 +52,7 @@ from trainer.training.run_listing import (
 Checkpoint = TensorFile  # the checkpoint of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
 EVALUATION = "evaluation.json"
+_log = logging.getLogger(__name__)
 
 
 class Run:
@@ -56,11 +60,13 @@ class Run:
 
     Attributes:
         lease: the lease of the process that trains the run; once it is lost, nothing more is written.
+        places: shards, and folders of shards, in which to look for the run's own if it has moved.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, places: Sequence[Path] = ()) -> None:
         self.folder = folder
         self.settings = settings
+        self.places = tuple(places)
         self.lease: Lease | None = None
 
     @classmethod
@@ -83,15 +89,21 @@ class Run:
         return cls(folder, settings)
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: Path, places: Sequence[Path] = ()) -> "Run":
         """Opens the run in a folder.
 
+        Args:
+            places: where to look for its shard, besides the path it was trained from and the folders that hold it.
+
         Raises:
-            DataError: the folder holds no run, or the settings of the run cannot be read.
+            DataError: the folder holds no run, the settings of the run cannot be read, or a newer version wrote it.
         """
         values = read_settings(folder)
+        unknown = sorted(values.keys() - Settings.model_fields.keys())
+        if unknown:
+            raise newer(folder, f"it has the setting '{unknown[0][:80]}'", "does not know that")
         try:
-            return cls(folder, build(values, source=str(folder / SETTINGS)))
+            return cls(folder, build(values, source=str(folder / SETTINGS)), places)
         except UsageError as error:  # the file is wrong, not the command
             raise DataError(error.message, "delete the run's folder and train again") from None
 
@@ -124,8 +136,8 @@ class Run:
         """
         path = self.folder / LABELLED
         try:
-            return path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(path).splitlines()
+        except OSError as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
 
     def metrics(self) -> list[dict[str, str]]:
@@ -245,7 +257,26 @@ class Run:
                 f"{path} is not a result: {error}", "delete it and train again: the run is evaluated again"
             ) from None
 
+    def check(self) -> None:
+        """Reads what a report shows of the run.
 
-def find(folders: Iterable[Path]) -> list[Run]:
-    """The runs in these folders or anywhere below them, sorted by path."""
-    return [Run.open(folder) for folder in find_folders(folders)]
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        self.metrics()
+        if self.done:
+            self.result()
+            self.provenance()
+
+
+def find(folders: Iterable[Path], places: Sequence[Path] = ()) -> list[Run]:
+    """The runs in these folders or anywhere below them, sorted by path; what cannot be read is named and left out."""
+    runs = []
+    for folder in find_folders(folders):
+        try:
+            run = Run.open(folder, places)
+            run.check()
+            runs.append(run)
+        except DataError as error:
+            _log.warning("left out: %s", error.message)
+    return runs

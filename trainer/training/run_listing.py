@@ -1,14 +1,18 @@
 """Lists runs from their files alone, quickly and without importing torch."""
 
 import csv
+import io
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.texts import read_text
+from pipeline.runtime.versions import newer
 
 _log = logging.getLogger(__name__)
 FORMAT = 2  # version of the run folder; raised when old and new versions of the program cannot read each other's runs
@@ -38,19 +42,40 @@ class ListedRun:
 
 
 def list_runs(folders: Iterable[Path]) -> list[ListedRun]:
-    """The runs in these folders or anywhere below them, sorted by path; unreadable ones are skipped with a warning."""
+    """The runs in these folders or anywhere below them, sorted by path; what cannot be read is named and left out."""
     runs = []
     for folder in find_folders(folders):
         try:
             runs.append(_listed(folder))
         except DataError as error:
-            _log.warning("skipped: %s", error.message)
+            _log.warning("left out: %s", error.message)
     return runs
 
 
 def find_folders(folders: Iterable[Path]) -> list[Path]:
-    """The run folders among these folders or anywhere below them, sorted by path."""
-    return sorted({path.parent for folder in folders for path in folder.rglob(SETTINGS)})
+    """The run folders among these folders or anywhere below them, sorted by path, each once however it is linked.
+
+    Hidden folders below them are not ours (`.vscode` has a `settings.json`, too), and one that may not be read is
+    named and left out.
+    """
+    found: dict[str, Path] = {}
+    for top in folders:
+        seen: set[str] = set()
+        for folder, below, files in os.walk(top, followlinks=True, onerror=_unreadable):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link that leads back
+                below.clear()
+                continue
+            seen.add(real)
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            if SETTINGS in files:
+                found.setdefault(real, Path(folder))
+    return sorted(found.values())
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        _log.warning("left out: %s: cannot be read: %s", error.filename, error.strerror)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -62,20 +87,20 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     hint = "delete the run's folder and train again"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except FileNotFoundError:
         raise DataError(f"{folder} holds no run: there is no {SETTINGS} in it", "list runs: mmssl runs") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}", hint) from None
-    version = values.pop("format", 1) if isinstance(values, dict) else None
+    version = values.pop("format", 1) if isinstance(values, dict) and "model" in values else None
     if not isinstance(version, int):
-        raise DataError(f"{path} does not hold the settings of a run", hint)
+        raise DataError(f"{path} does not hold the settings of a run, but of something else")
+    if version > FORMAT:
+        raise newer(folder, f"run format {version}", f"reads {FORMAT}")
     if version != FORMAT:
-        older = version < FORMAT
         raise DataError(
-            f"{folder} was made by {'an older' if older else 'a newer'} version of mmssl "
-            f"(run format {version}; this version reads {FORMAT})",
-            "move the folder away and train again" if older else "update mmssl",
+            f"{folder} was written by an older version of mmssl (run format {version}; this version reads {FORMAT})",
+            "move the folder away and train again",
         )
     return dict(values)
 
@@ -88,8 +113,7 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / METRICS
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
@@ -108,7 +132,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: the run is not done, or the file is damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except FileNotFoundError:
         raise DataError(f"there is no {path}: the run is not done", "the same mmssl train command resumes it") from None
     except (OSError, ValueError, RecursionError) as error:

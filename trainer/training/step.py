@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.errors import TrainingError, UsageError
+from pipeline.runtime.errors import TrainingError
 from trainer.data.interface import Data
 from trainer.data.propagation import Check, propagated_labels
 from trainer.data.selection import labelled_share
@@ -26,8 +26,6 @@ from trainer.training.cuda_graph import capture
 from trainer.training.run_folder import Run
 from trainer.training.schedule import Schedule
 from trainer.training.terms import LOWER_RATE, ExtraTerms, TermTotals
-
-_ROUNDING = 1e-3  # of probabilities that a person writes down
 
 
 class Step:
@@ -184,17 +182,13 @@ def label_prior(stack: Sequence[Settings], data: Data, device: torch.device) -> 
     Raises:
         UsageError: there is not one probability per class, or they do not sum to 1.
     """
-    prior, classes = stack[0].prior, len(data.classes)
+    prior = stack[0].prior
+    stack[0].check_classes(len(data.classes))
     if prior == "uniform":
         return LabelPrior()
     if prior == "labelled":
         counts = torch.tensor([examples.per_class for examples in data.examples], dtype=torch.float64) + 1
         return LabelPrior((counts / counts.sum(-1, keepdim=True)).log().float().to(device))
-    if len(prior) != classes or abs(sum(prior) - 1) > _ROUNDING:
-        raise UsageError(
-            f"the prior has {len(prior)} probabilities that sum to {sum(prior):g}, for {classes} classes",
-            "give one per class, which sum to 1, or --set prior=labelled",
-        )
     return LabelPrior(torch.tensor([prior] * len(stack), device=device).log())
 
 

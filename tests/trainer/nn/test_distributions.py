@@ -388,10 +388,3 @@ def test_modalities_of_one_kind_are_joined_and_of_several_are_not() -> None:
     assert alike.concatenated().modalities == (Modality("x", 7, "gaussian"),)
     with pytest.raises(UsageError, match="bernoulli, gaussian, nonnegative"):
         factory().concatenated()
-
-
-@pytest.mark.parametrize("name", ["y", "a", "z", "self"])
-def test_a_modality_named_like_a_variable_is_refused(name: str) -> None:
-    networks = {"q(a|X)": "(X), D1", "q(z|a,y)": "(a, y), D1"}
-    with pytest.raises(UsageError, match=f"modality.*'{name}'"):
-        Factory(networks, (Modality(name, 1, "gaussian"),), K, noise(), LabelRule()).gaussian("q(a|X)")

@@ -56,7 +56,7 @@ def test_our_settings_are_the_default_except_on_the_papers_own_data_and_give_eac
     assert papers.alpha == 1
     on_its_own = make_shard(tmp_path / "own.h5", dataset="hm-mnist")
     assert plan("sshmvae-kl", [on_its_own])[0].settings == plan("sshmvae-kl", [on_its_own], preset="paper")[0].settings
-    for model in ("jmvae", "jmvae-kl", "m2", "ssmvae", "sshmvae"):
+    for model in ("jmvae", "jmvae-kl", "ssmvae", "sshmvae"):
         assert plan(model, [shard])[0].settings.beyond()
     (single,) = plan("m2", [shard], values={"modalities": ("x",)})
     assert not {"partial_smoothness", "partial_alpha", "agreement"} & single.settings.beyond().keys()

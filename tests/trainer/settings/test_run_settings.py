@@ -138,7 +138,7 @@ def test_a_settings_file(tmp_path: Path) -> None:
         read_toml(path)
     assert str(path) in caught.value.message
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot read the settings file"):
+    with pytest.raises(DataError, match="begins as UTF-16-LE text, but is cut short"):
         read_toml(path)
     with pytest.raises(DataError, match="there is no settings file"):
         read_toml(tmp_path / "none.toml")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime.errors import DataError
+from pipeline.runtime.errors import DataError, NewerError
 from tests.support.finished_runs import finished
 from tests.support.paths import ROOT
-from trainer.training.run_folder import Run
+from trainer.training.run_folder import Run, find
 from trainer.training.run_listing import FORMAT, RESULT, SETTINGS, list_runs
 
 
@@ -51,7 +52,7 @@ def test_a_run_of_another_format_is_refused_in_one_sentence(
     rewrite(run, SETTINGS, format=found)
     with pytest.raises(DataError) as caught:
         Run.open(run.folder)
-    assert caught.value.message == f"{run.folder} was made by {words}"
+    assert caught.value.message == f"{run.folder} was written by {words}"
     assert hint in str(caught.value.hint)
     assert list_runs([tmp_path]) == []
     assert caught.value.message in caplog.text
@@ -107,3 +108,30 @@ def test_listing_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, str(run.folder)), done.stderr
+
+
+def foreign(folder: Path, name: str, text: str) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / SETTINGS).write_text(text)
+
+
+def test_what_is_none_of_ours_hides_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = finished(tmp_path / "runs")
+    foreign(tmp_path / "runs", ".vscode", '{\n  // of an editor\n  "editor.rulers": [120]\n}\n')
+    foreign(tmp_path / "runs", "project", '{"editor.rulers": [120]}')
+    foreign(tmp_path / "runs", "empty", "")
+    foreign(tmp_path / "runs", "binary", "\0")
+    (tmp_path / "runs" / "back").symlink_to(tmp_path / "runs")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(run.folder, tmp_path / "elsewhere" / "linked")
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere" / "linked")
+    shutil.copytree(run.folder, tmp_path / "runs" / "later")
+    rewrite(Run(tmp_path / "runs" / "later", run.settings), SETTINGS, from_the_future=1)
+    for listing in (list_runs, find):
+        caplog.clear()
+        found = [other.folder.name for other in listing([tmp_path / "runs"])]
+        assert found == [name for name in sorted([run.folder.name, "linked", "later"]) if name != "later" or listing is list_runs]  # fmt: skip  # noqa: E501
+        named = [name for name in ("project", "empty", "binary", "later", ".vscode") if f"/{name}" in caplog.text]
+        assert named == ["project", "empty", "binary", *(["later"] if listing is find else [])]
+    with pytest.raises(NewerError, match=r"later was written by a newer version of mmssl .*'from_the_future'"):
+        Run.open(tmp_path / "runs" / "later")
