@@ -81,7 +81,7 @@ def generate(
     path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
     opened = [Run.open(folder) for folder in run]
     write_generated(opened, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
-    messages.say(str(path.resolve()))
+    messages.say_path(path)
 
 
 @app.command()
@@ -124,4 +124,4 @@ def report(
     for path, form in forms:
         if path is not None:
             render.write(composed, path, form)
-            messages.say(str(path.resolve()))
+            messages.say_path(path)
