@@ -9,8 +9,8 @@ _ACTS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 _BREAKS = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~&$])|(?<=:)(?=[\w+-]+:)")
-_BLOCK = re.compile(r"^(?:[-+=]|\d{1,9}(?=[.)]))")
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>|#~&$]")
+_BLOCK = re.compile(r"^(\d{1,9})?([-+](?=\s)|-{2,}|=+|(?<=\d)[.)](?=\s|$))")
 _FIRST_STRONG, _END_OF_ISOLATE = "\u2068", "\u2069"
 _LONGEST_NAME = 200  # bytes; the limit is 255, and leases and unfinished files add to a name
 _DIGEST = 8
@@ -39,10 +39,9 @@ def isolated(text: str) -> str:
 
 
 def markdown(text: object) -> str:
-    """Escapes text for Markdown, also inside a table or at the start of a line: no markup, entity, formula or emoji."""
+    """Escapes text for Markdown, also inside a table or at the start of a line: no markup, entity or formula."""
     shown = isolated(" ".join(str(text).split()))
-    escaped = _MARKDOWN.sub(lambda match: rf"\{match[0]}" if match[0] else "\u2060", shown)
-    return _BLOCK.sub(lambda match: rf"\{match[0]}" if not match[0].isdecimal() else match[0] + "\\", escaped)
+    return _BLOCK.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", shown))
 
 
 def file_name(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from commands import messages, progress, tables
 from tests.support.finished_runs import finished
 from trainer.reporting.run_tables import ResultTable, ScoreRow, table
