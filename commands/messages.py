@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.measure import Measurement
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.runtime.errors import MmsslError
 
 Cell = str | Text
+_NARROWEST = 20  # columns of a terminal; one with fewer wraps by itself
 _WIDEST = 20_000  # of a table in a pipe, in characters
 _OTHER_LETTERS = "mmssl.other-letters"
 codecs.register_error(_OTHER_LETTERS, in_other_letters)
@@ -39,6 +40,12 @@ class Screen(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Its columns and rows; rich prints nothing at all if the environment says that there are none."""
+        width, height = super().size
+        return ConsoleDimensions(max(_NARROWEST, width), max(1, height))
 
     @property
     def is_watched(self) -> bool:

@@ -343,11 +343,16 @@ def _computed(
     failures: Failures,
 ) -> Iterator[str]:
     if scheduler is None:
+        failed = set()
         for key, unit in units.items():
+            if unit.split in failed:  # there would be no shard of it
+                continue
             if not _is_made(unit):
                 with failures.of(key):
                     compute(unit, lambda: check_stop(stop), progress)
-            if key not in failures.errors:
+            if key in failures.errors:
+                failed.add(unit.split)
+            else:
                 yield key
         return
     arguments = {key: (unit,) for key, unit in units.items()}
