@@ -41,7 +41,7 @@ class Screen(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
-    @property
+    @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
         """Its columns and rows; rich prints nothing at all if the environment says that there are none."""
         width, height = super().size

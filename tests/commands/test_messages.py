@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +79,14 @@ def test_a_table_a_line_and_an_error_are_whole(name: str, encoding: str, environ
         assert err.splitlines() == [f"error: {shown}", f"hint:  {shown}"]
 
 
-@pytest.fixture
-def restored() -> Iterator[None]:
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-
-
-@pytest.mark.usefixtures("restored")
-def test_streams_that_were_closed_take_everything() -> None:
-    sys.stdout = sys.stderr = None  # type: ignore[assignment]  # as Python does it
+def test_streams_that_were_closed_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)  # as Python does it
     messages.use_any_encoding()
-    sys.stdout.write("nobody reads this")
-    sys.stdout.close()
-    sys.stderr.close()
+    opened = sys.stdout, sys.stderr
+    for stream in opened:
+        stream.write("nobody reads this")
+        stream.close()
 
 
 def test_the_path_in_a_pipe_is_the_path(tmp_path: Path) -> None:
@@ -101,5 +94,5 @@ def test_the_path_in_a_pipe_is_the_path(tmp_path: Path) -> None:
     folder.mkdir()
     with Streams("ascii", {"FORCE_COLOR": "1", "COLUMNS": "20"}) as streams:
         messages.say_path(folder)
-        printed = streams.out.buffer.getvalue()  # type: ignore[attr-defined]
+        printed = streams.out.buffer.getvalue()
     assert Path(printed.decode().removesuffix("\n")).is_dir()
