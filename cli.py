@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -59,11 +60,13 @@ def main() -> NoReturn:
         signal.signal(number, _interrupt)
     sys.unraisablehook = _not_lost
     share_threads()
+    messages.use_any_encoding()
     try:
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         code = app(standalone_mode=False, prog_name="mmssl")
+        sys.stdout.flush()  # here, where it is known what to do if it fails
         sys.exit(code if isinstance(code, int) else 0)
     except MmsslError as error:
         _fail(error)
@@ -73,18 +76,32 @@ def main() -> NoReturn:
             sys.exit(UsageError.exit_code)
         _fail(problem)
     except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
     except OSError as error:
         if "temporary directory" in str(error.strerror):  # tempfile's, having tried them all
             _fail(StorageError("no temporary folder can be written to", "export TMPDIR=FOLDER names one that can"))
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
-        _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))
+        _forget_output()
+        _fail(StorageError(f"the output cannot be written: {error.strerror}"))
+
+
+def _forget_output() -> None:
+    """Lets what is still to be printed vanish, because the standard output takes nothing more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: MmsslError) -> NoReturn:
-    messages.complain(error)
+    with suppress(OSError):  # the reader of our output, or of this line, may have gone away
+        sys.stdout.flush()
+        messages.complain(error)
+        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
     sys.exit(error.exit_code)
 
 

@@ -76,18 +76,17 @@ def compare(
 
     Finished runs and rivals are reused. The same command resumes after an interruption.
     """
-    from pipeline.datasets.resolve import shard_paths
+    from pipeline.datasets.resolve import open_shards
     from pipeline.runtime.devices import choose_device
-    from pipeline.shards.shard import Shard
-    from trainer.jobs.executors import raise_if_failed, train_stacks
-    from trainer.jobs.stacks import make_stacks
+    from pipeline.runtime.failures import Failures, raise_if_failed
+    from trainer.jobs.executors import train_stacks
+    from trainer.jobs.stacks import make_stacks, usable
     from trainer.jobs.train import remove_leftovers
     from trainer.reporting.plot_style import save
     from trainer.reporting.rival_comparison import COMPARISON, write_comparison
     from trainer.reporting.rival_figure import rival_figure
     from trainer.reproduction import comparing
     from trainer.settings.sources import read_assignments
-    from trainer.training.run_folder import Run
 
     chosen = choose_device(device)
     values = read_assignments(assignments or [])
@@ -106,17 +105,31 @@ def compare(
         modalities=tuple(seen if modality is None else names(modality)),
         values=values,
     )
-    shards = [Shard.open(path) for path in shard_paths(data, splits, root)]
+    left_out = Failures()
+    shards = []
+    for shard in open_shards(data, splits, root, left_out):
+        of_shard = comparing.plan_comparison(request, [shard], root).runs()
+        if len(usable(of_shard, left_out)) == len(of_shard):  # otherwise its systems would not see the same labels
+            shards.append(shard)
+    if not shards:
+        left_out.raise_if_any(len(left_out))
     planned = comparing.plan_comparison(request, shards, root)
     wanted = planned.runs()
-    for run in wanted:
-        Run.prepare(run.folder, run.job.settings)  # refuses a folder that holds something else, before any work
     remove_leftovers([planned.folder / "rivals", *(run.folder for run in wanted)])
     with progress.counting("fits of rivals") as watch_rivals:
         comparing.fit_rivals(planned.fits(), chosen, watch_rivals)
     stacks = make_stacks(wanted, 16 if chosen.type == "cuda" else 1)
     with progress.watching() as watch, progress.finishing(stacks) as finished:
-        raise_if_failed(train_stacks(stacks, device, watch, finished=finished), len(stacks))
+        failures = train_stacks(stacks, device, watch, finished=finished)
+    if failures:
+        shards = [
+            shard
+            for shard in shards
+            if all(run.done for run in comparing.plan_comparison(request, [shard], root).runs())
+        ]
+        if not shards:
+            raise_if_failed(failures, len(stacks))
+        planned = comparing.plan_comparison(request, shards, root)
     comparison = comparing.compare(planned, chosen)
     folder = folder or planned.folder
     paths = [folder / COMPARISON, (folder / COMPARISON).with_suffix(".svg")]
@@ -126,3 +139,4 @@ def compare(
         messages.as_json(comparison.model_dump(mode="json"))
     else:
         tables.comparison(comparison, paths)
+    raise_if_failed([*left_out.errors.values(), *failures], len(left_out) + max(1, len(stacks)))

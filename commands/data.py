@@ -71,7 +71,7 @@ def render_sample(
             seed=seed,
             progress=watch,
         )
-    messages.say(str(folder.resolve()))
+    messages.say_path(folder)
 
 
 @shards.command()
@@ -104,7 +104,7 @@ def validation(
 
     for file in files:
         target = validation_path(file)
-        messages.say(str(build_validation(file, folder / target.name if folder else target).resolve()))
+        messages.say_path(build_validation(file, folder / target.name if folder else target))
 
 
 @shards.command()

@@ -124,7 +124,7 @@ def import_data(
             return
         asked = {"test": test, "seed": seed, "group": group}
         path = import_vectors(rows, labelling, name, root, distributions=chosen, settings=asked)
-        messages.say(str(path.resolve()))
+        messages.say_path(path)
 
 
 def _check_options(rows: "Source", settings: "ImageSettings", families: dict[str, str], preview: Path | None) -> None:

@@ -83,4 +83,4 @@ def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, 
     tables.missing_cameras(results, len(shards[0].classes))
     page = root / "demo.html"
     write_if_changed(page, html(demo_page(runs, results, store, chosen)))
-    messages.say(str(page.resolve()))
+    messages.say_path(page)

@@ -3,7 +3,6 @@
 import dataclasses
 
 import typer
-from rich.table import Column, Table
 
 from commands import messages
 from commands.app import app
@@ -29,10 +28,11 @@ def doctor(root: Root = WORKSPACE, scheduler: Scheduler = None, as_json: Json = 
     if as_json:
         messages.as_json({"facts": [dataclasses.asdict(fact) for fact in found], "wrong": len(wrong)})
     else:
-        table = Table(Column(style="bold", no_wrap=True), Column(overflow="fold"), box=None, show_header=False)
+        table = messages.Table("", "")
+        table.box, table.show_header = None, False
         for fact in found:
-            table.add_row(messages.plain(fact.name), messages.plain(fact.value))
-        messages.show_whole(table)
+            table.add_row(messages.styled(fact.name, "bold"), fact.value)
+        messages.show(table)
         for fact in wrong:
             messages.say(f"wrong: {fact.name}: {fact.problem}")
             if fact.fix:

@@ -147,17 +147,20 @@ def fonts() -> Iterator[Fact]:
 def data(root: Path) -> Iterator[Fact]:
     """What is in the workspace and in MMSSL_DATA."""
     from pipeline.datasets.catalogue import list_data_sets
+    from pipeline.runtime.paths import shared_data
 
     there = [entry.name for entry in list_data_sets(root) if entry.place is not None]
     yield Fact("data sets", ", ".join(there) or "none yet (`mmssl data list`)")
     shards = len(list((root / "shards").glob("*.h5")))
     runs = len(list((root / "runs").glob("*/settings.json")))
     yield Fact("workspace holds", f"{shards} shards, {runs} runs")
-    shared = os.environ.get("MMSSL_DATA")
-    if shared and not Path(shared).expanduser().is_dir():
-        yield Fact("MMSSL_DATA", shared, "there is no such folder", "export MMSSL_DATA=FOLDER, or unset MMSSL_DATA")
+    shared = shared_data()
+    if shared and not shared.is_dir():
+        yield Fact(
+            "MMSSL_DATA", str(shared), "there is no such folder", "export MMSSL_DATA=FOLDER, or unset MMSSL_DATA"
+        )
     else:
-        yield Fact("MMSSL_DATA", shared or "not set")
+        yield Fact("MMSSL_DATA", str(shared or "not set"))
 
 
 def workers(scheduler: str, root: Path) -> Iterator[Fact]:

@@ -8,6 +8,7 @@ import typer
 
 from commands import messages
 from commands.app import app
+from commands.messages import Table
 from commands.options import OUTPUT, WORKSPACE, Root
 from commands.run_folders import RunData, check_used, places
 
@@ -84,12 +85,10 @@ def export(
         messages.as_json(card.model_dump(mode="json"))
     else:
         _show(card)
-        messages.say(str(folder.resolve()))
+        messages.say_path(folder)
 
 
 def _show(card: "BundleCard") -> None:
-    from rich.table import Table
-
     ensemble = f", an ensemble of {len(card.seeds)} seeds" if len(card.seeds) > 1 else ""
     messages.say(f"{card.dataset}: {card.model}{ensemble}, {len(card.classes)} classes")
     if not any(subset.rows for subset in card.subsets):
@@ -103,4 +102,4 @@ def _show(card: "BundleCard") -> None:
         table.add_row(
             name, str(subset.rows), *(messages.percent(share) for share in (subset.accuracy, answered, right))
         )
-    messages.out.print(table)
+    messages.show(table)

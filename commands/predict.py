@@ -88,7 +88,7 @@ def predict(
     else:
         show(loaded.card, predictions, columns, trained_on)
         if file is not None:
-            messages.say(str(file.resolve()))
+            messages.say_path(file)
 
 
 Found = Iterable[tuple[dict[str, list[Any]], "Predictions"]]

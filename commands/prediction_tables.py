@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from commands import messages
+from commands.messages import Table
 
 if TYPE_CHECKING:
     from trainer.inference.card import BundleCard
@@ -65,8 +64,8 @@ def show(card: "BundleCard", predictions: "Predictions", columns: Columns, train
     )
     table = Table("label", "rows")
     for name, count in counts["classes"].items():
-        table.add_row(messages.plain(name), f"{count:,}")
-    messages.out.print(table)
+        table.add_row(name, f"{count:,}")
+    messages.show(table)
     patterns = list(counts["given"].items())
     for name, count in patterns[:_MOST_PATTERNS]:
         messages.say(f"given {name}: {_rows(count)}")
@@ -95,10 +94,10 @@ def _has_thresholds(predictions: "Predictions") -> bool:
 
 def _first_rows(predictions: "Predictions", columns: Columns) -> None:
     shown = [name for name in columns if not name.startswith("p(") and not name.endswith(".probability")]
-    table = Table(*(messages.plain(name.replace("_", " ")) for name in shown))
+    table = Table(*(name.replace("_", " ") for name in shown))
     for row in range(min(FIRST_ROWS, predictions.rows)):
-        table.add_row(*(messages.plain(_cell(columns[name][row])) for name in shown))
-    messages.show_whole(table)
+        table.add_row(*(_cell(columns[name][row]) for name in shown))
+    messages.show(table)
 
 
 def _cell(value: Any) -> str:

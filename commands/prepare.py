@@ -43,7 +43,7 @@ PairSeed = Annotated[int, typer.Option(help="Seed of every pair's angle and nois
 def _digits(name: str, root: Path, **options: float) -> None:
     from pipeline.datasets.digits import build
 
-    messages.say(str(build(name, root / "shards", root / "raw", **options)))  # type: ignore[arg-type]
+    messages.say_path(build(name, root / "shards", root / "raw", **options))  # type: ignore[arg-type]
 
 
 @preprocess.command("hm-mnist")
@@ -75,7 +75,7 @@ def preprocess_mfeat(root: Root = WORKSPACE) -> None:
     """Standardise the six views of UCI's 2,000 handwritten digits (Multiple Features)."""
     from pipeline.datasets.mfeat import build
 
-    messages.say(str(build(root / "shards", root / "raw")))
+    messages.say_path(build(root / "shards", root / "raw"))
 
 
 @preprocess.command("rgbd")
@@ -246,7 +246,7 @@ def extract(
             progress=watch,
         )
     for path in paths:
-        messages.say(str(path.resolve()))
+        messages.say_path(path)
 
 
 def _cameras(text: str) -> list[str]:

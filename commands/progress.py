@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from commands import messages
+from pipeline.runtime.text import visible
 
 if TYPE_CHECKING:
     from trainer.jobs.stacks import Stack
@@ -16,10 +18,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mmssl")
 
 
+def _text(template: str) -> TextColumn:
+    """A column of text that is shown as it is."""
+    return TextColumn(template, markup=False, table_column=Column(no_wrap=True))
+
+
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a count: as a bar on a terminal, elsewhere as a log line after every tenth of the work."""
-    if not messages.err.is_terminal:
+    if not messages.err.is_watched:
         tenths = 0
 
         def log(done: int, total: int) -> None:
@@ -30,26 +37,24 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield log
         return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} {task.description}"))
-    with Progress(
-        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=messages.err
-    ) as bar:
-        task = bar.add_task(what, total=None)
+    columns = (BarColumn(bar_width=24), _text("{task.completed}/{task.total} {task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), _text("left"), TimeRemainingColumn(), console=messages.err) as bar:
+        task = bar.add_task(visible(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
 def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
     """Shows one extraction task at a time as a bar on a terminal; None elsewhere, where the library logs it anyway."""
-    if not messages.err.is_terminal:
+    if not messages.err.is_watched:
         yield None
         return
     columns = (
-        TextColumn("{task.description}"),
+        _text("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("left"),
+        _text("{task.completed}/{task.total}"),
+        _text("{task.fields[rate]}"),
+        _text("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages.err) as bar:
@@ -60,7 +65,7 @@ def extracting() -> Iterator[Callable[[str, int, int], None] | None]:
                 for task, _, _ in shown.values():
                     bar.remove_task(task)
                 shown.clear()
-                task = bar.add_task(description, total=total, completed=done, rate="")
+                task = bar.add_task(visible(description), total=total, completed=done, rate="")
                 shown[description] = (task, time.monotonic(), done)
             task, began, first = shown[description]
             seconds = time.monotonic() - began
@@ -103,17 +108,17 @@ class Watch:
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Gives training something to report its progress to."""
-    if not messages.err.is_terminal:
+    if not messages.err.is_watched:
         yield Watch(None)
         return
     columns = (
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[rate]}"),
+        _text("{task.percentage:>3.0f} %"),
+        _text("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        _text("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[summary]}"),
+        _text("{task.fields[summary]}"),
     )
     with Progress(*columns, console=messages.err) as bar:
         yield Watch(bar)

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -103,13 +104,14 @@ def reproduce(
 
     Finished runs are reused. The same command resumes after an interruption.
     """
-    from pipeline.datasets.resolve import shard_paths
+    from pipeline.datasets.resolve import open_shards
     from pipeline.runtime.devices import choose_device
+    from pipeline.runtime.failures import Failures, raise_if_failed
     from pipeline.runtime.leases import lease
     from pipeline.shards.shard import Shard
-    from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
+    from trainer.jobs.executors import choose_executor, train_stacks
     from trainer.jobs.executors import time_limit as limit
-    from trainer.jobs.stacks import make_stacks
+    from trainer.jobs.stacks import make_stacks, usable
     from trainer.jobs.train import remove_leftovers
     from trainer.reproduction import measure
     from trainer.reproduction.protocol import Protocol, choose_data, plan, select
@@ -128,12 +130,17 @@ def reproduce(
         data=choose_data([] if data is None else names(data), wanted),
     )
 
+    left_out = Failures()
+
+    @cache
     def shards_of(source: str, name: str) -> list[Shard]:
-        splits = protocol.splits if source == Source.rgbd else ()
-        return [Shard.open(path) for path in shard_paths(name, splits, root)]
+        return open_shards(name, protocol.splits if source == Source.rgbd else (), root, left_out)
 
     planned = plan(wanted, shards_of, protocol, root / "runs")
-    stacks = make_stacks(planned.all(), stack or (16 if scheduler or chosen.type == "cuda" else 1))
+    runs = planned.all() if dry_run else usable(planned.all(), left_out)
+    if not runs:
+        left_out.raise_if_any(len(left_out))
+    stacks = make_stacks(runs, stack or (16 if scheduler or chosen.type == "cuda" else 1))
     if dry_run:
         tables.planned(planned.all(), stacks, as_json)
         return
@@ -147,4 +154,4 @@ def reproduce(
         finally:  # writes the finished part even if training was stopped
             results, paths = measure.write_all(planned, wanted, folder, chosen)
             tables.experiments(results, paths, as_json)
-    raise_if_failed(failures, len(stacks))
+    raise_if_failed([*left_out.errors.values(), *failures], len(left_out) + max(1, len(stacks)))

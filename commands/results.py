@@ -90,7 +90,7 @@ def generate(
     if not usable:
         left_out.finish(nothing=True)
     write_generated(usable, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
-    messages.say(str(path.resolve()))
+    messages.say_path(path)
     left_out.finish()
 
 
@@ -138,6 +138,6 @@ def report(
     for path, form in forms:
         if path is not None:
             render.write(composed, path, form)
-            messages.say(str(path.resolve()))
+            messages.say_path(path)
     if contents.left_out:
         raise typer.Exit(1)

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Column, Table
-
 from commands import messages
+from commands.messages import Cell, Table
 
 LEFT_OUT = 10  # rows that are listed one by one
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 def data_sets(known: Sequence["DataSetEntry"]) -> None:
     """Prints the data sets, their sizes and where they are."""
-    table = Table("name", "contents", "MB", "licence", Column("location", overflow="fold"))
+    table = Table("name", "contents", "MB", "licence", "location")
     for data_set in known:
         size = f"{max(1, data_set.size / 1e6):,.0f}" if data_set.size else "-"
-        location = "-" if data_set.place is None else messages.plain(str(data_set.place))
-        table.add_row(data_set.name, messages.plain(data_set.title), size, data_set.licence, location)
-    messages.out.print(table)
+        location = "-" if data_set.place is None else str(data_set.place)
+        table.add_row(data_set.name, data_set.title, size, data_set.licence, location)
+    messages.show(table)
 
 
 def shard(description: "Description") -> None:
@@ -49,12 +48,12 @@ def shard(description: "Description") -> None:
     for m in description.modalities:
         cells = [m.name, str(m.width), m.distribution, f"{m.min:.4g}", f"{m.mean:.4g}", f"{m.max:.4g}"]
         table.add_row(*cells, *([f"{m.train_lacking} training, {m.test_lacking} test"] if lacking else []))
-    messages.out.print(table)
+    messages.show(table)
     table = Table("class", "training", "test", "labelled")
     unknown = description.unknown
     for c in (*description.classes, *([unknown] if unknown.train or unknown.test else [])):
         table.add_row(c.name, str(c.train), str(c.test), "-" if c.labelled is None else str(c.labelled))
-    messages.out.print(table)
+    messages.show(table)
     messages.say(f"digest {description.digest}{'' if description.digest_recorded else ' (computed, not recorded)'}")
     messages.as_json(description.provenance)
 
@@ -65,14 +64,14 @@ def findings(found: "Findings") -> None:
     messages.say(f"{found.rows} rows{complete}")
     table = Table("modality", "contents", "rows without it")
     for modality in found.modalities:
-        table.add_row(messages.plain(modality.name), messages.plain(modality.contents), str(modality.lacking))
-    messages.show_whole(table)
+        table.add_row(modality.name, modality.contents, str(modality.lacking))
+    messages.show(table)
     table = Table("class", "training", "test")
     for row in found.classes:
-        table.add_row(messages.plain(row.name), str(row.train), str(row.test))
+        table.add_row(row.name, str(row.train), str(row.test))
     if any(found.unlabelled):
-        table.add_row("[dim]no label[/]", *map(str, found.unlabelled))
-    messages.show_whole(table)
+        table.add_row(messages.styled("no label", "dim"), *map(str, found.unlabelled))
+    messages.show(table)
     messages.say(f"test part: {f'{found.test} rows, by {found.rule}' if found.test else 'none'}")
     if found.groups is not None:
         messages.say(f"{found.groups} groups, none of them in both parts")
@@ -88,22 +87,22 @@ def runs(listed: Sequence["ListedRun"]) -> None:
     """Prints runs, how far they are, and their accuracies."""
     from trainer.evaluation.subsets import shown_among
 
-    table = Table(Column("run", overflow="fold"), "epochs", "accuracy (%)")
+    table = Table("run", "epochs", "accuracy (%)")
     hidden = 0
     for run in listed:
         measured = {} if run.result is None else _measured(run.result)
         hidden = max(hidden, len(measured) - len(shown_among(measured)))
-        accuracies = "[yellow]unfinished[/]" if run.result is None else _accuracies(run.result)
+        accuracies = messages.styled("unfinished", "yellow") if run.result is None else _accuracies(run.result)
         table.add_row(run.folder.name, f"{run.epochs} of {run.all_epochs}", accuracies)
-    messages.out.print(table)
+    messages.show(table)
     _say_hidden(hidden)
 
 
-def _accuracies(result: Mapping[str, Any]) -> str:
+def _accuracies(result: Mapping[str, Any]) -> Cell:
     from trainer.evaluation.subsets import every_modality, shown_among, subset_title
 
     if not result["scores"]:
-        return "[dim]no test part[/]"
+        return messages.styled("no test part", "dim")
     shown = shown_among(_measured(result))
     every = every_modality(shown)
     return ", ".join(
@@ -157,7 +156,7 @@ def evaluation(title: str, result: "Evaluation") -> None:
             f"{score.nll:.3f}",
             f"{score.ece:.3f}",
         )
-    messages.out.print(table)
+    messages.show(table)
     _say_hidden(len(measured) - len(shown))
     messages.say(f"ELBO per test example: {'-' if result.elbo is None else f'{result.elbo:.2f} nats'}")
 
@@ -171,7 +170,7 @@ def results(result_table: "ResultTable", done: Sequence["Run"]) -> None:
     else:
         _nothing_measured()
     for run in done:
-        messages.say(str(run.folder.resolve()))
+        messages.say_path(run.folder)
 
 
 def _nothing_measured() -> None:
@@ -198,7 +197,7 @@ def _scores(result_table: "ResultTable") -> None:
             table.add_section()
         table.add_row(*([row.setting if row.setting != previous else ""] if several else []), *cells, str(row.replicas))
         previous = row.setting
-    messages.out.print(table)
+    messages.show(table)
     _say_hidden(result_table.hidden)
     if result_table.plus_minus:
         messages.say(result_table.plus_minus)
@@ -219,7 +218,7 @@ def _differences(result_table: "ResultTable") -> None:
         )
         previous = row.setting
     messages.say(result_table.differences_title)
-    messages.out.print(table)
+    messages.show(table)
 
 
 def references(rows: Sequence["ScoreRow"], left_out: Sequence[str]) -> None:
@@ -238,18 +237,14 @@ def references(rows: Sequence["ScoreRow"], left_out: Sequence[str]) -> None:
             cells = [given, f"{row.accuracy:.2f}{spread}", f"{row.nll:.3f}", f"{row.ece:.3f}", str(row.replicas)]
             table.add_row(row.setting if row.setting != previous else "", *cells)
             previous = row.setting
-        messages.out.print(table)
+        messages.show(table)
     for sentence in left_out:
         messages.say(sentence)
 
 
 def demo_step(number: int, what: str, real: str) -> None:
     """Prints what the demo does next, and the command that does it with real data."""
-    messages.out.print(
-        f"{number}/4  {messages.plain(what)}. For real: [bold]{messages.plain(real)}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    messages.say_styled(f"{number}/4  {what}. For real: ", messages.styled(real, "bold"))
 
 
 def missing_cameras(result_table: "ResultTable", classes: int) -> None:
@@ -272,7 +267,7 @@ def missing_cameras(result_table: "ResultTable", classes: int) -> None:
         f"{result_table.common}; objects that no model has seen, {classes} categories (chance {100 / classes:.0f} %), "
         f"mean over {count} split{'s' if count > 1 else ''}"
     )
-    messages.out.print(table)
+    messages.show(table)
     for sentence in result_table.left_out:
         messages.say(sentence)
     messages.say(
@@ -288,10 +283,10 @@ def planned(work: Sequence["PlannedRun"], todo: Sequence["Stack"], in_json: bool
     if in_json:
         messages.as_json([{"folder": run.folder.resolve(), "state": status(run)} for run in work])
         return
-    table = Table(Column("run", overflow="fold"), "state")
+    table = Table("run", "state")
     for run in work:
         table.add_row(run.folder.name, status(run))
-    messages.out.print(table)
+    messages.show(table)
     missing = sum(len(stack.folders) for stack in todo)
     messages.say(f"{len(work)} runs, {len(work) - missing} of them done; {missing} to train, in {len(todo)} stacks")
 
@@ -304,30 +299,28 @@ def experiments(measured: Sequence["ExperimentResult"], paths: Sequence[Path], i
         messages.as_json([result.model_dump(mode="json") for result in measured])
         return
     for result in measured:
-        messages.out.print(
-            f"[bold]{messages.plain(f'{result.name}: {result.title}')}[/]", highlight=False, soft_wrap=True
-        )
+        messages.say_styled(messages.styled(f"{result.name}: {result.title}", "bold"))
         for line in legend(result):
             messages.say(line)
         for block in result.blocks:
             systems, notes = text(block, result.comparable)
             columns = ("paper", "ours (runs)", "difference") if result.printed else ("ours (runs)",)
-            table = Table("", "", *columns, "", title=block.title, title_justify="left")
+            table = Table("", "", *columns, "", title=block.title)
             for name, cells in systems:
                 shown = [(column, cell) for column, cell in zip(block.columns, cells, strict=True) if cell is not None]
                 for number, (column, cell) in enumerate(shown):
-                    difference = f"[red]{cell.difference} low[/]" if cell.low else cell.difference
-                    first = "" if number else messages.plain(name)
+                    difference = messages.styled(f"{cell.difference} low", "red") if cell.low else cell.difference
+                    first = "" if number else name
                     values = (cell.paper, cell.ours, difference) if result.printed else (cell.ours,)
                     table.add_row(first, column, *values, cell.mark)
                 if len(block.columns) > 1:
                     table.add_section()
-            messages.out.print(table)
+            messages.show(table)
             for number, note in enumerate(notes, 1):
                 messages.say(f"†{number}: {note}")
-        messages.out.print()
+        messages.say()
     for path in paths:
-        messages.say(str(path.resolve()))
+        messages.say_path(path)
 
 
 def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
@@ -354,9 +347,9 @@ def comparison(compared: "RivalComparison", paths: Sequence[Path]) -> None:
                 for of in (system.accuracy[given] for given in compared.given)
             ]
             seconds = f"{system.seconds:.2f}" if system.seconds < 10 else f"{system.seconds:.0f}"
-            table.add_row(messages.plain(system.title), *cells, f"{system.nll:.3f}", f"{system.ece:.3f}", seconds)
-        messages.show_whole(table)
+            table.add_row(system.title, *cells, f"{system.nll:.3f}", f"{system.ece:.3f}", seconds)
+        messages.show(table)
     for sentence in compared.sentences:
         messages.say(sentence)
     for path in paths:
-        messages.say(str(path.resolve()))
+        messages.say_path(path)

@@ -141,17 +141,16 @@ def train(
 
     The same command resumes after an interruption, and does nothing once everything is done.
     """
-    from pipeline.datasets.resolve import BUNDLED, shard_paths
+    from pipeline.datasets.resolve import BUNDLED, open_shards
     from pipeline.runtime.devices import choose_device
-    from pipeline.shards.shard import Shard
+    from pipeline.runtime.failures import Failures, raise_if_failed
     from trainer.baselines.references import add_references
-    from trainer.jobs.executors import choose_executor, raise_if_failed, train_stacks
+    from trainer.jobs.executors import choose_executor, train_stacks
     from trainer.jobs.plan import folders_of, plan
-    from trainer.jobs.stacks import PlannedRun, make_stacks
+    from trainer.jobs.stacks import PlannedRun, make_stacks, usable
     from trainer.jobs.train import remove_leftovers
     from trainer.reporting.run_tables import run_as_dict, table
     from trainer.settings.sources import merged, read_assignments, read_toml
-    from trainer.training.run_folder import Run
 
     executor = choose_executor(jobs, scheduler)
     if scheduler is None:  # a cluster's workers use their own devices
@@ -175,9 +174,10 @@ def train(
     if data is None:
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
+    left_out = Failures()
     planned = plan(
         model,
-        [Shard.open(path) for path in shard_paths(data, chosen_numbers(split, values, "split", "--split"), root)],
+        open_shards(data, chosen_numbers(split, values, "split", "--split"), root, left_out),
         preset=preset,
         values=values,
         seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
@@ -197,17 +197,21 @@ def train(
         )
         return
     wanted = [PlannedRun(job, path) for job, path in zip(planned, folders, strict=True)]
-    runs = [Run.prepare(run.folder, run.job.settings) for run in wanted]
+    wanted, pieces = usable(wanted, left_out), len(wanted)
+    if not wanted:
+        left_out.raise_if_any(pieces)
     remove_leftovers(folders)
     stacks = make_stacks(wanted, stack)
     with progress.watching() as watch, progress.finishing(stacks) as finished:
-        raise_if_failed(train_stacks(stacks, device, watch, executor, finished), len(stacks))
-    shards = {run.folder: job.shard for run, job in zip(runs, planned, strict=True)}
+        failures = train_stacks(stacks, device, watch, executor, finished)
+    runs = [run.run for run in wanted if run.done]
+    shards = {run.folder: run.job.shard for run in wanted}
     references = add_references(runs, lambda run: shards[run.folder]) if reference else {}
     if as_json:
         messages.as_json([run_as_dict(run, references) for run in runs])
-    else:
+    elif runs:
         tables.results(table(runs, references=references), runs)
+    raise_if_failed([*left_out.errors.values(), *failures], len(left_out) + max(1, len(stacks)))
 
 
 @app.command()

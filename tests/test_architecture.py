@@ -105,6 +105,21 @@ def test_the_commands_are_imported_by_cli_alone_and_alone_show_things() -> None:
         assert not outside(module) & {"cli", "mmssl"}, module
 
 
+def test_two_files_print_with_rich_and_read_no_markup() -> None:
+    printing = {module for module in MODULES if "rich" in outside(module)}
+    assert printing == {"commands.messages", "commands.progress"}
+    for module in printing:
+        tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+        text = ast.unparse(tree)
+        assert "from_markup" not in text
+        assert "markup=True" not in text
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) in ("Console", "RichHandler", "TextColumn", "super().__init__"):
+                options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+                literal_table = "title" in options
+                assert literal_table or options.get("markup") == "False", f"{module}: {ast.unparse(call)}"
+
+
 def test_no_model_imports_another() -> None:
     models = {name for name in in_column("trainer.models") if has_a_card(name)}
     assert len(models) > 5

@@ -10,8 +10,10 @@ from pipeline.datasets.names import imported_shard
 from pipeline.datasets.registry import cards, data_set_names
 from pipeline.datasets.validation import build_validation
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.failures import Failures
 from pipeline.runtime.paths import expanded
 from pipeline.shards.schema import VALIDATION
+from pipeline.shards.shard import Shard
 
 BUNDLED = "hm-digits"
 
@@ -62,6 +64,24 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
         f"data that `mmssl data import` or `mmssl extract` made, any of these with {VALIDATION}, or a shard's file: "
         "--data FILE.h5",
     )
+
+
+def open_shards(data: str, splits: Sequence[int], root: Path, failures: Failures) -> list[Shard]:
+    """Opens the shards of a data set (`shard_paths`); of several splits those that can be, the others are collected.
+
+    Raises:
+        UsageError: as for `shard_paths`.
+        DataError: none can be opened.
+    """
+    if len(splits) < 2:
+        return [Shard.open(path) for path in shard_paths(data, splits, root)]
+    shards = []
+    for split in splits:
+        with failures.of(f"split {split}"):
+            shards += [Shard.open(path) for path in shard_paths(data, [split], root)]
+    if not shards:
+        failures.raise_if_any(len(splits))
+    return shards
 
 
 def _splits(data: str, splits: Sequence[int], root: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +143,13 @@ def object_trials(objects: Iterable[tuple[str, int]]) -> Trials:
 
 
 def labelled_ids(split: Split, fraction: float = 0.05, *, seed: int = 0) -> tuple[str, ...]:
-    """Ids of the training frames that keep their label: `fraction` of them, at least one, in the frames' order.
+    """Ids of the training frames that keep their label, in the frames' order: `fraction` of them, one per category.
 
     A uniform draw without replacement, seeded by the split and `seed`: every id is hashed, and the smallest hashes are
     taken. Unlike a random generator's, this draw depends neither on the order of the frames nor on numpy's version, and
-    a missing frame hardly changes it.
+    a missing frame hardly changes it. Where the draw leaves out a category, the smallest hash of it takes the place of
+    the largest one of a category that has several, and the log says so; there are more labels than `fraction` only if
+    there would be fewer than categories.
 
     Raises:
         UsageError: `fraction` is not in (0, 1].
@@ -154,9 +157,33 @@ def labelled_ids(split: Split, fraction: float = 0.05, *, seed: int = 0) -> tupl
     if not 0 < fraction <= 1:
         raise UsageError(f"the labelled fraction must be above 0 and at most 1, not {fraction}")
     count = max(1, int(fraction * len(split.train) + 0.5))
-    ids = [frame.id for frame in split.train]
-    chosen = set(sorted(ids, key=lambda name: _ticket(name, split.number, seed))[:count])
-    return tuple(name for name in ids if name in chosen)
+    drawn = sorted(split.train, key=lambda frame: _ticket(frame.id, split.number, seed))
+    chosen = _with_every_category(drawn, count, f"split {split.number}")
+    return tuple(frame.id for frame in split.train if frame in chosen)
+
+
+def _with_every_category(drawn: Sequence[Frame], count: int, title: str) -> set[Frame]:
+    """The first `count` frames, with changes where a category has none of them."""
+    chosen = list(drawn[:count])
+    labels = Counter(frame.category for frame in chosen)
+    first = {frame.category: frame for frame in reversed(drawn) if frame.category not in labels}
+    for frame in sorted(first.values()):
+        spare = next((other for other in reversed(chosen) if labels[other.category] > 1), None)
+        if spare is not None:
+            chosen.remove(spare)
+            labels[spare.category] -= 1
+        chosen.append(frame)
+        labels[frame.category] += 1
+    if first:
+        _log.warning(
+            "%s: the uniform draw of %d labels had none of %s, so %s given one%s",
+            title,
+            count,
+            ", ".join(sorted(first)),
+            "it is" if len(first) == 1 else "each is",
+            " of them" if len(chosen) == count else f"; that makes {len(chosen)} labels",
+        )
+    return set(chosen)
 
 
 def _ticket(name: str, split: int, seed: int) -> bytes:

@@ -36,6 +36,7 @@ from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, Imag
 from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.failures import Failures
 from pipeline.runtime.files import remove, sweep
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.leases import lease, remove_stale
@@ -162,6 +163,7 @@ def extract(
     Raises:
         UsageError: no such split, modality, network or device, or a name that cannot be a file's.
         DataError: no image store, unusable weights, or results of other settings under this name.
+        TrainingError: some of several splits failed; the others are done.
         LeasedError: another process is computing one of them.
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command resumes.
@@ -187,7 +189,10 @@ def extract(
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     if name.endswith(VALIDATION):
         raise UsageError(f"--name {name}: names that end in {VALIDATION} are for validation parts")
-    plans = trial_plans(store, splits, settings) if imported is None else [imported_plan(store, imported, name)]
+    failures = Failures()
+    plans = (
+        trial_plans(store, splits, settings, failures) if imported is None else [imported_plan(store, imported, name)]
+    )
     if scheduler is None:
         choose_device(device)  # a missing device is reported before the work begins
     folder = (root / "features" / name).resolve()
@@ -197,13 +202,15 @@ def extract(
     todo: dict[str, ExtractionTask] = {}
     by_split = {plan.split: plan for plan in plans}
 
+    def title_of(plan: RowPlan) -> str:
+        return name if plan.split is None else f"split {plan.split}"
+
     def finish(plan: RowPlan) -> None:
-        title = name if plan.split is None else f"split {plan.split}"
         path = shard_path(root, name, plan.split)
         shard = work.shard(path, plan)
         missing = [modality for modality, unit in shard.units.items() if not is_complete(unit, store.ids)]
         if missing:
-            _log.warning("%s: no shard yet, for %s is missing", title, " and ".join(missing))
+            _log.warning("%s: no shard yet, for %s is missing", title_of(plan), " and ".join(missing))
             return
         with lease(path, wait=lambda: check_stop(stop)):
             if plan.split not in there:
@@ -212,35 +219,39 @@ def extract(
                 feature_shards.add_encoders(shard)
             shards[plan.split] = path
 
+    def begin(plan: RowPlan) -> None:
+        path = shard_path(root, name, plan.split)
+        shard = work.shard(path, plan)
+        if feature_shards.is_there(path, shard.recipe):
+            if not (keep and _lacks_encoders(shard)):
+                _log.info("%s is there already", path)
+                shards[plan.split] = path
+                return
+            there.add(plan.split)
+        missing = {}
+        for modality in chosen:
+            unit = shard.units.get(modality)
+            if unit is None:
+                continue
+            complete, kept = is_complete(unit, store.ids), not keep or has_encoder(unit)
+            if complete and kept:
+                remove(unit.checkpoint)  # left by a run that was killed just before it did this
+                continue
+            if not complete:
+                remove(unit.path)  # it is damaged; a file found there later was made by another process
+            missing[unit.name] = unit
+        todo.update(missing)
+        if not missing:
+            finish(plan)
+
     for output_folder in (folder, root / "shards"):
         sweep(output_folder)
         remove_stale(output_folder)
     with stop_requests() as stop, ExitStack() as stack:
         for plan in plans:
             check_stop(stop)
-            path = shard_path(root, name, plan.split)
-            shard = work.shard(path, plan)
-            if feature_shards.is_there(path, shard.recipe):
-                if not (keep and _lacks_encoders(shard)):
-                    _log.info("%s is there already", path)
-                    shards[plan.split] = path
-                    continue
-                there.add(plan.split)
-            missing = {}
-            for modality in chosen:
-                unit = shard.units.get(modality)
-                if unit is None:
-                    continue
-                complete, kept = is_complete(unit, store.ids), not keep or has_encoder(unit)
-                if complete and kept:
-                    remove(unit.checkpoint)  # left by a run that was killed just before it did this
-                    continue
-                if not complete:
-                    remove(unit.path)  # it is damaged; a file found there later was made by another process
-                missing[unit.name] = unit
-            todo |= missing
-            if not missing:
-                finish(plan)
+            with failures.of(title_of(plan)):
+                begin(plan)
         if todo:
             if imported is not None and not settings.epochs:
                 _log.info("%s: the network is taken as it is; --epochs 200 fine-tunes it on the labelled frames", name)
@@ -250,13 +261,15 @@ def extract(
                 _warn_of_labels(unit)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
-        for key in _run(dict(todo), stop, scheduler, progress):
+        for key in _run(dict(todo), stop, scheduler, progress, failures):
             unit = todo.pop(key)
             for path in (unit.path, unit.checkpoint, unit.encoder):  # left by workers that died; some are large
                 sweep(folder, f".{path.name}.*.partial", others=True)
             split = unit.split
             if split not in {unit.split for unit in todo.values()}:
-                finish(by_split[split])
+                with failures.of(title_of(by_split[split])):
+                    finish(by_split[split])
+    failures.raise_if_any(max(1, len(splits)))
     return [shards[split] for split in by_split if split in shards]
 
 
@@ -310,22 +323,37 @@ def _modalities(names: Sequence[str]) -> list[ImageModality]:
 
 
 def _run(
-    units: Mapping[str, ExtractionTask], stop: Stop, scheduler: str | None, progress: Progress | None
+    units: Mapping[str, ExtractionTask],
+    stop: Stop,
+    scheduler: str | None,
+    progress: Progress | None,
+    failures: Failures,
 ) -> Iterator[str]:
     """Computes units; yields the name of each once its file exists."""
-    for count, key in enumerate(_computed(units, stop, scheduler, progress), start=1):
+    for count, key in enumerate(_computed(units, stop, scheduler, progress, failures), start=1):
         _log.info("%s: done, %d of %d", key, count, len(units))
         yield key
 
 
 def _computed(
-    units: Mapping[str, ExtractionTask], stop: Stop, scheduler: str | None, progress: Progress | None
+    units: Mapping[str, ExtractionTask],
+    stop: Stop,
+    scheduler: str | None,
+    progress: Progress | None,
+    failures: Failures,
 ) -> Iterator[str]:
     if scheduler is None:
+        failed = set()
         for key, unit in units.items():
+            if unit.split in failed:  # there would be no shard of it
+                continue
             if not _is_made(unit):
-                compute(unit, lambda: check_stop(stop), progress)
-            yield key
+                with failures.of(key):
+                    compute(unit, lambda: check_stop(stop), progress)
+            if key in failures.errors:
+                failed.add(unit.split)
+            else:
+                yield key
         return
     arguments = {key: (unit,) for key, unit in units.items()}
     if progress is not None:

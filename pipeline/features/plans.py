@@ -15,6 +15,7 @@ from pipeline.datasets.washington_splits import labelled_ids, split_frames
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.images.store import MODALITIES, ImageModality, ImageStore, ImportedRows
 from pipeline.runtime.errors import DataError
+from pipeline.runtime.failures import Failures
 
 _log = logging.getLogger(__name__)
 # The paper's names: x is RGB, w is depth.
@@ -49,17 +50,22 @@ class RowPlan:
     rows: str = ""
 
 
-def trial_plans(store: ImageStore, splits: Sequence[int], settings: FeatureSettings) -> list[RowPlan]:
-    """A plan for each split of a store of the Washington layout.
+def trial_plans(
+    store: ImageStore, splits: Sequence[int], settings: FeatureSettings, failures: Failures
+) -> list[RowPlan]:
+    """A plan for each split of a store of the Washington layout; a split whose trial and frames disagree is collected.
 
     Raises:
         UsageError: there is no such split.
-        DataError: trial and frames disagree.
     """
     index = index_names(
         (official_name(sample, kind) for sample in store.ids for kind in ("crop", "depthcrop")), taken="all"
     )
-    return [_trial_plan(store, index, split, settings) for split in splits]
+    plans = []
+    for split in splits:
+        with failures.of(f"split {split}"):
+            plans.append(_trial_plan(store, index, split, settings))
+    return plans
 
 
 def _trial_plan(store: ImageStore, index: Index, number: int, settings: FeatureSettings) -> RowPlan:

@@ -12,6 +12,7 @@ from pipeline.images.frames import Frame
 from pipeline.images.resize import SIZE, Bytes, resize_depth, resize_rgb
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
+from pipeline.runtime.text import visible
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def contact_sheet(frames: Sequence[Preview], encoding: DepthEncoding = "jet") ->
 
 def _caption(frame: Preview) -> str:
     if frame.depth is None:
-        return f"{frame.name}   no depth"
+        return f"{visible(frame.name)}   no depth"
     height, width = frame.depth.shape
     valid = frame.depth[frame.depth > 0]
-    text = f"{frame.name}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
+    text = f"{visible(frame.name)}   {width} x {height}   {1 - valid.size / frame.depth.size:.0%} missing"
     if valid.size:
         text += f"   {valid.min():g}..{valid.max():g}{frame.unit}"
     if (flaw := depth_flaw(frame.depth)) is not None:

@@ -89,6 +89,13 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
 
+def is_class_name(value: object) -> bool:
+    """Whether a class can have this name: text that every file can hold, with no white space at its ends."""
+    if not isinstance(value, str) or not value or value != value.strip() or "\0" in value:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def header_fault(header: Header, schema: int) -> str | None:
     """What is wrong with the names, classes and modalities."""
     unknown = sorted({*header.scaling, *header.encoders} - {modality.name for modality in header.modalities})
@@ -106,8 +113,8 @@ def header_fault(header: Header, schema: int) -> str | None:
         return "there are fewer than two classes"
     occurs = Counter(name for name in header.classes if isinstance(name, str))
     for name in header.classes:
-        if not _is_name(name) or occurs[name] > 1:
-            return f"the class name {name!r} is not printable text, or occurs twice"
+        if not is_class_name(name) or occurs[name] > 1:
+            return f"the class name {name!r} is not text, is empty or blank at its ends, or occurs twice"
     if not header.modalities:
         return "there is no modality"
     occurs = Counter(modality.name for modality in header.modalities if isinstance(modality.name, str))

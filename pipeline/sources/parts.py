@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, StratifiedShuffleSplit
 
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.shards.schema import is_class_name
 from pipeline.sources.rows import Source
 
 _log = logging.getLogger(__name__)
@@ -78,9 +79,9 @@ def _classes(source: Source) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         )
     if len(known) == 1:
         raise DataError(f"{where}: all labels are {next(iter(known))!r}, but a classifier needs two classes")
-    odd = next((label for label in sorted(known) if not label.isprintable()), None)
+    odd = next((label for label in sorted(known) if not is_class_name(label)), None)
     if odd is not None:
-        raise DataError(f"{where}: the label {odd!r} is not printable text")
+        raise DataError(f"{where}: the label {odd!r} is not text, or is blank at its ends")
     numeric = all(label.removeprefix("-").isdecimal() for label in known)
     classes = tuple(sorted(known, key=(lambda label: (int(label), label)) if numeric else (lambda label: (0, label))))
     index = {label: number for number, label in enumerate(classes)}

@@ -6,18 +6,25 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from commands import messages, progress, tables
 from tests.support.finished_runs import finished
 from trainer.reporting.run_tables import ResultTable, ScoreRow, table
 
 
+class Terminal(io.StringIO):
+    """Takes what a terminal would get."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal of 80 columns would get on the error stream."""
-    written = io.StringIO()
-    monkeypatch.setattr(messages, "err", Console(file=written, force_terminal=True, width=80))
+    monkeypatch.setenv("TERM", "xterm")
+    written = Terminal()
+    monkeypatch.setattr(messages, "err", messages.Screen(file=written, width=80))
     return written
 
 
@@ -39,7 +46,7 @@ def test_extraction_has_a_bar_with_rate_and_time_left_on_a_terminal(terminal: io
 
 def test_elsewhere_the_log_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     written = io.StringIO()
-    monkeypatch.setattr(messages, "err", Console(file=written, force_terminal=False))
+    monkeypatch.setattr(messages, "err", messages.Screen(file=written))
     caplog.set_level(logging.INFO)
     with progress.extracting() as show:
         assert show is None
@@ -51,15 +58,15 @@ def test_elsewhere_the_log_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
 
 def test_the_demos_table_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = io.StringIO()
-    monkeypatch.setattr(messages, "out", Console(file=written, width=80))
+    written = Terminal()
+    monkeypatch.setattr(messages, "out", messages.Screen(file=written, width=80))
     rows = [
         ScoreRow(setting, given, completion, 78.25, 1.0, 0.5, 0.1, 2)
         for setting in ("sshmvae", "sshmvae-kl, beta 1")
         for given, completion in (("x+w", "all given"), ("x", "iterative sampling"), ("w", "zeros"))
     ]
     tables.missing_cameras(ResultTable("demo, 50 epochs", tuple(rows)), classes=10)
-    lines = written.getvalue().splitlines()
+    lines = plain(written).splitlines()
     assert lines[0].endswith("10 categories (chance 10 %), mean over 2 splits")
     table = [line for line in lines if line.startswith(("│", "┃"))]
     assert len(table) == 1 + len(rows)  # a cell that wraps would take a line more
@@ -70,7 +77,7 @@ def test_results_say_what_plus_minus_is_and_compare_settings_pair_by_pair(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written = io.StringIO()
-    monkeypatch.setattr(messages, "out", Console(file=written, width=120))
+    monkeypatch.setattr(messages, "out", messages.Screen(file=written))
     runs = [
         finished(tmp_path, "ssmvae", alpha=alpha, seed=seed, accuracies=[{"x": base + seed / 100, "x+w": 0.9}])
         for alpha, base in ((1.0, 0.5), (10.0, 0.52))

@@ -92,6 +92,16 @@ def leaves_unlabelled(settings: Settings, shard: Shard) -> bool:
     return not settings.learns_labels or len(choose_labelled(settings, shard)) < shard.train.rows
 
 
+def check_examples(settings: Settings, shard: Shard) -> None:
+    """Checks, before any work, that a run finds its modalities, a label of every class, and something to be tested on.
+
+    Raises:
+        DataError, UsageError: as for `index_rows`.
+    """
+    choose_modalities(shard, settings.modalities)
+    _examples(settings, shard, 0)
+
+
 def _examples(settings: Settings, shard: Shard, offset: int) -> Examples:
     train, test = shard.train, shard.test
     labelled = choose_labelled(settings, shard)
@@ -137,7 +147,9 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
         names = [shard.classes[k] for k in np.flatnonzero(counts == 0)]
         raise DataError(
             f"{shard.path}: no labelled training example of class {', '.join(names[:5])}{' ...' * (len(names) > 5)}",
-            "label at least one example of every class",
+            "label at least one example of every class"
+            if settings.labels == "all"
+            else f"--labels {2 * len(shard.classes)} draws equally many of every class from all known labels",
         )
     return np.sort(rows)
 

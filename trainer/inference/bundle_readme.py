@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.runtime.text import markdown
 from trainer.inference.card import BundleCard, SubsetCard
 
 
@@ -14,7 +15,7 @@ def readme(card: BundleCard) -> str:
 def _paragraphs(card: BundleCard) -> Iterator[str]:
     replicas = len(card.seeds)
     ensemble = f", an ensemble of {replicas} (their probabilities are averaged)" if replicas > 1 else ""
-    yield f"# {card.dataset}: {card.model}"
+    yield f"# {markdown(card.dataset)}: {card.model}"
     yield (
         f"A classifier of {len(card.classes)} classes from {len(card.modalities)} "
         f"{'modality' if len(card.modalities) == 1 else 'modalities'}, any of which may be missing in any row. "
@@ -31,12 +32,14 @@ def _paragraphs(card: BundleCard) -> Iterator[str]:
         ],
     )
     yield "## Classes"
-    yield ", ".join(card.classes)
+    yield ", ".join(map(markdown, card.classes))
     yield "## What it reaches"
     yield from _scores(card)
     yield "## Where it comes from"
     facts = {"labels in training": card.settings.get("labels"), "seeds": ", ".join(map(str, card.seeds))}
-    yield "\n".join(f"- {name}: {_words(value)}" for name, value in (facts | card.provenance).items())
+    yield "\n".join(
+        f"- {markdown(name)}: {markdown(_words(value))}" for name, value in (facts | card.provenance).items()
+    )
     yield "`model.json` holds all of this for programs, and the digest of every file."
 
 
@@ -84,5 +87,5 @@ def _encoder(recipe: dict[str, object]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    lines = [list(map(markdown, head)), ["---"] * len(head), *(map(markdown, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

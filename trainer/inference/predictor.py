@@ -111,7 +111,7 @@ class Predictor:
             yield some, self.network.batch({name: x[name][place] for name in given})
 
     def _answer(self, batch: Batch, entry: int | None) -> tuple[NDArray[np.float32], NDArray[np.float64] | float]:
-        if entry is None or entry not in self.references:
+        if entry is None or entry not in self.references or not self.card.subsets[entry].known:
             return self.network.probabilities(batch).cpu().numpy(), float(NOBODY)
         probabilities, passes = self.network.answers(batch)
         scores = self.references[entry].scores(passes, self.card.names).cpu().numpy().astype(np.float64)

@@ -18,12 +18,15 @@ import torch
 from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
+from pipeline.runtime.failures import raise_if_failed
 from pipeline.runtime.interrupts import STOP_SIGNALS, Stop, stop_requests
 from pipeline.shards.shard import Shard
+from trainer.data.selection import check_examples
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import Stack
 from trainer.jobs.train import train_all
 from trainer.training.progress import Progress, Silent
+from trainer.training.run_folder import Run
 
 _log = logging.getLogger(__name__)
 _POLL = 0.5  # seconds between two checks for a request to stop
@@ -94,24 +97,6 @@ def train_stacks(
     return failures
 
 
-def raise_if_failed(failures: Sequence[MmsslError], stacks: int) -> None:
-    """Raises an error if any stack failed.
-
-    Raises:
-        MmsslError: the failure itself, if there was only one stack.
-        TrainingError: some stacks failed; the others are done.
-    """
-    if not failures:
-        return
-    first = failures[0]
-    if stacks == 1:
-        raise first
-    raise TrainingError(
-        f"{len(failures)} of {stacks} stacks failed, the others are done; first failure: {first.message}",
-        "the same command retries them",
-    )
-
-
 @contextmanager
 def time_limit(minutes: float | None) -> Iterator[None]:
     """Sends this process SIGTERM after so many minutes unless the block has ended; training saves its state.
@@ -144,13 +129,49 @@ def time_limit(minutes: float | None) -> Iterator[None]:
 
 
 def _attempt(stack: Stack, device: str, progress: Progress) -> MmsslError | None:
-    """Trains a stack, and returns its error if it failed."""
+    """Trains a stack, and returns its error if it failed; of several runs, those that can be trained are."""
+    error = _train(stack, device, progress)
+    if len(stack.folders) == 1 or not isinstance(error, DataError | TrainingError):
+        return error
+    failures: list[MmsslError] = []
+    good = []
+    for run in stack.single_runs():
+        fault = _fault(run) if isinstance(error, DataError) else None
+        if fault is None:
+            good.append(run)
+        else:
+            failures.append(fault)
+    # What fails together and is faultless alone (a replica that diverges, say) has to be found out one by one.
+    for part in [stack.of(good)] if failures and good else good:
+        again = _train(part, device, progress)
+        if again is not None:
+            failures.append(again)
+    try:
+        raise_if_failed(failures, len(stack.folders))
+    except MmsslError as combined:
+        return combined
+    return None
+
+
+def _train(stack: Stack, device: str, progress: Progress) -> MmsslError | None:
     try:
         jobs = [Job(settings, Shard.open(path)) for settings, path in zip(stack.settings, stack.shards, strict=True)]
         train_all(jobs, stack.folders, choose_device(device), progress, stack=len(jobs))
     except Interrupted:
         raise
     except MmsslError as error:
+        return error
+    return None
+
+
+def _fault(run: Stack) -> DataError | None:
+    """What is wrong with a run's shard or folder, if anything."""
+    try:
+        Run.prepare(run.folders[0], run.settings[0])
+        shard = Shard.open(run.shards[0])
+        shard.verify()
+        check_examples(run.settings[0], shard)
+    except DataError as error:
         return error
     return None
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.runtime.errors import UsageError
-from pipeline.shards.schema import Distribution, Features, Modality, Scaling
+from pipeline.shards.schema import Distribution, Features, Modality, Scaling, is_class_name
 from trainer.inference.card import LabelType
 
 UNLABELLED = -1
@@ -90,7 +90,7 @@ def _is_unlabelled(value: Any) -> bool:
 def class_names(classes: NDArray[Any]) -> tuple[list[str], LabelType]:
     """The classes as text; a label that a shard cannot hold as a name is numbered."""
     names = [str(value) for value in classes.tolist()]
-    valid = all(name and name.isprintable() and name == name.strip() for name in names)
+    valid = all(map(is_class_name, names))
     if not valid or len(set(names)) < len(names):
         names = [f"class {k}" for k in range(len(names))]
     return names, "integer" if classes.dtype.kind in "iu" else "text"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.selection import choose_modalities, leaves_unlabelled
+from pipeline.runtime.failures import Failures
+from trainer.data.selection import check_examples, choose_modalities, leaves_unlabelled
 from trainer.jobs.plan import Job
 from trainer.settings.run_settings import Settings
 from trainer.training.run_folder import Run
@@ -53,6 +54,39 @@ class Stack:
     def __str__(self) -> str:
         others = f" and {len(self.folders) - 1} more" if len(self.folders) > 1 else ""
         return f"{self.folders[0].name}{others}"
+
+    def single_runs(self) -> list["Stack"]:
+        """Each run as a stack of its own."""
+        share = self.cost / len(self.folders)
+        return [
+            Stack((settings,), (shard,), (folder,), share)
+            for settings, shard, folder in zip(self.settings, self.shards, self.folders, strict=True)
+        ]
+
+    @staticmethod
+    def of(stacks: Sequence["Stack"]) -> "Stack":
+        """The runs of several stacks in one."""
+        return Stack(
+            tuple(settings for stack in stacks for settings in stack.settings),
+            tuple(shard for stack in stacks for shard in stack.shards),
+            tuple(folder for stack in stacks for folder in stack.folders),
+            sum(stack.cost for stack in stacks),
+        )
+
+
+def usable(work: Sequence[PlannedRun], failures: Failures) -> list[PlannedRun]:
+    """The runs whose folder and data are as they should be; the others are collected, so that they do not stop these.
+
+    Raises:
+        UsageError: a setting fits no data.
+    """
+    good = []
+    for run in work:
+        with failures.of(run.folder.name):
+            Run.prepare(run.folder, run.job.settings)  # refuses a folder that holds something else
+            check_examples(run.job.settings, run.job.shard)
+            good.append(run)
+    return good
 
 
 def make_stacks(work: Sequence[PlannedRun], stack: int) -> list[Stack]:

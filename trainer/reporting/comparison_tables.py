@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.runtime.text import markdown as escaped
 from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.reporting.comparison import TOLERANCE, Block, Cell, ExperimentResult
 
@@ -74,18 +75,18 @@ def legend(result: ExperimentResult) -> list[str]:
 
 def markdown(result: ExperimentResult) -> str:
     """The result as a Markdown document."""
-    parts = [f"# {result.name}: {result.title}", *legend(result)]
+    parts = [f"# {escaped(f'{result.name}: {result.title}')}", *map(escaped, legend(result))]
     if result.figure is not None:
-        parts.append(f"![{result.title}]({result.figure})")
+        parts.append(f"![{escaped(result.title)}]({result.figure})")
     for block in result.blocks:
         systems, notes = text(block, result.comparable)
-        rows = [[name, *(_joined(cell, result.printed) for cell in cells)] for name, cells in systems]
-        lines = [["", *block.columns], ["---"] * (1 + len(block.columns)), *rows]
-        parts += [f"## {block.title}", "\n".join(map(_line, lines))]
+        rows = [[escaped(name), *(_joined(cell, result.printed) for cell in cells)] for name, cells in systems]
+        lines = [["", *map(escaped, block.columns)], ["---"] * (1 + len(block.columns)), *rows]
+        parts += [f"## {escaped(block.title)}", "\n".join(map(_line, lines))]
         if notes:
-            parts.append("\n".join(f"- †{k}: {note}" for k, note in enumerate(notes, 1)))
+            parts.append("\n".join(f"- †{k}: {escaped(note)}" for k, note in enumerate(notes, 1)))
     if not result.blocks:
-        parts.append("\n".join(["Runs:", "", *(f"- {name}" for name in result.runs or ("none yet",))]))
+        parts.append("\n".join(["Runs:", "", *(f"- {escaped(name)}" for name in result.runs or ("none yet",))]))
     parts += [f"Made by `{value}`" for key, value in result.provenance.items() if key == "command"]
     return "\n\n".join(parts) + "\n"
 
@@ -116,4 +117,4 @@ def _ours(cell: Cell) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"

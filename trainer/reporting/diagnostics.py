@@ -207,7 +207,8 @@ def project(points: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.floa
     from sklearn.decomposition import PCA
 
     joint = list(points.values())[-1]
-    pca = PCA(n_components=min(2, *joint.shape), random_state=0).fit(joint)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of points that are all the same, the variance is 0
+        pca = PCA(n_components=min(2, *joint.shape), random_state=0).fit(joint)
     projected = {given: pca.transform(subset) for given, subset in points.items()}
     return {given: np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))) for given, flat in projected.items()}
 

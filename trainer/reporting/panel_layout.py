@@ -4,6 +4,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from pipeline.runtime.text import visible
 from trainer.reporting.plot_style import letters_in
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ def write_title(panel: "Axes", title: str, beside: float = 0) -> None:
     assert grid is not None
     assert figure is not None
     width = _TITLE_SHARE * figure.get_figwidth() / grid.get_gridspec().ncols
-    lines = textwrap.wrap(title, letters_in(width, _TITLE_SIZE))
-    fits = max(map(len, lines)) <= letters_in(width - beside, _TITLE_SIZE)
+    lines = textwrap.wrap(visible(title), letters_in(width, _TITLE_SIZE))
+    fits = max(map(len, lines), default=0) <= letters_in(width - beside, _TITLE_SIZE)
     panel.set_title("\n".join(lines), loc="center" if fits else "right")
 
 
 def shortened(name: str) -> str:
     """A name of at most `LONGEST_NAME` letters; an ellipsis stands for those in the middle if there are more."""
-    half = LONGEST_NAME // 2
+    name, half = visible(name), LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half].rstrip()}…{name[1 - half :].lstrip()}"

@@ -6,19 +6,25 @@ points have a contrast of at least 3:1 against both, and markers differ too, so 
 
 import base64
 import io
+import logging
+import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_if_changed
+from pipeline.runtime.text import visible
+from trainer.reporting.fonts import lacking_letters, use_fonts_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
+_log = logging.getLogger(__name__)
 
 COLOURS = ("#2f7ed8", "#d9730d", "#1a9850", "#b0579f", "#8a7a00", "#d9485f", "#0d9488", "#7c6fd6", "#a0623a", "#7d8590")
 MARKERS = "osD^vPX*<>"
@@ -27,6 +33,7 @@ GREY = "#7d8590"  # of grids and reference lines
 FORMATS = {".svg": "image/svg+xml", ".png": "image/png", ".pdf": "application/pdf"}
 _INK = "#1c2128"
 _DARK_INK = "#e6e8eb"  # the ink where the reader's colour scheme is dark
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DPI = 150
 _LETTERS_PER_INCH = 108  # of a font of one point, about
 _NOTICE_SIZE = 9  # points
@@ -53,6 +60,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "svg.fonttype": "none",
     "svg.hashsalt": "mmssl",
+    "text.parse_math": False,  # a class may be named $x^2$, and means just that
 }
 
 
@@ -61,14 +69,20 @@ def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
 
     @wraps(draw)
     def in_style(*arguments: P.args, **options: P.kwargs) -> "Figure":
-        import matplotlib
-
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
+        with _style():
             return draw(*arguments, **options)
 
     return in_style
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 def letters(figure: "Figure", size: float) -> int:
@@ -138,15 +152,19 @@ def save(figure: "Figure", path: Path) -> None:
 
 def render(figure: "Figure", kind: str) -> bytes:
     """Renders a figure as the bytes of an `svg`, `png` or `pdf` file; equal figures give equal bytes."""
-    import matplotlib
-
     content = io.BytesIO()
     no_date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with matplotlib.rc_context({key: _STYLE[key] for key in ("svg.fonttype", "svg.hashsalt")}):
+    with _style(), lacking_letters() as lacking:
         figure.savefig(content, format=kind, dpi=_DPI, metadata=no_date, transparent=kind == "svg")
+        if lacking and use_fonts_with(lacking, figure):
+            lacking.clear()
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, dpi=_DPI, metadata=no_date, transparent=kind == "svg")
+    if lacking and kind != "svg":  # a reader of an SVG has fonts of his own
+        _log.warning("no installed font has %s: a box stands for each", " ".join(map(visible, sorted(lacking))))
     if kind != "svg":
         return content.getvalue()
-    text = content.getvalue().decode().replace(_INK, "currentColor")
+    text = _NO_XML.sub(lambda match: visible(match[0]), content.getvalue().decode()).replace(_INK, "currentColor")
     head, tag, rest = text.partition("<svg")
     attributes, close, body = rest.partition(">")
     return (head + tag + attributes + close + _SCHEME + body).encode()

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.files import write_atomically
+from pipeline.runtime.text import markdown as markdown_text
 from trainer.evaluation.intervals import PLUS_MINUS
 from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, subset_title
 from trainer.inference.loading import shard_path
@@ -78,7 +79,7 @@ def _template(name: str, *, escape: bool, **content: object) -> str:
         "given_and_missing": _given_and_missing,
         "points": points,
         "pretty": _pretty,
-        "md": _md,
+        "md": markdown_text,
         "consecutive": _consecutive,
     }
     environment.globals |= {
@@ -184,8 +185,3 @@ def _pretty(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _md(text: object) -> str:
-    """Escapes text for Markdown, also inside a table."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(str(text).split()))

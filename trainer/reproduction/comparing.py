@@ -7,7 +7,6 @@ a file of their own, so that the same comparison resumes, and a larger one uses 
 import hashlib
 import json
 import logging
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pipeline.runtime.cluster import check_stop
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_atomically
 from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.text import file_name
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Shard
 from trainer.baselines.rival_task import Task, load_task, singles_and_all, size_of
@@ -147,7 +147,7 @@ def plan_comparison(request: Request, shards: Sequence[Shard], workspace: Path) 
         DataError: a class has fewer examples than labels are asked for.
     """
     modalities = tuple(modality.name for modality in choose_modalities(shards[0], request.modalities))
-    name = re.sub(r"[^\w.+-]", "_", "-".join([shards[0].dataset, *request.modalities])).lstrip(".")
+    name = file_name("-".join([shards[0].dataset, *request.modalities]))
     folder = workspace / "comparisons" / name
     levels = [_plan_level(request, labels, shards, workspace / "runs", folder) for labels in request.labels]
     return ComparisonPlan(

@@ -1,7 +1,6 @@
 """How experiments are run, and which runs they need."""
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import file_name
 from pipeline.shards.schema import VALIDATION
 from pipeline.shards.shard import Shard
 from trainer.jobs.plan import plan as plan_jobs
@@ -51,7 +51,7 @@ class Protocol:
             departures.append(f"seeds-{'-'.join(map(str, self.seeds))}")
         if self.splits != tuple(SPLITS):
             departures.append(f"splits-{'-'.join(map(str, self.splits))}")
-        return re.sub(r"[^\w.+-]", "_", "-".join(departures)).lstrip(".") or "paper"
+        return file_name("-".join(departures)) or "paper"
 
     def data_of(self, spec: Spec) -> str:
         """The name of the data set that a spec is trained on."""

@@ -1,13 +1,13 @@
 """One frozen, validated object that holds everything that determines a run's result."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.runtime.errors import UsageError
+from pipeline.runtime.text import file_name
 from trainer.models.registry import card
 from trainer.nn.notation import parse
 from trainer.settings.names import LabelEstimator, Objective, Pooling, Precision
@@ -237,7 +237,7 @@ class Settings(BaseModel):
         if self.split is not None:
             parts.append(f"split-{self.split}")
         parts += [f"{self.epochs}-{self.turns}", f"seed-{self.seed}", self.fingerprint()[:8]]
-        return re.sub(r"[^\w.+-]", "_", "-".join(parts)).lstrip(".")  # a data set can have any name, even ../..
+        return file_name("-".join(parts))  # a data set can have any name, even ../..
 
     def fingerprint(self) -> str:
         """The sha256 of all settings."""

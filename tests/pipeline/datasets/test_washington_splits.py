@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.datasets.washington import Facts
 from pipeline.datasets.washington_index import Index, index_names
 from pipeline.datasets.washington_splits import (
+    _ticket,
     find_trials,
     format_trials,
     labelled_ids,
@@ -123,3 +124,20 @@ def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
     index = index_names(names_of("cup_1_1_1") + names_of("cup_2_1_1"))
     with pytest.raises(UsageError, match="labelled fraction"):
         labelled_ids(split_frames(index, [{"cup": 1}], 0), fraction)
+
+
+@given(st.integers(2, 12), st.floats(0.01, 0.5), st.integers(0, 50))
+def test_no_category_is_left_without_a_label(categories: int, fraction: float, seed: int) -> None:
+    samples = [f"c{chr(97 + c)}_{o}_1_{1 + 5 * f}" for c in range(categories) for o in (1, 2) for f in range(8)]
+    index = index_names(name for sample in samples for name in names_of(sample))
+    parts = split_frames(index, [dict.fromkeys(index.categories, 1)], 0)
+    chosen = set(labelled_ids(parts, fraction, seed=seed))
+    assert {frame.category for frame in parts.train if frame.id in chosen} == set(index.categories)
+    count = max(1, int(fraction * len(parts.train) + 0.5))
+    assert len(chosen) == max(count, categories)
+    tickets = sorted((frame.id for frame in parts.train), key=lambda name: _ticket(name, 0, seed))
+    uniform = set(tickets[:count])
+    if {frame.category for frame in parts.train if frame.id in uniform} == set(index.categories):
+        assert chosen == uniform  # where it works, the draw is the paper's
+    else:
+        assert len(uniform - chosen) <= categories - 1

@@ -54,9 +54,9 @@ def test_no_store_and_a_damaged_one(root: Path) -> None:
     assert not list(root.glob("features/**/*.h5"))
 
 
-def test_a_class_without_a_label_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_the_draw_leaves_out_is_given_a_label(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     extract(root, settings=SETTINGS.model_copy(update={"labelled": 0.05}))
-    assert "among its 1 labelled images there is none of" in caplog.text
+    assert "the uniform draw of 1 labels had none of bell_pepper, cup, so each is given one" in caplog.text
 
 
 def test_a_read_only_disk_is_one_sentence(small_disk: Path, prepared: Path) -> None:

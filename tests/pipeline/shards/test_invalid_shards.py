@@ -179,3 +179,15 @@ def test_a_shard_damaged_after_opening(make_shard: MakeShard) -> None:
         shard.train.features("x")
     with pytest.raises(DataError, match="no modality 'v', only x, w"):
         shard.train.features("v")
+
+
+@pytest.mark.parametrize("name", ["[s]", "a\nb", "$x$", "\u200fשלום", "日本語", "\x1b[2J", "a" * 5000])
+def test_a_class_may_have_any_name(make_shard: MakeShard, name: str) -> None:
+    shard = make_shard(classes=["cup", "bowl", name])
+    assert Shard.open(shard.path).classes[2] == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "cup ", "b\n", "\0", "\udc80"])
+def test_what_is_no_text_or_looks_like_another_is_no_class_name(make_shard: MakeShard, name: str) -> None:
+    with pytest.raises((DataError, ValueError), match="class name"):
+        make_shard(classes=["cup", "bowl", name])

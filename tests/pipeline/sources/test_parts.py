@@ -114,7 +114,7 @@ def test_a_class_of_one_group_or_one_row_is_not_tested(caplog: pytest.LogCapture
     [
         (source_of([None, None]), None, "no row has a label"),
         (source_of(["a", "a", None]), None, "all labels are 'a', but a classifier needs two classes"),
-        (source_of(["a", "b\n"]), None, "is not printable text"),
+        (source_of(["a", "b\n"]), None, "is not text, or is blank at its ends"),
         (source_of(["a", "b", "a", "b"], ["g", "h", "g", "h"]), 0.5, "its groups cannot be divided"),
         (source_of(["a", "b", "a"], ["g", "h", "g"], [False, False, True]), None, "the group 'g' has rows in both"),
         (source_of(["a", "b", "a"], None, [False, True, False]), None, "no labelled training row is of the class b"),

@@ -109,7 +109,7 @@ def test_the_page_may_be_edited(folder: Path) -> None:
         (lambda c: c.update(extra=1), "is not the card of a bundle: extra"),
         (lambda c: c.update(classes=["cup"]), "fewer than two classes"),
         (lambda c: c.update(classes=["cup", "bowl"]), NOT_THESE),
-        (lambda c: c.update(classes=["cup", "bowl", "a\nb"]), "not printable"),
+        (lambda c: c.update(classes=["cup", "bowl", "a\n"]), "blank at its ends"),
         (lambda c: c["modalities"][0].update(name="../x"), "cannot be named"),
         (lambda c: c["modalities"][0].update(width=7), NOT_THESE),
         (lambda c: c["modalities"][0].update(width=10**12), NOT_THESE),

@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from distributed import LocalCluster
 
 from pipeline.runtime.errors import DataError, MmsslError, TrainingError, UsageError
-from tests.support.training import X, make_settings, make_shard
+from pipeline.runtime.failures import Failures, raise_if_failed
+from tests.support.training import X, clusters, make_settings, make_shard, turns
 from trainer.jobs.executors import (
     DaskCluster,
     Executor,
     LocalProcesses,
     ThisProcess,
     choose_executor,
-    raise_if_failed,
     train_stacks,
 )
 from trainer.jobs.plan import Job
-from trainer.jobs.stacks import PlannedRun, Stack, make_stacks
+from trainer.jobs.stacks import PlannedRun, Stack, make_stacks, usable
 from trainer.training.progress import Silent
 
 
@@ -73,15 +74,46 @@ def test_a_stack_that_fails_stops_no_other(where: str, tmp_path: Path, caplog: p
     assert train_stacks(make_stacks([first, last], 1), "cpu", Silent()) == []  # nothing is left of these
 
 
+def test_a_bad_shard_in_a_stack_stops_none_of_the_others(tmp_path: Path) -> None:
+    runs = []
+    for split in range(3):
+        shard = make_shard(tmp_path / f"split-{split}.h5", (X,))
+        job = Job(make_settings("m2", shard, epochs=1, split=split), shard)
+        runs.append(PlannedRun(job, tmp_path / "runs" / job.settings.name()))
+    (stack,) = make_stacks(runs, 16)
+    stack.shards[1].write_bytes(b"")
+    (failure,) = train_stacks([stack], "cpu", Silent())
+    assert [run.done for run in runs] == [True, False, True]
+    assert "1 failed, the others are done" in failure.message
+    assert "split-1.h5" in failure.message
+
+
+def test_a_draw_without_a_class_leaves_out_its_run_alone(tmp_path: Path) -> None:
+    train = clusters("train", turns(40), (X,))
+    train.labelled = np.asarray(train.labels) > 0  # none of the first class
+    bad = make_shard(tmp_path / "bad.h5", (X,), train=train)
+    good = make_shard(tmp_path / "good.h5", (X,))
+    runs = [
+        PlannedRun(Job(make_settings("m2", bad, labels="shard"), bad), tmp_path / "bad"),
+        PlannedRun(Job(make_settings("m2", good), good), tmp_path / "good"),
+    ]
+    left_out = Failures()
+    assert usable(runs, left_out) == runs[1:]
+    with pytest.raises(TrainingError, match=r"1 failed, the others are done: bad: .*no labelled training example of"):
+        left_out.raise_if_any(2)
+    with pytest.raises(DataError, match=r"bad\.h5: no labelled training example of class"):
+        left_out.raise_if_any(1)
+
+
 def test_the_failures_become_one_error() -> None:
     raise_if_failed([], 3)
     only = DataError("no such file", "make it")
     with pytest.raises(DataError) as caught:
         raise_if_failed([only], 1)
     assert caught.value is only
-    with pytest.raises(TrainingError, match=r"^2 of 3 stacks failed, .*: no such file$") as several:
+    with pytest.raises(TrainingError, match=r"^2 failed, the others are done: no such file; another$") as several:
         raise_if_failed([only, MmsslError("another")], 3)
-    assert "the same command" in str(several.value.hint)
+    assert several.value.hint == "make it; the same command retries what failed"
 
 
 def test_a_process_that_dies_is_an_error_of_its_own(tmp_path: Path) -> None:
