@@ -181,15 +181,13 @@ def agreement(views: Sequence[View]) -> Tensor:
 
 
 def _shared_information(first: View, second: View) -> Tensor:
-    # float32, unlike a matmul
-    joint = first.log_q.exp().unsqueeze(-1) * second.log_q.exp().unsqueeze(-2)  # [R, B, K, K]
+    p, q = first.log_q.exp().double(), second.log_q.exp().double()  # neither autocast nor TF32 rounds float64
+    number: Tensor | int = p.shape[-2]
     rows = [view.rows for view in (first, second) if view.rows is not None]
     if rows:
         both = torch.stack(rows).all(0)
-        number = both.sum(-1).clamp_min(1)[:, None, None]
-        joint = torch.where(both[..., None, None], joint, 0.0).sum(-3) / number  # [R, K, K]
-    else:
-        joint = joint.mean(-3)
+        p, number = torch.where(both.unsqueeze(-1), p, 0.0), both.sum(-1).clamp_min(1)[:, None, None]
+    joint = (p.transpose(-1, -2) @ q / number).float()  # [R, K, K]
     joint = ((joint + joint.transpose(-1, -2)) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
     independent = joint.sum(-1, keepdim=True).log() + joint.sum(-2, keepdim=True).log()
     return (joint * (joint.log() - independent)).sum((-1, -2))

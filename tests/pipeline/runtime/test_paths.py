@@ -40,7 +40,7 @@ def test_shared_data_and_shards(home: Path, tmp_path: Path, monkeypatch: pytest.
     assert shared_data() is None
     monkeypatch.setenv("MMSSL_DATA", "~/data")
     assert shared_data() == home / "data"
-    assert manifests.places(tmp_path / "raw" / "mnist") == [tmp_path / "raw" / "mnist", home / "data" / "mnist"]
+    assert manifests.places(tmp_path / "raw", "mnist") == [tmp_path / "raw" / "mnist", home / "data" / "mnist"]
     with pytest.raises(DataError, match=f"{home}/data/rgbd"):
         raw_folder("rgbd", tmp_path)
     home.mkdir()
