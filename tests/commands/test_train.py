@@ -122,8 +122,8 @@ def test_a_reference_that_would_take_long_is_left_out_in_words(
     done = mmssl("train", "ssmvae", "--config", small, "--epochs", 1)
     assert "│ logistic regression" in done.out
     assert (
-        "LS+SVC was left out: 1,437 training rows of 64 features, 100 of them labelled, would take it longer than a "
-        "second or two; mmssl compare computes it." in done.out
+        "LS+SVC was left out: 1,437 training rows of 64 features in 10 classes, 100 of them labelled, would take it "
+        "longer than a second or two; mmssl compare computes it." in done.out
     )
     assert "│ LS+SVC" not in done.out
     mmssl("report", "--no-models", "--markdown", "out.md")

@@ -39,6 +39,7 @@ _MATRIX = 0.1  # time of a multiplication in a product of matrices, relative to 
 _PASSES = 400  # of logistic regression over its rows, forwards and backwards
 _MLP_PASSES, _MLP_WIDTH = 600, 100
 _ROUNDS = 10  # of self-training
+_DUEL = 3e5  # of a support vector machine of two classes: it has one for each pair, whatever their rows
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def reason_to_leave_out(rival: Rival, size: Size, most: float) -> str | None:
     if rival.work(size) > most:
         patience = "a second or two" if most <= QUICK else "about ten minutes"
         return (
-            f"{size.rows:,} training rows of {size.width:,} features, {size.labelled:,} of them labelled, would take "
-            f"it longer than {patience}"
+            f"{size.rows:,} training rows of {size.width:,} features in {size.classes:,} classes, {size.labelled:,} of "
+            f"them labelled, would take it longer than {patience}"
         )
     return None
 
@@ -209,6 +210,10 @@ def _pairs(size: Size) -> float:
     return float(size.rows * (size.rows + size.test) * size.width)
 
 
+def _pairs_and_duels(size: Size) -> float:
+    return _pairs(size) + _DUEL * (size.modalities + 1) * size.classes * (size.classes - 1) / 2
+
+
 RIVALS = (
     Rival(
         "logistic-regression",
@@ -216,7 +221,7 @@ RIVALS = (
         _predict_by_logistic_regression,
         lambda size: _MATRIX * _PASSES * size.labelled * size.width * size.classes,
     ),
-    Rival("ls-svc", "LS+SVC", _predict_by_ls_svc, _pairs),
+    Rival("ls-svc", "LS+SVC", _predict_by_ls_svc, _pairs_and_duels),
     Rival("label-spreading", "label spreading", _predict_by_label_spreading, _pairs),
     Rival("mlp", "MLP", _predict_by_mlp, lambda size: _MATRIX * _MLP_PASSES * size.labelled * size.width * _MLP_WIDTH),
     Rival(

@@ -189,12 +189,15 @@ def test_what_would_take_long_is_left_out_with_its_reason() -> None:
     assert reason_to_leave_out(rival_named("logistic-regression"), mnist, QUICK) is None
     reason = reason_to_leave_out(rival_named("ls-svc"), mnist, QUICK)
     assert reason == (
-        "60,000 training rows of 784 features, 100 of them labelled, would take it longer than a second or two"
+        "60,000 training rows of 784 features in 10 classes, 100 of them labelled, would take it longer than a second "
+        "or two"
     )
     assert [rival.name for rival in RIVALS if reason_to_leave_out(rival, mnist, PATIENT)] == []
     left_out = [rival.name for rival in RIVALS if reason_to_leave_out(rival, large, PATIENT)]
     assert left_out == ["ls-svc", "label-spreading", "consistency-mlp"]
     assert "ten minutes" in str(reason_to_leave_out(rival_named("ls-svc"), large, PATIENT))
+    assert reason_to_leave_out(rival_named("ls-svc"), replace(digits, classes=51), QUICK) is None
+    assert reason_to_leave_out(rival_named("ls-svc"), replace(digits, classes=1000), QUICK)  # 499,500 pairs of them
     single = replace(digits, modalities=1)
     assert [rival.name for rival in RIVALS if reason_to_leave_out(rival, single, PATIENT)] == ["co-training"]
     assert "two modalities" in str(reason_to_leave_out(rival_named("co-training"), single, PATIENT))
@@ -235,7 +238,7 @@ def test_a_reference_names_the_command_that_computes_it_only_if_it_does(
     assert all(of.sentence.endswith("; mmssl compare computes it.") for of in references(settings, shard))
     monkeypatch.setattr(reference_lines, "PATIENT", 0)
     for reference in references(settings, shard):
-        assert "40 training rows of 9 features, 6 of them labelled" in reference.sentence
+        assert "40 training rows of 9 features in 3 classes, 6 of them labelled" in reference.sentence
         assert "mmssl compare" not in reference.sentence
 
 
