@@ -27,8 +27,10 @@ limited() { $PYTHON -m cli reproduce "$@" --seeds 0..4 --device cuda --time-limi
 echo "== ours: the recommended settings, 100 labels, five seeds"
 for data in hm-mnist nm-mnist-r45-n0.5; do
   $PYTHON -m cli train sshmvae-kl --data $data --beta 0.1 --preset recommended --seeds 0..4 --device cuda
-  $PYTHON -m cli train sshmvae-kl --data $data --beta 0.1 --preset recommended --seeds 0..4 --epochs 100 --device cuda
 done
+# nmMNIST's propagated labels mislead two of five seeds: how far do the others of the recommended terms come without them?
+$PYTHON -m cli train sshmvae-kl --data nm-mnist-r45-n0.5 --beta 0.1 --preset recommended --seeds 0..4 --device cuda \
+  --epochs 150 --set propagation=0
 
 # What tells most comes first; every step stops after $MINUTES with exit code 75, and goes on when called again.
 echo "== the paper's: every system with 100 labels, 100 epochs; then SS-MVAE, which learns slowest, to the end"
