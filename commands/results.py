@@ -9,7 +9,7 @@ import typer
 from commands import messages, tables
 from commands.app import app
 from commands.options import DATA, OUTPUT, SCHEDULE, WORKSPACE, Device, DeviceOption, Json, Root, names
-from commands.run_folders import LeftOut, RunData, open_runs, places
+from commands.run_folders import RunData, Unusable, open_runs, places
 
 _log = logging.getLogger("mmssl")
 
@@ -79,7 +79,7 @@ def generate(
     from trainer.inference.loading import shard_path
     from trainer.reporting.generated_images import write_generated
 
-    chosen, left_out = choose_device(device), LeftOut()
+    chosen, left_out = choose_device(device), Unusable()
     modalities = names(given)
     path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
     usable = []

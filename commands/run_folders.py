@@ -27,7 +27,7 @@ RunData = Annotated[
 ]
 
 
-class LeftOut:
+class Unusable:
     """What was asked for and could not be used: named at once, and counted in the exit code at the end."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def places(data: str | None, root: Path) -> tuple[Path, ...]:
     return (*(of_splits or shard_paths(data, (), root)), workspace)
 
 
-def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: LeftOut) -> list["Run"]:
+def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: Unusable) -> list["Run"]:
     """The runs in these folders; one that cannot be opened is left out.
 
     Raises:

@@ -33,7 +33,7 @@ from commands.options import (
     names,
     numbers,
 )
-from commands.run_folders import LeftOut, RunData, open_runs
+from commands.run_folders import RunData, Unusable, open_runs
 from commands.settings_from_options import chosen_numbers
 from pipeline.datasets.registry import data_set_names
 from pipeline.runtime.errors import UsageError
@@ -250,7 +250,7 @@ def evaluate(
     from trainer.jobs.train import evaluate_run
     from trainer.reporting.run_tables import reference_rows
 
-    chosen, left_out = choose_device(device), LeftOut()
+    chosen, left_out = choose_device(device), Unusable()
     evaluated = []
     references: dict[Path, tuple[Reference, ...]] = {}
     for opened in open_runs(run, data, root, left_out):

@@ -135,8 +135,8 @@ class Factory:
         if name not in self.networks:
             raise UsageError(f"there is no network for {name}", f"networks: {', '.join(self.networks)}")
         widths = {self.variables[m.name]: m.width for m in self.modalities}
-        own = None if modality is None else self.variables[modality]
-        return expand(parse(self.networks[name]), widths, self.classes, own)
+        variable = None if modality is None else self.variables[modality]
+        return expand(parse(self.networks[name]), widths, self.classes, variable)
 
     def _make(self, kind: type[C], name: str, modality: str | None = None) -> C:
         notation = self.notation(name, modality)

@@ -135,9 +135,9 @@ class Conditional(nn.Module):
         self.mlp = MLP(notation.mlp, widths, noise)
         self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
 
-    def parameters_of(self, x: Mapping[str, Tensor], own: Mapping[str, Tensor] = NONE) -> list[Tensor]:
-        """The distribution's parameters: the linear layers' outputs, float32."""
-        h = self.mlp({self.variables.get(m, m): value for m, value in x.items()} | dict(own))
+    def parameters_of(self, x: Mapping[str, Tensor], latents: Mapping[str, Tensor] = NONE) -> list[Tensor]:
+        """The parameters given modalities, and latent variables (an unknown label is one) by name, float32."""
+        h = self.mlp({self.variables.get(m, m): value for m, value in x.items()} | dict(latents))
         return [over_classes(head, h).float() for head in self.heads]
 
 
@@ -149,8 +149,8 @@ class Gaussian(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 2, widths, noise)
 
-    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> DiagonalNormal:
-        mean, variance = self.parameters_of(x, own)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **latents: Tensor) -> DiagonalNormal:
+        mean, variance = self.parameters_of(x, latents)
         return DiagonalNormal(mean, F.softplus(variance) + VARIANCE_FLOOR, self.noise)
 
 
@@ -162,8 +162,8 @@ class BernoulliPixels(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> Pixels:
-        (logits,) = self.parameters_of(x, own)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **latents: Tensor) -> Pixels:
+        (logits,) = self.parameters_of(x, latents)
         return Pixels(logits, self.noise)
 
 
@@ -175,8 +175,8 @@ class SoftplusSquaredError(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> SquaredError:
-        (mean,) = self.parameters_of(x, own)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **latents: Tensor) -> SquaredError:
+        (mean,) = self.parameters_of(x, latents)
         return SquaredError(F.softplus(mean))
 
 
@@ -188,8 +188,8 @@ class Categorical(Conditional):
     def __init__(self, name: str, notation: Notation, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__(name, notation, 1, widths, noise)
 
-    def forward(self, x: Mapping[str, Tensor] = NONE, /, **own: Tensor) -> RelaxedLabel:
-        (logits,) = self.parameters_of(x, own)
+    def forward(self, x: Mapping[str, Tensor] = NONE, /, **latents: Tensor) -> RelaxedLabel:
+        (logits,) = self.parameters_of(x, latents)
         return RelaxedLabel(logits, self.noise)
 
 
