@@ -8,7 +8,7 @@ on a cluster whose workers see the same workspace.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,31 +19,24 @@ import numpy as np
 from pipeline.datasets.locations import DATASETS
 from pipeline.features import feature_shards
 from pipeline.features.backbones import Backbone
+from pipeline.features.executors import compute_all
 from pipeline.features.feature_shards import ShardPlan
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.plans import RowPlan, digest_of_labels, imported_plan, trial_plans
-from pipeline.features.split_modality import (
-    ExtractionTask,
-    Progress,
-    compute,
-    has_encoder,
-    is_complete,
-    read_recipe,
-)
+from pipeline.features.split_modality import ExtractionTask, Progress, has_encoder, is_complete
 from pipeline.features.weights import VGG16, Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
-from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
+from pipeline.runtime.cluster import check_stop
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.failures import Failures
 from pipeline.runtime.files import remove, sweep
-from pipeline.runtime.interrupts import Stop, stop_requests
+from pipeline.runtime.interrupts import stop_requests
 from pipeline.runtime.leases import lease, remove_stale
 from pipeline.shards.schema import VALIDATION
 
 _log = logging.getLogger(__name__)
-_ON_CLUSTER = "units on the cluster"
 OWN_EPOCHS = 0  # of fine-tuning on imported data, if nobody says: with a few labels it helps little and takes hours
 
 
@@ -261,7 +254,7 @@ def extract(
                 _warn_of_labels(unit)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
-        for key in _run(dict(todo), stop, scheduler, progress, failures):
+        for key in compute_all(dict(todo), stop, scheduler, progress, failures):
             unit = todo.pop(key)
             for path in (unit.path, unit.checkpoint, unit.encoder):  # left by workers that died; some are large
                 sweep(folder, f".{path.name}.*.partial", others=True)
@@ -320,64 +313,3 @@ def _modalities(names: Sequence[str]) -> list[ImageModality]:
             f"there is no modality '{unknown[0] if unknown else ''}'", f"modalities: {', '.join(MODALITIES)}"
         )
     return [modality for modality in MODALITIES if modality in names]
-
-
-def _run(
-    units: Mapping[str, ExtractionTask],
-    stop: Stop,
-    scheduler: str | None,
-    progress: Progress | None,
-    failures: Failures,
-) -> Iterator[str]:
-    """Computes units; yields the name of each once its file exists."""
-    for count, key in enumerate(_computed(units, stop, scheduler, progress, failures), start=1):
-        _log.info("%s: done, %d of %d", key, count, len(units))
-        yield key
-
-
-def _computed(
-    units: Mapping[str, ExtractionTask],
-    stop: Stop,
-    scheduler: str | None,
-    progress: Progress | None,
-    failures: Failures,
-) -> Iterator[str]:
-    if scheduler is None:
-        failed = set()
-        for key, unit in units.items():
-            if unit.split in failed:  # there would be no shard of it
-                continue
-            if not _is_made(unit):
-                with failures.of(key):
-                    compute(unit, lambda: check_stop(stop), progress)
-            if key in failures.errors:
-                failed.add(unit.split)
-            else:
-                yield key
-        return
-    arguments = {key: (unit,) for key, unit in units.items()}
-    if progress is not None:
-        progress(_ON_CLUSTER, 0, len(units))
-    done = run_tasks(
-        _compute_on_worker, arguments, stop, scheduler=scheduler, resource="GPU", announce=True,
-        shared=sorted({unit.store for unit in units.values()}),
-    )  # fmt: skip
-    for count, (key, _) in enumerate(done, start=1):
-        if progress is not None:
-            progress(_ON_CLUSTER, count, len(units))
-        yield key
-
-
-def _compute_on_worker(unit: ExtractionTask, event: str) -> None:
-    with on_worker(unit.store):
-        if not _is_made(unit):  # made by a worker that was believed dead
-            compute(unit, distant_stop(event))
-
-
-def _is_made(unit: ExtractionTask) -> bool:
-    """Whether another process has made the unit since we last looked."""
-    try:
-        made = unit.path.exists() and read_recipe(unit.path) == unit.recipe
-        return made and (not unit.keep or has_encoder(unit))
-    except DataError:
-        return False

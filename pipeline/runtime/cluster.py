@@ -49,6 +49,7 @@ def run_tasks(
     resource: str | None = None,
     announce: bool = False,
     shared: Sequence[Path] = (),
+    if_died: Callable[[DataError], T] | None = None,
 ) -> Iterator[tuple[str, T]]:
     """Yields (name, `function(*arguments)`) for every named task, as results become ready.
 
@@ -63,6 +64,7 @@ def run_tasks(
         announce: whether a request to stop should reach tasks that are already running: each gets one more argument,
             for `distant_stop`. Only with a scheduler.
         shared: files and folders that every worker of a cluster must see.
+        if_died: makes the result of a task whose workers died repeatedly, so that the others go on; None: an error.
 
     Raises:
         UsageError: `workers` is below 1, or given together with a scheduler.
@@ -82,7 +84,7 @@ def run_tasks(
         return
     with ExitStack() as stack:
         client = stack.enter_context(_client(count, scheduler, memory, stop))
-        yield from _run_through(client, function, tasks, stop, resource, scheduler, announce, shared)
+        yield from _run_through(client, function, tasks, stop, resource, scheduler, announce, shared, if_died)
 
 
 def ask_cluster(scheduler: str, shared: Sequence[Path]) -> Mapping[str, Answer]:
@@ -227,6 +229,7 @@ def _run_through(
     scheduler: str | None,
     announce: bool,
     shared: Sequence[Path],
+    if_died: Callable[[DataError], T] | None,
 ) -> Iterator[tuple[str, T]]:
     from distributed import Event, KilledWorker
 
@@ -286,10 +289,13 @@ def _run_through(
         try:
             result = future.result()
         except KilledWorker as error:
-            raise DataError(
+            death = DataError(
                 f"{name}: every worker process that tried it died",
                 "check that it has enough memory (--workers 1 needs the least), then run the same command again",
-            ) from error
+            )
+            if if_died is None:
+                raise death from error
+            result = if_died(death)
         except CancelledError as error:
             raise _lost(scheduler) from error
         except (ImportError, AttributeError, TypeError):  # perhaps of a worker that has just joined

@@ -273,7 +273,7 @@ class DaskCluster:
         with stop_requests() as stop:
             for name, failure in run_tasks(
                 _on_worker, tasks, stop, scheduler=self.scheduler, resource="GPU", announce=True,
-                shared=sorted({path for stack in todo for path in stack.shards}),
+                shared=sorted({path for stack in todo for path in stack.shards}), if_died=lambda error: error,
             ):  # fmt: skip
                 yield by_name[name], failure
 

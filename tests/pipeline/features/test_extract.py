@@ -14,8 +14,7 @@ import torch
 from pipeline.datasets.resolve import shard_paths
 from pipeline.datasets.washington_index import index_dataset
 from pipeline.datasets.washington_splits import labelled_ids, split_frames, trials_of
-from pipeline.features import extract as extraction_stage
-from pipeline.features import split_modality
+from pipeline.features import executors, split_modality
 from pipeline.features.fine_tuning import fine_tune
 from pipeline.features.noise import seed_of
 from pipeline.features.vgg import make_network
@@ -83,7 +82,7 @@ def test_what_is_there_is_left_and_what_is_damaged_or_gone_is_made_again(
     assert contents(root) == undisturbed
     done = []
     compute = split_modality.compute
-    monkeypatch.setattr(extraction_stage, "compute", lambda unit, *rest: (done.append(unit.name), compute(unit, *rest)))
+    monkeypatch.setattr(executors, "compute", lambda unit, *rest: (done.append(unit.name), compute(unit, *rest)))
     extract(root, (0, 3))
     assert not done
     features, shard = root / "features" / "rgbd-32", root / "shards" / "rgbd-32-split-0.h5"

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from pipeline.features import extract as extraction_stage
-from pipeline.features import split_modality
-from pipeline.features.split_modality import ExtractionTask
+from pipeline.features import executors, split_modality
+from pipeline.features.split_modality import ExtractionTask, Progress
 from pipeline.runtime.errors import Interrupted
 from pipeline.runtime.processes import Process, this_process
 from tests.support.extraction import extract
@@ -159,13 +158,13 @@ def test_on_a_cluster_it_is_the_same_and_a_worker_takes_one_at_a_time(
     running, most = [], []
     compute = split_modality.compute
 
-    def watched(unit: ExtractionTask, stop: Callable[[], None]) -> None:
+    def watched(unit: ExtractionTask, stop: Callable[[], None], progress: Progress | None) -> None:  # noqa: ARG001
         running.append(unit.name)
         most.append(len(running))
         compute(unit, stop)
         running.remove(unit.name)
 
-    monkeypatch.setattr(extraction_stage, "compute", watched)
+    monkeypatch.setattr(executors, "compute", watched)
     reports = []
     assert len(extract(root, (0, 3), scheduler=cluster, progress=lambda *step: reports.append(step))) == 2
     assert reports == [("units on the cluster", k, 4) for k in range(5)]
@@ -179,7 +178,7 @@ def test_a_request_to_stop_reaches_the_cluster(root: Path, cluster: str, monkeyp
     monkeypatch.setattr("pipeline.runtime.cluster._DISTANT_POLL", 0.0)
     ended = []
 
-    def endless(unit: ExtractionTask, stop: Callable[[], None]) -> None:
+    def endless(unit: ExtractionTask, stop: Callable[[], None], progress: Progress | None) -> None:  # noqa: ARG001
         deadline = time.monotonic() + 20
         try:
             while time.monotonic() < deadline:
@@ -189,7 +188,7 @@ def test_a_request_to_stop_reaches_the_cluster(root: Path, cluster: str, monkeyp
             ended.append(unit.name)
             raise
 
-    monkeypatch.setattr(extraction_stage, "compute", endless)
+    monkeypatch.setattr(executors, "compute", endless)
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()
     with pytest.raises(Interrupted, match="SIGTERM"):

@@ -13,8 +13,8 @@ from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.features import executors, split_modality
 from pipeline.features import extract as extraction_stage
-from pipeline.features import split_modality
 from pipeline.features.encoder import Encoder, locate
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.split_modality import _chosen, _spread
@@ -209,7 +209,7 @@ def test_stopped_it_resumes_to_the_same(tmp_path: Path) -> None:
         extract(
             tmp_path,
             settings,
-            progress=lambda _, done, __: patch.setattr(extraction_stage, "check_stop", stop) if done == 2 else None,
+            progress=lambda _, done, __: patch.setattr(executors, "check_stop", stop) if done == 2 else None,
         )
     assert (tmp_path / "features" / "mine" / "rgb.checkpoint.safetensors").exists()
     extract(tmp_path, settings)

@@ -3,6 +3,7 @@
 import os
 import time
 
+import dask
 import pytest
 
 from pipeline.runtime.cluster import _warn_of_paused, run_tasks
@@ -39,6 +40,20 @@ def test_a_worker_near_its_limit_of_memory_goes_on() -> None:
         results = dict(run_tasks(hold, {f"{k}": (limit, 0.85) for k in range(6)}, stop, workers=2, memory=str(limit)))
     assert len(results) == 6
     assert len(set(results.values())) == 2
+
+
+def die_or_answer(name: str) -> str:
+    if name == "bad":
+        os._exit(1)
+    return name
+
+
+def test_a_task_that_kills_its_workers_stops_no_other() -> None:
+    tasks = {name: (name,) for name in ("good", "bad", "better")}
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), stop_requests() as stop:
+        results = dict(run_tasks(die_or_answer, tasks, stop, workers=2, if_died=lambda error: error.message))
+    assert results["bad"] == "bad: every worker process that tried it died"
+    assert results.keys() == tasks.keys()
 
 
 class PausedCluster:
