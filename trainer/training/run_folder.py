@@ -21,7 +21,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ from trainer.training.run_listing import (
 Checkpoint = TensorFile  # the checkpoint of one replica
 CHECKPOINT, PROPOSED = "checkpoint.safetensors", "checkpoint-next.safetensors"
 EVALUATION = "evaluation.json"
+_SCORE_FIELDS = {field.name for field in fields(Score)}
 _log = logging.getLogger(__name__)
 
 
@@ -99,9 +100,6 @@ class Run:
             DataError: the folder holds no run, the settings of the run cannot be read, or a newer version wrote it.
         """
         values = read_settings(folder)
-        unknown = sorted(values.keys() - Settings.model_fields.keys())
-        if unknown:
-            raise newer(folder, f"it has the setting '{unknown[0][:80]}'", "does not know that")
         try:
             return cls(folder, build(values, source=str(folder / SETTINGS)), places)
         except UsageError as error:  # the file is wrong, not the command
@@ -246,11 +244,15 @@ class Run:
         """The scores of a run that is done.
 
         Raises:
-            DataError: the run is not done, or its result cannot be read.
+            NewerError: a newer version wrote it.
+        DataError: the run is not done, or its result cannot be read.
         """
         path = self.folder / RESULT
         values = read_json(path)
         try:
+            unknown = {name for score in values["scores"] for name in score} - _SCORE_FIELDS
+            if unknown:
+                raise newer(path, f"its scores have '{min(unknown)[:80]}'", "does not know that")
             return Evaluation(tuple(Score(**score) for score in values["scores"]), values["elbo"])
         except (KeyError, TypeError) as error:
             raise DataError(

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.texts import read_text
 from pipeline.runtime.versions import newer
+from trainer.settings.names import COTRAINING_FIELDS, SETTINGS_FIELDS
 
 _log = logging.getLogger(__name__)
 FORMAT = 2  # version of the run folder; raised when old and new versions of the program cannot read each other's runs
@@ -82,7 +83,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """A run's settings as written to the file, not yet validated.
 
     Raises:
-        DataError: there is no run, it was made by an older or newer version, or the file does not hold settings.
+        NewerError: a newer version wrote it: it has another format, or settings that this version does not know.
+        DataError: there is no run, an older version made it, or the file does not hold settings.
     """
     path = folder / SETTINGS
     hint = "delete the run's folder and train again"
@@ -102,6 +104,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{folder} was written by an older version of mmssl (run format {version}; this version reads {FORMAT})",
             "move the folder away and train again",
         )
+    cotraining = values.get("cotraining")
+    unknown = values.keys() - SETTINGS_FIELDS
+    if isinstance(cotraining, dict):
+        unknown |= {f"cotraining.{name}" for name in cotraining.keys() - COTRAINING_FIELDS}
+    if unknown:
+        raise newer(folder, f"it has the setting '{min(unknown)[:80]}'", "does not know that")
     return dict(values)
 
 

@@ -2,19 +2,23 @@
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.runtime.errors import DataError, NewerError
 from tests.support.finished_runs import finished
 from tests.support.paths import ROOT
+from trainer.settings.names import COTRAINING_FIELDS, SETTINGS_FIELDS
+from trainer.settings.run_settings import CoTraining, Settings
 from trainer.training.run_folder import Run, find
-from trainer.training.run_listing import FORMAT, RESULT, SETTINGS, list_runs
+from trainer.training.run_listing import FORMAT, RESULT, SETTINGS, list_runs, read_settings
 
 
 def rewrite(run: Run, name: str, **changes: object) -> None:
@@ -130,8 +134,33 @@ def test_what_is_none_of_ours_hides_nothing(tmp_path: Path, caplog: pytest.LogCa
     for listing in (list_runs, find):
         caplog.clear()
         found = [other.folder.name for other in listing([tmp_path / "runs"])]
-        assert found == [name for name in sorted([run.folder.name, "linked", "later"]) if name != "later" or listing is list_runs]  # fmt: skip  # noqa: E501
+        assert found == sorted([run.folder.name, "linked"])
         named = [name for name in ("project", "empty", "binary", "later", ".vscode") if f"/{name}" in caplog.text]
-        assert named == ["project", "empty", "binary", *(["later"] if listing is find else [])]
-    with pytest.raises(NewerError, match=r"later was written by a newer version of mmssl .*'from_the_future'"):
-        Run.open(tmp_path / "runs" / "later")
+        assert named == ["project", "empty", "binary", "later"]
+
+
+@pytest.mark.parametrize("changes", [{"from_the_future": 1}, {"cotraining": {"from_the_future": 1}}], ids=str)
+def test_a_setting_that_is_not_known_is_of_a_newer_version(
+    tmp_path: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = finished(tmp_path)
+    rewrite(run, SETTINGS, **changes)
+    said = r"was written by a newer version of mmssl \(it has the setting '(cotraining\.)?from_the_future'"
+    for read in (Run.open, read_settings):
+        with pytest.raises(NewerError, match=said):
+            read(run.folder)
+    assert list_runs([tmp_path]) == []
+    assert re.search(said, caplog.text)
+
+
+def test_a_score_that_is_not_known_is_of_a_newer_version(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    scores = json.loads((run.folder / RESULT).read_text())["scores"]
+    rewrite(run, RESULT, scores=[score | {"from_the_future": 1} for score in scores])
+    with pytest.raises(NewerError, match="its scores have 'from_the_future'"):
+        run.result()
+
+
+def test_the_names_that_are_read_without_the_settings_object_are_all_of_its_own() -> None:
+    assert Settings.model_fields.keys() == SETTINGS_FIELDS
+    assert CoTraining.model_fields.keys() == COTRAINING_FIELDS
