@@ -27,9 +27,9 @@ test: $(VENV)/.dev
 LOWEST := .venv-lowest
 $(LOWEST)/.made: pyproject.toml scripts/lowest.py $(VENV)/.dev
 	@echo "setting up $(LOWEST): another torch is downloaded, so this takes a few minutes"
-	$(BIN)/python -m scripts.lowest > $(VENV)/lowest.txt
+	$(BIN)/python -m scripts.lowest parquet neighbours > $(VENV)/lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/lowest.txt --editable . pytest hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/lowest.txt --editable '.[parquet,neighbours]' pytest hypothesis
 	@touch $@
 
 test-lowest: $(LOWEST)/.made

@@ -1,5 +1,6 @@
 """Turns option values from the command line into settings objects."""
 
+from enum import Enum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,8 +17,9 @@ def settings_of(kind: type[M], **values: object) -> M:
     Raises:
         UsageError: a value is invalid; the message names the first one.
     """
-    try:
-        return kind(**{name: value for name, value in values.items() if value is not None})
+    given = {name: value for name, value in values.items() if value is not None}
+    try:  # the words of a choice as they are: not every version of pydantic takes an enumeration's member for its text
+        return kind(**{name: value.value if isinstance(value, Enum) else value for name, value in given.items()})
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"

@@ -47,7 +47,7 @@ def write_tensor_file(path: Path, file: TensorFile) -> None:
             (folder / "state").chmod(folder.stat().st_mode & 0o666)  # others may read it, as they may any new file
             (folder / "state").rename(temporary)
         except SafetensorError as error:  # the disk's own error, as text
-            number = re.search(r"os error (\d+)", str(error))
+            number = re.search(r"(?:os error|code:) (\d+)", str(error))  # as safetensors before 0.5 put it
             raise OSError(int(number[1]) if number else 0, str(error), str(temporary)) from error
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(temporary)) from error

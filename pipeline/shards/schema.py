@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ Features = NDArray[np.float32]
 SCHEMA = 2  # the newest; a shard that uses nothing of schema 2 is written as schema 1, whose digest it keeps
 SCHEMAS = (1, 2)
 SCHEMA_HINT = "docs/reference/shard.md describes a valid shard"
-RESERVED = {1: ("label", "id", "labelled"), 2: ("label", "id", "labelled", "group", "present")}  # by schema
+_ROWS = {1: ("label", "id", "labelled"), 2: ("label", "id", "labelled", "group", "present")}  # what else a part holds
 VALIDATION = "-validation"  # ends the name of data whose test part is a validation part of the training rows
 
 
@@ -85,6 +85,19 @@ class RowData:
         return not len(self.labels) or bool(self.present) or self.groups is not None
 
 
+def stored_name(modality: str, schema: int) -> str:
+    """The name of a modality's data set in each part: its own, or after a dot where the part holds something so called.
+
+    No modality's name begins with a dot, so none is taken for another. Schema 1 has no such modalities.
+    """
+    return f".{modality}" if modality in _ROWS[schema] else modality
+
+
+def needs_schema_2(modalities: Iterable[Modality]) -> bool:
+    """Whether a name of these modalities needs schema 2."""
+    return any(modality.name in _ROWS[1] for modality in modalities)
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
@@ -122,8 +135,10 @@ def header_fault(header: Header, schema: int) -> str | None:
         name = modality.name
         if not _is_name(name) or set(name) & set("/+,") or name.startswith("."):
             return f"a modality cannot be named {name!r} (printable text without / + , or a leading dot)"
-        if name in RESERVED[schema] or occurs[name] > 1:
-            return f"the modality name {name!r} is {'reserved' if name in RESERVED[schema] else 'used twice'}"
+        if schema == 1 and name in _ROWS[schema]:
+            return f"a modality cannot be named {name!r} in schema 1, whose parts hold something else under this name"
+        if occurs[name] > 1:
+            return f"the modality name {name!r} is used twice"
         if modality.distribution not in get_args(Distribution):
             return f"modality {name} is {modality.distribution!r}, not bernoulli, nonnegative or gaussian"
         if modality.width < 1:

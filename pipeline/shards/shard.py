@@ -37,6 +37,7 @@ from pipeline.shards.schema import (
     Scaling,
     header_fault,
     row_fault,
+    stored_name,
     value_fault,
 )
 
@@ -57,6 +58,7 @@ class Part:
         labelled: bool `[N]`, the rows whose label may be used in training, or None if the data does not fix them.
         present: bool `[N]` by modality, for the modalities that some rows lack; these rows hold zeros.
         groups: str `[N]`, what a split must not cut through, or None.
+        schema: the version of the file's schema.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Part:
     labelled: NDArray[np.bool_] | None = field(repr=False)
     present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     groups: NDArray[np.str_] | None = field(default=None, repr=False)
+    schema: int = SCHEMA
 
     @property
     def rows(self) -> int:
@@ -99,7 +102,7 @@ class Part:
         if not self.rows:
             return np.empty((0, next(m.width for m in self.modalities if m.name == modality)), np.float32)
         with hdf5.reading(self.path) as file:
-            source = hdf5.dataset(self.path, file, f"{self.name}/{modality}")
+            source = hdf5.dataset(self.path, file, self._place(modality))
             return np.ascontiguousarray(hdf5.read(self.path, source, slice(start, max(start, stop), step)), np.float32)
 
     def pieces(self, names: Sequence[str], rows: Iterable[slice]) -> Iterator[dict[str, Features]]:
@@ -111,12 +114,15 @@ class Part:
         if not self.rows:
             return
         with hdf5.reading(self.path) as file:
-            sources = {name: hdf5.dataset(self.path, file, f"{self.name}/{name}") for name in names}
+            sources = {name: hdf5.dataset(self.path, file, self._place(name)) for name in names}
             for piece in rows:
                 yield {
                     name: np.ascontiguousarray(hdf5.read(self.path, source, piece), np.float32)
                     for name, source in sources.items()
                 }
+
+    def _place(self, modality: str) -> str:
+        return f"{self.name}/{stored_name(modality, self.schema)}"
 
     def blocks(self, modality: str) -> Iterator[Features]:
         """Yields the features of one modality in order, about 8 MiB at a time.
@@ -244,7 +250,9 @@ def _read_header(path: Path, file: h5py.File) -> tuple[Header, int]:
     for name in _PARTS:
         if name == "train" or schema == 1 or name in file:
             hdf5.members(path, file, name)
-    modalities = tuple(Modality(name, _read_width(path, file, name), family) for name, family in distributions.items())
+    modalities = tuple(
+        Modality(name, _read_width(path, file, name, schema), family) for name, family in distributions.items()
+    )
     content = {} if provenance is None else hdf5.parse_json(path, "provenance", provenance, dict)
     encoders = hdf5.attribute(path, file, "encoders")
     header = Header(
@@ -278,8 +286,8 @@ def _read_scaling(path: Path, file: h5py.File) -> dict[str, Scaling]:
     return scaling
 
 
-def _read_width(path: Path, file: h5py.File, modality: str) -> int:
-    shape = hdf5.dataset(path, file, f"train/{modality}").shape
+def _read_width(path: Path, file: h5py.File, modality: str, schema: int) -> int:
+    shape = hdf5.dataset(path, file, f"train/{stored_name(modality, schema)}").shape
     return int(shape[1]) if len(shape) == 2 else 0
 
 
@@ -295,12 +303,15 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
     rows = sources["label"].shape[:1]
     if not rows:
         raise DataError(f"{path}: {part}/label is a single value, not one per row", _HINT)
+    widths: dict[str, tuple[int, ...]] = dict.fromkeys(sources, ())
     for modality in modalities:
-        sources[modality.name] = source = hdf5.dataset(path, file, f"{part}/{modality.name}")
+        stored = stored_name(modality.name, schema)
+        sources[stored] = source = hdf5.dataset(path, file, f"{part}/{stored}")
+        widths[stored] = (modality.width,)
         if source.dtype.kind != "f" or source.dtype.itemsize != 4:
-            raise DataError(f"{path}: {part}/{modality.name} is {source.dtype}, not float32", _HINT)
+            raise DataError(f"{path}: {part}/{stored} is {source.dtype}, not float32", _HINT)
     for name, source in sources.items():
-        width = tuple(m.width for m in modalities if m.name == name)
+        width = widths[name]
         if source.shape != rows + width:
             raise DataError(f"{path}: {part}/{name} has the shape {source.shape}, not {rows + width}", _HINT)
     labels = hdf5.read(path, sources["label"])
@@ -321,12 +332,14 @@ def _read_part(path: Path, file: h5py.File, part: str, modalities: tuple[Modalit
         ids=_frozen(hdf5.read_text(path, sources["id"])),
         labelled=masks.get("labelled"),
         present={name: masks[f"present/{name}"] for name in lacking},
-        groups=_frozen(hdf5.read_text(path, sources["group"])) if "group" in sources else None,
+        groups=_frozen(hdf5.read_text(path, sources["group"])) if schema > 1 and "group" in sources else None,
+        schema=schema,
     )
 
 
 def _scan(path: Path, file: h5py.File, part: Part, modality: Modality, hasher: Hasher | None) -> None:
-    name, present = f"{part.name}/{modality.name}", part.present.get(modality.name)
+    name = f"{part.name}/{stored_name(modality.name, part.schema)}"
+    present = part.present.get(modality.name)
     source = hdf5.dataset(path, file, name)
     step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
     for start in range(0, source.shape[0], step):

@@ -14,13 +14,16 @@ from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.schema import (
+    SCHEMA,
     Features,
     Hasher,
     Header,
     Modality,
     Scaling,
     header_fault,
+    needs_schema_2,
     row_fault,
+    stored_name,
     value_fault,
 )
 from pipeline.shards.shard import _HINT, Part, Shard, empty_part
@@ -88,15 +91,15 @@ def write_shard(
         dict(scaling or {}),
         dict(encoders or {}),
     )
-    fault = header_fault(header, schema=1)
+    fault = header_fault(header, SCHEMA)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
     contents = {"train": train} | ({} if test is None else {"test": test})
     parts = {name: _as_part(path, name, data, header.modalities) for name, data in contents.items()}
     parts.setdefault("test", empty_part(path, "test", header.modalities))
     rows = {name: part.row_data for name, part in parts.items()}
-    newer = header.scaling or any(part.needs_schema_2 for part in rows.values())
-    schema = 2 if newer else 1
+    newer = header.scaling or needs_schema_2(header.modalities) or any(part.needs_schema_2 for part in rows.values())
+    schema = SCHEMA if newer else 1
     fault = header_fault(header, schema) or row_fault(header, schema, rows)
     if fault:
         raise DataError(f"{path}: {fault}", _HINT)
@@ -108,7 +111,9 @@ def write_shard(
                 for modality in header.modalities:
                     shape = (part.rows, modality.width)
                     source = _checked_blocks(path, part, modality, contents[name].features[modality.name])
-                    with hdf5.creating_rows(group, modality.name, shape, np.dtype("<f4")) as target:
+                    with hdf5.creating_rows(
+                        group, stored_name(modality.name, schema), shape, np.dtype("<f4")
+                    ) as target:
                         for start, block in source:
                             target[start : start + len(block)] = block
                             hasher.update(block)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.arrays import read_npy, read_npz
 from pipeline.runtime.errors import DataError
-from pipeline.shards.schema import RESERVED as RESERVED_MODALITIES
-from pipeline.shards.schema import Features, Header, Modality, header_fault
+from pipeline.shards.schema import SCHEMA, Features, Header, Modality, header_fault
 from pipeline.sources.csv_tables import RESERVED, Table
 from pipeline.sources.rows import Cells, Source, checked_ids, clean, groups_of, labels_of, parts_of
 
@@ -64,7 +63,13 @@ def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | Non
         elif array.ndim == 2 and not reserved and array.dtype.kind in _NUMBERS:
             modalities[name] = array
         else:
-            raise DataError(f"{path}: {name} holds {array.dtype} of the shape {array.shape}", _SHAPES)
+            role = "; an array of this name has one value per row" if reserved else ""
+            raise DataError(
+                f"{path}: {name} holds {array.dtype} of the shape {array.shape}{role}",
+                f"{_SHAPES}; a modality of this name can come from a CSV file ({name}.0, {name}.1, ...)"
+                if reserved
+                else _SHAPES,
+            )
     if not modalities:
         raise DataError(f"{path}: there is no array of vectors in it", _SHAPES)
     rows = {name: len(array) for name, array in modalities.items()}
@@ -121,7 +126,7 @@ def _source(
         Header(
             "x", None, ("a", "b"), tuple(Modality(m, v.shape[1], "gaussian") for m, v in modalities.items()), None, {}
         ),
-        max(RESERVED_MODALITIES),
+        SCHEMA,
     )
     if fault:
         raise DataError(f"{path}: {fault}", "rename the modality")

@@ -1,11 +1,13 @@
 """What cannot be a shard is not written, and a disk that fails leaves nothing half-written."""
 
 import errno
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,12 +15,11 @@ from numpy.typing import NDArray
 from pipeline.runtime import hdf5
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.files import atomic_path
-from pipeline.shards.shard import Modality
+from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 from tests.support.small_shards import MakePart, MakeShard
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "reserved name": ({"modalities": [Modality("label", 4, "gaussian")]}, "reserved"),
     "name with a plus": ({"modalities": [Modality("x+w", 4, "gaussian")]}, "cannot be named"),
     "name with a comma": ({"modalities": [Modality("x,w", 4, "gaussian")]}, "cannot be named"),
     "name with a slash": ({"modalities": [Modality("x/w", 4, "gaussian")]}, "cannot be named"),
@@ -152,3 +153,54 @@ def test_a_folder_that_cannot_be_made(make_shard: MakeShard, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of the path is a file"):
         make_shard(tmp_path / "file" / "s.h5")
+
+
+def of(names: Sequence[str], rows: int, part: str, **more: Any) -> PartData:
+    values = {name: np.full((rows, 2), k, np.float32) for k, name in enumerate(names)}
+    return PartData(values, [row % 2 for row in range(rows)], [f"{part} {row}" for row in range(rows)], **more)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "schema", "stored"),
+    [
+        (("x", "group", "present"), {}, 1, {"x", "group", "present", "label", "id"}),  # as ever: the digest stays
+        (("label", "x"), {}, 2, {".label", "x", "label", "id"}),
+        (("group", "x"), {"groups": list("abcd")}, 2, {".group", "x", "group", "label", "id"}),
+        (
+            ("present", "labelled"),
+            {"present": {"present": [True, False, True, True]}, "labelled": [True] * 4},
+            2,
+            {".present", ".labelled", "present", "labelled", "label", "id"},
+        ),
+    ],
+)
+def test_no_name_of_a_modality_is_taken(
+    names: Sequence[str], more: dict[str, Any], schema: int, stored: set[str], tmp_path: Path
+) -> None:
+    train = of(names, 4, "train", **more)
+    if "present" in more:
+        train.features["present"][1] = 0
+    modalities = [Modality(name, 2, "gaussian") for name in names]
+    shard = write_shard(
+        tmp_path / "a.h5",
+        dataset="a",
+        classes=["a", "b"],
+        modalities=modalities,
+        train=train,
+        test=of(names, 2, "test"),
+    )
+    shard.verify()
+    for k, name in enumerate(names):
+        np.testing.assert_array_equal(shard.train.features(name), train.features[name])
+        assert (next(shard.test.pieces([name], [slice(0, 2)]))[name] == k).all()
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["schema"] == schema
+        assert set(file["train"]) == stored
+
+
+def test_schema_1_has_no_place_for_such_a_name(make_shard: MakeShard) -> None:
+    shard = make_shard()
+    with h5py.File(shard.path, "r+") as file:
+        file.attrs["modalities"] = json.dumps({"label": "bernoulli", "w": "gaussian"})
+    with pytest.raises(DataError, match="label"):
+        Shard.open(shard.path)
