@@ -78,6 +78,7 @@ def compare(
     """
     from pipeline.datasets.resolve import open_shards
     from pipeline.runtime.devices import choose_device
+    from pipeline.runtime.errors import UsageError
     from pipeline.runtime.failures import Failures, raise_if_failed
     from trainer.jobs.executors import train_stacks
     from trainer.jobs.stacks import make_stacks, usable
@@ -96,6 +97,8 @@ def compare(
         labels = ",".join(map(str, labelled)) if isinstance(labelled, list) else str(labelled)
     if isinstance(seen, str):
         seen = names(seen)
+    if not isinstance(seen, list | tuple) or not all(isinstance(name, str) for name in seen):
+        raise UsageError(f"--set modalities={seen}: is not a list of modalities", "--modality x, or --modality x,w")
     request = comparing.Request(
         labels=label_counts(labels) or (None,),
         seeds=tuple(chosen_numbers(seeds, values, "seed", "--seeds") or range(5)),

@@ -147,3 +147,19 @@ def test_what_makes_no_sense_is_refused_before_any_work(mmssl: Command) -> None:
     refused(mmssl("compare", "nowhere"), 2, "no data set 'nowhere'")
     assert not Path("workspace/runs").exists()
     assert not Path("workspace/comparisons").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("modalities=3", "is not a list of modalities"),
+        ("modalities=[1]", "is not a list of modalities"),
+        ("labels=true", "'True' is not a number of labels"),
+        ("split=[1,true]", "'True' is not a number or a range"),
+        ("networks=3", "networks"),
+        ("cotraining=3", "cotraining"),
+        ("epochs=true", "epochs"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_one_sentence(mmssl: Command, assignment: str, words: str) -> None:
+    refused(mmssl("compare", "hm-digits", "--set", assignment), 2, words)
