@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.runtime.arrays import npy_shape, read_npy
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 
 Colour = NDArray[np.uint8]
@@ -228,7 +229,10 @@ def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read: permission is denied", "check its permissions") from error
     except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable picture: {_reason(path, error)}", "copy or export it again") from error
+        other = other_kind_of(path) if isinstance(error, UnidentifiedImageError) else None
+        reason = _reason(path, error) if other is None else f"it is {other.what}"
+        hint = "copy or export it again" if other is None or other.hint is None else other.hint
+        raise DataError(f"{path}: not a readable picture: {reason}", hint) from error
 
 
 def _reason(path: Path, error: BaseException) -> str:
