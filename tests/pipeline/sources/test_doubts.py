@@ -81,7 +81,7 @@ def test_equal_and_filled_rows(tmp_path: Path) -> None:
 )
 def test_tables_of_spreadsheets(text: str, values: list[list[float]], note: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text, newline="")
-    np.testing.assert_array_equal(read_source(tmp_path / "a.csv").vectors["x"], np.float32(values))
+    np.testing.assert_array_equal(read_source(tmp_path / "a.csv").vectors["x"], np.array(values, np.float32))
     assert note in notes_of(tmp_path / "a.csv")
 
 
