@@ -62,6 +62,7 @@ def main() -> NoReturn:
     share_threads()
     messages.use_any_encoding()
     try:
+        _check_folder()
         # The first process of a container ignores signals it has no handler for, so the entry point blocks them until
         # the handlers are there.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
@@ -87,6 +88,13 @@ def main() -> NoReturn:
             raise
         _forget_output()
         _fail(StorageError(f"the output cannot be written: {error.strerror}"))
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:  # libraries would end the process, and files named from here are nowhere
+        raise UsageError("the current folder does not exist any more", "cd to one that does") from None
 
 
 def _forget_output() -> None:

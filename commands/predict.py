@@ -64,7 +64,7 @@ def predict(
             "mmssl predict takes a SOURCE, or pictures (--rgb, --depth)", "for example: mmssl predict model rows.csv"
         )
     if file is not None:
-        check_writable(file)
+        check_writable(file, source, source and source / "metadata.csv", rgb, depth)
     looked = places(data, root)
     if data is not None and (model / SETTINGS).exists():
         check_used(looked, [Run.open(model)])

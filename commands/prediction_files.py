@@ -14,12 +14,17 @@ from pipeline.runtime.files import atomic_path
 KINDS = (".csv", ".json", ".parquet")
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *read: Path | None) -> None:
     """Checks the kind of a file before any work is done.
 
+    Args:
+        read: what the answers are made from.
+
     Raises:
-        UsageError: it is none of ours, or needs a library that is not installed.
+        UsageError: it is none of ours, needs a library that is not installed, or is one of those that are read.
     """
+    if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in read):
+        raise UsageError(f"--out {path}: is the file that the rows are read from", "give the answers another name")
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"--out {path}: predictions are written as {', '.join(KINDS)}", f"--out {path.stem}.csv")
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError, StorageError
 from pipeline.runtime.files import flush, storage_error
 from pipeline.runtime.leases import lease
@@ -130,16 +131,23 @@ def _unpack(archive: Path, folder: Path) -> Path:
         flush(folder.parent)
     except _DAMAGE as error:
         _clear(unfinished)
-        raise DataError(f"{archive}: is not an intact archive (zip or tar): {error}", _HINT) from error
+        raise _damaged(archive, error) from error
     except OSError as error:
         _clear(unfinished)
         if error.errno is None:  # raised by gzip or bz2 about its data, not by the disk
-            raise DataError(f"{archive}: is not an intact archive (zip or tar): {error}", _HINT) from error
+            raise _damaged(archive, error) from error
         raise storage_error(folder, error) from error
     except BaseException:
         _clear(unfinished)
         raise
     return folder
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    other = other_kind_of(archive, b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+    if other is not None:
+        return DataError(f"{archive}: is {other.what}, not an archive (zip or tar)", other.hint or _HINT)
+    return DataError(f"{archive}: is not an intact archive (zip or tar): {error}", _HINT)
 
 
 def _target(archive: Path, member: _Member) -> PurePosixPath:

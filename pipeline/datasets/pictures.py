@@ -2,9 +2,9 @@
 
 Colour may be grey, with a palette, with transparency (laid over white) or have 16 bits per channel, colour or grey (the
 high byte counts, so that 65535 is white), and is turned upright as its EXIF data say. Depth is 16-bit or
-floating-point, in any unit; 0, NaN and whatever is not a positive finite number are missing. What was made for viewing
-is refused: its distances are lost. Each picture is turned by its own EXIF data: a colour picture with such data and a
-depth picture without do not lie on one another, and need not, since each is encoded by itself.
+floating-point, in any unit; 0, 65535 in 16 bits, NaN and whatever is not a positive finite number are missing. What
+was made for viewing is refused: its distances are lost. Each picture is turned by its own EXIF data: a colour picture
+with such data and a depth picture without do not lie on one another, and need not, since each is encoded by itself.
 """
 
 import stat
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.runtime.arrays import npy_shape, read_npy
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 
 Colour = NDArray[np.uint8]
@@ -195,7 +196,9 @@ def depth_of(picture: Image.Image | NDArray[Any], name: str) -> Depth:
             f"{name}: has 8 bits per pixel, too few for depth: the usual cause is a picture made for viewing", _VIEWING
         )
     if values.dtype.kind in "iu" and values.max() <= np.iinfo(np.uint16).max:
-        return np.asarray(np.maximum(values, 0), np.uint16)
+        depth = np.asarray(np.maximum(values, 0), np.uint16)
+        depth[depth == np.iinfo(np.uint16).max] = 0  # saturated: a mark of nothing seen, or beyond what 16 bits hold
+        return depth
     with np.errstate(over="ignore"):
         floats = values.astype(np.float32)
     floats[~(np.isfinite(floats) & (floats > 0))] = 0
@@ -228,7 +231,10 @@ def _opened(path: Path, load: bool = True) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read: permission is denied", "check its permissions") from error
     except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable picture: {_reason(path, error)}", "copy or export it again") from error
+        other = other_kind_of(path) if isinstance(error, UnidentifiedImageError) else None
+        reason = _reason(path, error) if other is None else f"it is {other.what}"
+        hint = "copy or export it again" if other is None or other.hint is None else other.hint
+        raise DataError(f"{path}: not a readable picture: {reason}", hint) from error
 
 
 def _reason(path: Path, error: BaseException) -> str:

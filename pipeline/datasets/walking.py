@@ -8,7 +8,12 @@ from typing import NamedTuple
 from pipeline.datasets.pictures import DEPTH_SUFFIXES
 from pipeline.runtime.errors import DataError
 
-_SYSTEM = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"})
+_SYSTEM = frozenset(
+    {
+        "__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+        "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot",  # of network storage
+    }
+)  # fmt: skip
 
 
 class Entry(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_atomically
 
@@ -117,6 +118,9 @@ def _damage(path: Path) -> Iterator[None]:
         OSError, ValueError, TypeError, KeyError, EOFError, RecursionError, MemoryError, OverflowError, RuntimeError,
         NotImplementedError, SyntaxError, zipfile.BadZipFile, zipfile.LargeZipFile,
     ) as error:  # fmt: skip
+        other = other_kind_of(path, b"PK\x03\x04", b"\x93NUMPY")
+        if other is not None:
+            raise DataError(f"{path}: is {other.what}, not a file of NumPy arrays", other.hint or HINT) from None
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: is not an intact file of NumPy arrays ({reason})", HINT) from None
     except Exception as error:  # zlib.error, tokenize.TokenError and others that Python keeps in many places

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 
 CHUNK_BYTES = 2**20  # one chunk is one disk read and one checksum
@@ -49,6 +50,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
     if empty:
         raise DataError(f"{path}: is an empty file", DAMAGE_HINT)
     if not h5py.is_hdf5(path):
+        if (other := other_kind_of(path, b"\x89HDF")) is not None:
+            raise DataError(f"{path}: is {other.what}, not an HDF5 file", other.hint)
         raise DataError(f"{path}: is not an HDF5 file, or its beginning is damaged", DAMAGE_HINT)
     with _damage(path, "the file"):
         file = h5py.File(path, "r", locking=False)

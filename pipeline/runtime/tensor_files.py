@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.runtime.processes import this_process
@@ -72,7 +73,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT) from None
+        raise _not_ours(path) from None
     if _digest(tensors, values) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", DAMAGE_HINT)
     return TensorFile(tensors, json.loads(values))
@@ -92,10 +93,17 @@ def read_values(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT) from None
+        raise _not_ours(path) from None
     if not isinstance(values, dict):
-        raise DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT)
+        raise _not_ours(path)
     return values
+
+
+def _not_ours(path: Path) -> DataError:
+    other = other_kind_of(path)
+    if other is not None:
+        return DataError(f"{path} is {other.what}, not a safetensors file", other.hint or DAMAGE_HINT)
+    return DataError(f"{path} is damaged, or was not written by mmssl", DAMAGE_HINT)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -3,6 +3,7 @@
 import codecs
 from pathlib import Path
 
+from pipeline.runtime.contents import other_kind
 from pipeline.runtime.errors import DataError
 
 _MARKS = (  # of UTF-32 first: its mark begins as that of UTF-16 does
@@ -12,13 +13,6 @@ _MARKS = (  # of UTF-32 first: its mark begins as that of UTF-16 does
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_OTHERS = {  # what is given in place of a text, by its first bytes
-    b"PK\x03\x04": ("a ZIP archive or an Excel workbook", "export it as 'CSV UTF-8'"),
-    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "export it as 'CSV UTF-8'"),
-    b"\x1f\x8b": ("compressed (gzip)", "gunzip it"),
-    b"\x89HDF": ("an HDF5 file", None),
-    b"%PDF": ("a PDF", None),
-}
 _SEEN = 4096  # bytes that tell UTF-16 without a mark
 
 
@@ -38,9 +32,9 @@ def decoded(content: bytes, path: Path) -> str:
     Raises:
         DataError: as for `read_text`.
     """
-    for start, (what, hint) in _OTHERS.items():
-        if content.startswith(start):
-            raise DataError(f"{path}: is {what}, not a text file", hint)
+    other = other_kind(content)
+    if other is not None:
+        raise DataError(f"{path}: is {other.what}, not a text file", other.hint)
     mark, encoding = next(((m, e) for m, e in _MARKS if content.startswith(m)), (b"", _without_mark(content)))
     body = content[len(mark) :]
     try:

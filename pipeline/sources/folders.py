@@ -6,6 +6,7 @@ rest. A file that is on one side only is a row that lacks the other.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +20,9 @@ _DEPTH = re.compile(r"(aligned[ _-])?depths?([ _-]?(images?|raw|registered|align
 _NOT_READ = frozenset(  # pictures, but of formats that lose values or need other programs
     [".avif", ".cr2", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".pgm", ".ppm", ".raw", ".svg"]
 )
+_PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _NAMED = 3  # examples in a message
+_FEW = 0.1  # complete rows for each picture that is alone: with fewer, names do not match
 _LAYOUT = "expected are ANY/rgb/0001.png and ANY/depth/0001.png, or a metadata.csv, or vectors (docs/guide/own-data.md)"
 
 
@@ -78,6 +81,8 @@ def read_folder(path: Path, group: str | None = None) -> Source:
             f"{len(files.stray)} pictures lie in no folder that names their camera, and are not used: {shown}"
             f"{', ...' if len(files.stray) > _NAMED else ''}"
         )
+    notes += _parts(ids)
+    notes += _unpaired([files.rows[name] for name in ids])
     return Source(
         path=path,
         base=path,
@@ -93,6 +98,30 @@ def read_folder(path: Path, group: str | None = None) -> Source:
         left_out=files.broken,
         notes=tuple(notes),
     )
+
+
+def _parts(ids: Sequence[str]) -> list[str]:
+    """Says that folders named like parts divide nothing, if there are such."""
+    tops = sorted({name.split("/")[0] for name in ids if name.count("/") > 1})
+    if len(tops) < 2 or not {top.casefold() for top in tops} <= _PARTS:
+        return []
+    return [
+        f"the folders {', '.join(tops)} are not taken as parts, so that rows of each may be trained on and tested on; "
+        "a column split in a metadata.csv divides them"
+    ]
+
+
+def _unpaired(rows: Sequence[Mapping[Camera, Path]]) -> list[str]:
+    """Says so if there are pictures of both cameras, and hardly two of a row: their names most likely differ."""
+    alone = {camera: [row[camera] for row in rows if set(row) == {camera}] for camera in CAMERAS}
+    both = sum(len(row) == len(CAMERAS) for row in rows)
+    if not all(alone.values()) or both >= _FEW * min(map(len, alone.values())):
+        return []
+    colour, depth = (files[0].name for files in alone.values())
+    return [
+        f"{both} of {len(rows)} rows have both colour and depth: the two pictures of a row have one name, but for the "
+        f"suffix, in two folders, and here are {colour} and {depth}; rename them, or pair them in a metadata.csv"
+    ]
 
 
 def _list(path: Path) -> _Files:

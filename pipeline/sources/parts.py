@@ -70,7 +70,8 @@ def _classes(source: Source) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     where = source.path
     if source.labels_from is None:
         raise DataError(
-            f"{where}: has no column label, so there is nothing to learn", "-1 or an empty cell is no label"
+            f"{where}: has no column label, so there is nothing to learn",
+            f"name the column with the labels `label`, and leave it empty (or -1) where there is none{_others(source)}",
         )
     if not known:
         raise DataError(
@@ -86,6 +87,11 @@ def _classes(source: Source) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     classes = tuple(sorted(known, key=(lambda label: (int(label), label)) if numeric else (lambda label: (0, label))))
     index = {label: number for number, label in enumerate(classes)}
     return classes, np.array([-1 if label is None else index[label] for label in source.labels], np.int64)
+
+
+def _others(source: Source) -> str:
+    """The columns that nothing was made of, of which one may hold the labels."""
+    return "".join(f"; {note}" for note in source.notes if note.startswith("columns"))
 
 
 def _draw(

@@ -22,6 +22,7 @@ CAMERAS: tuple[Camera, ...] = ("rgb", "depth")
 FOLDER = "folder"  # as a group: the folder that holds the pictures
 _NO_LABEL = frozenset({"", "_", "-1", "nan", "unlabelled", "unlabeled"})
 _WHOLE = re.compile(r"(-?\d+)\.0*")  # a whole number that was written as a float
+_MINUS_ONE = re.compile(r"-1\.0*")  # as a float, beside labels of another kind
 _PARTS = {"": False, "train": False, "training": False, "test": True, "testing": True}
 
 
@@ -110,13 +111,13 @@ def clean(text: str) -> str:
 def label_of(text: str) -> str | None:
     """The label that a text is; None for the texts that mean no label."""
     label = clean(text)
-    return None if label.casefold() in _NO_LABEL else label
+    return None if label.casefold() in _NO_LABEL or _MINUS_ONE.fullmatch(label) else label
 
 
 def labels_of(texts: Sequence[str]) -> tuple[str | None, ...]:
     """The labels of a column; whole numbers that a program wrote as floats, since some were missing, are whole."""
     cleaned = [clean(text) for text in texts]
-    given = [text for text in cleaned if text.casefold() not in _NO_LABEL]
+    given = [text for text in cleaned if label_of(text) is not None]
     if given and all(_WHOLE.fullmatch(text) for text in given):
         cleaned = [match[1] if (match := _WHOLE.fullmatch(text)) else text for text in cleaned]
     return tuple(map(label_of, cleaned))

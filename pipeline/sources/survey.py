@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.datasets.pictures import WrongKindError, picture_facts, read_colour, read_depth
 from pipeline.runtime.errors import DataError
+from pipeline.sources.doubts import doubts
 from pipeline.sources.parts import Labelling
 from pipeline.sources.rows import Source
 
@@ -79,7 +80,7 @@ def survey(source: Source, labelling: Labelling) -> Findings:
         unlabelled=(int((unknown & ~labelling.test).sum()), int((unknown & labelling.test).sum())),
         groups=groups,
         left_out=dict(source.left_out),
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *doubts(source, labelling), *notes),
     )
 
 

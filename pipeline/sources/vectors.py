@@ -6,6 +6,7 @@ and `split` mean what their names say. A row of NaN, or of empty cells, is a row
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from pipeline.sources.rows import Cells, Source, checked_ids, clean, groups_of, 
 
 _COLUMN = re.compile(r"(.+)\.(\d+)")
 _NUMBERS, _TEXTS = "biuf", "US"
+_COMMA = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE)
+_NO_NUMBER = frozenset(
+    {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
+)  # as R, pandas and spreadsheets write it
 _SHAPES = "modalities are numbers of the shape [rows, width]; labels and the like have the shape [rows]"
 
 
@@ -59,7 +64,7 @@ def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | Non
         if array.ndim == 2 and array.shape[1] == 1 and reserved:
             array = array[:, 0]
         if array.ndim == 1:
-            columns[name.casefold() if reserved else name] = _texts(array)
+            columns[name.casefold() if reserved else name] = _texts(path, name, array)
         elif array.ndim == 2 and not reserved and array.dtype.kind in _NUMBERS:
             modalities[name] = array
         else:
@@ -79,7 +84,9 @@ def from_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], group: str | Non
         if count != rows[first]:
             raise DataError(f"{path}: {name} has {count} rows, but {first} has {rows[first]}")
     labels = columns.get("label", columns.get("y"))
-    others = {name: texts for name, texts in columns.items() if name not in RESERVED}
+    others = {
+        name: texts for name, texts in columns.items() if name not in RESERVED or (name == "y" and "label" in columns)
+    }
     cells = Cells(columns.get("id"), labels, columns.get("group"), columns.get("split"), others)
     places = [f"row {row}" for row in range(rows[first])]
     return _source(path, modalities, cells, group, places)
@@ -92,7 +99,7 @@ def read_vector_table(table: Table, group: str | None = None) -> Source:
         DataError: a column is missing, a cell is not a number, or a row has some values of a modality and not others.
     """
     columns = vector_columns(list(table.columns))
-    modalities = {}
+    modalities, commas = {}, list[str]()
     for name, numbered in columns.items():
         for number, column in enumerate(numbered):
             if int(column.rpartition(".")[2]) != number:
@@ -101,22 +108,46 @@ def read_vector_table(table: Table, group: str | None = None) -> Source:
                     f"the columns of {name} are numbered from {name}.0 on, without gaps",
                 )
         modalities[name] = np.stack([_numbers(table, column) for column in numbered], axis=1)
+        if any(_decimal_comma(table, table.columns[column]) for column in numbered):
+            commas.append(name)
     used = [column for numbered in columns.values() for column in numbered]
     places = [f"line {line}" for line in table.lines]
-    return _source(table.path, modalities, table.cells(used), group, places)
+    source = _source(table.path, modalities, table.cells(used), group, places)
+    if not commas:
+        return source
+    note = f"commas are read as decimal points in {', '.join(commas)}: 1,5 is one and a half"
+    return replace(source, notes=(*source.notes, note))
 
 
 def _numbers(table: Table, column: str) -> NDArray[np.float64]:
     texts = table.columns[column]
-    try:
-        return np.array([float(text) if text else np.nan for text in texts])
-    except ValueError:
-        for row, text in enumerate(texts):
-            try:
-                float(text or "nan")
-            except ValueError:
-                raise DataError(f"{table.place(row)}: {column} is {text!r}, not a number") from None
-        raise
+    comma = _decimal_comma(table, texts)
+    values = np.empty(len(texts))
+    for row, text in enumerate(texts):
+        try:
+            values[row] = (
+                np.nan if text.casefold() in _NO_NUMBER else _number(text.replace(",", ".") if comma else text)
+            )
+        except ValueError:
+            raise DataError(f"{table.place(row)}: {column} is {text!r}, not a number", _number_hint(text)) from None
+    return values
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python's own spelling, and elsewhere no number
+        raise ValueError(text)
+    return float(text)
+
+
+def _decimal_comma(table: Table, texts: Sequence[str]) -> bool:
+    """Whether a column has decimal commas: only where a comma separates no cells, and no point is in it."""
+    return table.delimiter != "," and any(map(_COMMA.fullmatch, texts)) and not any("." in text for text in texts)
+
+
+def _number_hint(text: str) -> str:
+    if "," in text:
+        return "write numbers with a decimal point and without marks between thousands, or separate cells by semicolons"
+    return "leave the cell empty where there is no value"
 
 
 def _source(
@@ -165,6 +196,12 @@ def _vectors(where: str, values: NDArray[Any], places: Sequence[str]) -> Feature
         floats = np.array(values, np.float32)
     finite = np.isfinite(floats)
     odd = np.flatnonzero(~finite.all(axis=1) & ~np.isnan(floats).all(axis=1))
+    beyond = np.flatnonzero((np.isinf(floats) & (np.abs(values) < np.inf)).any(axis=1))
+    if beyond.size:
+        raise DataError(
+            f"{where} has a number in {places[int(beyond[0])]} that is beyond float32, {np.finfo(np.float32).max:.2g}",
+            "scale the values",
+        )
     if odd.size:
         row = int(odd[0])
         raise DataError(
@@ -174,7 +211,13 @@ def _vectors(where: str, values: NDArray[Any], places: Sequence[str]) -> Feature
     return floats
 
 
-def _texts(array: NDArray[Any]) -> list[str]:
+def _texts(path: Path, name: str, array: NDArray[Any]) -> list[str]:
     if array.dtype.kind == "S":
-        return [text.decode("utf-8", "replace") for text in array.tolist()]
+        try:
+            return [text.decode() for text in array.tolist()]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: {name} holds the bytes {error.object!r}, which are no UTF-8 text",
+                "write texts as str, not as bytes",
+            ) from None
     return [str(value) for value in array.tolist()]

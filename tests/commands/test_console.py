@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import messages, progress, tables
+from tests.support.commands import Command
 from tests.support.finished_runs import finished
 from trainer.reporting.run_tables import ResultTable, ScoreRow, table
 
@@ -95,3 +96,13 @@ def test_results_say_what_plus_minus_is_and_compare_settings_pair_by_pair(
     tables.results(table(runs[:1]), [])
     assert "±" not in written.getvalue()
     assert "minus" not in written.getvalue()
+
+
+def test_a_current_folder_that_was_removed_is_one_sentence(mmssl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cli.os.getcwd", gone)
+        done = mmssl("runs")
+    assert (done.code, "the current folder does not exist any more" in done.err) == (2, True)

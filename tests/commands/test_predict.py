@@ -298,3 +298,15 @@ def test_commands_that_make_no_sense(model: Path, mmssl: Command, tmp_path: Path
         assert (done.code, sentence in done.err) == (2, True), done.err
     assert "nowhere.csv: there is no such file or folder" in mmssl("predict", model, "nowhere.csv").err
     assert "holds neither a bundle nor a run" in mmssl("predict", tmp_path, "nowhere.csv").err
+
+
+def test_the_rows_are_not_overwritten_by_their_answers(model: Path, mmssl: Command, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("w.0,w.1,w.2\n1,2,3\n")
+    for out in (rows, tmp_path / "linked.csv"):
+        if out != rows:
+            out.symlink_to(rows)
+        done = mmssl("predict", model, rows, "--out", out)
+        assert done.code == 2
+        assert "is the file that the rows are read from" in done.err
+    assert rows.read_text() == "w.0,w.1,w.2\n1,2,3\n"

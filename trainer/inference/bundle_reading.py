@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.runtime.arrays import read_npz
+from pipeline.runtime.contents import other_kind_of
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import sha256
 from pipeline.runtime.tensor_files import read_tensor_file
@@ -124,6 +125,9 @@ def _checked(folder: Path, name: str, card: BundleCard) -> Path:
     if not os.path.lexists(folder / name):
         raise DataError(f"{folder} is not complete: its {name} was removed", EXPORT_HINT)
     if not is_intact(folder, name, card):
+        other = other_kind_of(folder / name, b"PK\x03\x04")
+        if other is not None:
+            raise DataError(f"{folder / name} is {other.what}, not what was exported", other.hint or EXPORT_HINT)
         raise DataError(f"{folder / name} was changed or damaged: it is not the file that was exported", EXPORT_HINT)
     return folder / name
 

@@ -40,7 +40,7 @@ def read_inputs(
     for name in (*inputs, *(present or {})):
         if name not in known:
             raise UsageError(f"the model has no modality '{name}'", f"its modalities: {', '.join(known)}")
-    given = {m: inputs[m.name] for m in modalities if inputs.get(m.name) is not None}
+    given = {m: plain_array(inputs[m.name]) for m in modalities if inputs.get(m.name) is not None}
     counts = {m.name: len(values) for m, values in given.items()}
     if not counts:
         raise UsageError("no modality is given at all", f"give one of {', '.join(known)}")
@@ -121,10 +121,23 @@ def _modality(
     return x, there
 
 
+def plain_array(values: Any) -> Any:
+    """A tensor as NumPy's array, off its device and its graph, and a masked array with NaN where it is masked."""
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        tensor = values.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        mask, data = np.ma.getmaskarray(values), np.ma.getdata(values)
+        plain = data.astype(np.float64 if data.dtype.kind in "biuf" else object)
+        plain[mask] = np.nan
+        return plain
+    return values
+
+
 def _are_vectors(values: Any) -> bool:
     """Whether values are numbers `[N, D]` rather than pictures."""
     if isinstance(values, np.ndarray):
-        return values.ndim <= 2 and values.dtype.kind in "biuf"
+        return values.ndim == 2 or (values.ndim < 2 and values.dtype.kind in "biuf")
     if isinstance(values, list | tuple):
         first = next((value for value in values if value is not None), None)
         return first is None or (isinstance(first, list | tuple | np.ndarray) and np.ndim(first) == 1)
@@ -134,6 +147,8 @@ def _are_vectors(values: Any) -> bool:
 def _vectors(values: Any, mask: NDArray[np.bool_], modality: Modality) -> tuple[Features, NDArray[np.bool_]]:
     if isinstance(values, list | tuple):
         values = [[np.nan] * modality.width if row is None else row for row in values]
+    if isinstance(values, np.ndarray) and values.dtype.kind == "c":
+        raise UsageError(f"{modality.name} holds complex numbers", "give the numbers that the model was trained on")
     try:
         with np.errstate(over="ignore"):  # a float64 that is too large becomes inf, which is refused
             x = np.array(values, np.float32)

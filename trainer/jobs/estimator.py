@@ -189,15 +189,32 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _ask(self, X: Any, present: Present) -> NDArray[np.float32]:
         check_is_fitted(self)
+        if _is_mapping(X):
+            self._check_columns(X, reset=False)
         inputs: Inputs = X if _is_mapping(X) else self._arrays(X, None, reset=False)[0]
         try:
             return self.model_.predict_proba(inputs, present)
         except UsageError as error:
             raise InputError(error.message, error.hint) from None
 
+    def _check_columns(self, X: Mapping[str, Any], reset: bool) -> None:
+        """Keeps the names of the columns of data frames, or checks that they come in the same order again."""
+        names = {str(name): [str(c) for c in frame.columns] for name, frame in X.items() if hasattr(frame, "columns")}
+        if reset:
+            self._columns_of = names
+        for name, columns in names.items() if not reset else ():
+            known = getattr(self, "_columns_of", {}).get(name, columns)
+            if columns != known:
+                place = next((k for k, pair in enumerate(zip(columns, known, strict=False)) if pair[0] != pair[1]), 0)
+                raise InputError(
+                    f"the columns of {name} are not those of fit, in their order: column {place} is {columns[place]!r}",
+                    f"give X['{name}'][the columns of fit]",
+                )
+
     def _arrays(self, X: Any, y: Any, reset: bool) -> tuple[dict[str, Features], dict[str, NDArray[np.bool_]]]:
         """The arrays by modality, and which rows have them."""
         if _is_mapping(X):
+            self._check_columns(X, reset)
             x = {str(name): as_numbers(str(name), values) for name, values in X.items() if values is not None}
         else:
             finite: bool | str = True if self.columns is None else "allow-nan"

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.schema import Distribution, Features, Modality, Scaling, is_class_name
 from trainer.inference.card import LabelType
+from trainer.inference.inputs import plain_array
 
 UNLABELLED = -1
 ONE = "x"  # the name of the modality that a single array is
@@ -24,6 +25,9 @@ class InputError(UsageError, ValueError):
 
 
 def as_numbers(name: str, values: Any) -> Features:
+    values = plain_array(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "c":
+        raise InputError(f"{name} holds complex numbers", "give their real and imaginary parts as columns")
     try:
         with np.errstate(over="ignore"):  # a float64 that is too large becomes inf, which is refused
             x = np.array(values, np.float32)
@@ -54,7 +58,7 @@ def read_labels(y: Any, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     Raises:
         InputError: there is not one label per row, labels are not classes, or there are fewer than two classes.
     """
-    values = np.asarray(y)
+    values = np.asarray(_as_given(y))
     if values.ndim == 2 and values.shape[1] == 1:
         _warn_column()
         values = values[:, 0]
@@ -81,8 +85,19 @@ def _warn_column() -> None:
     warnings.warn("A column-vector y was passed when a 1d array was expected.", DataConversionWarning, stacklevel=4)
 
 
+def _as_given(y: Any) -> Any:
+    """Labels in which NumPy made no text of NaN and -1 that stand beside texts."""
+    if isinstance(y, list | tuple) and any(isinstance(value, str) for value in y):
+        values = np.empty(len(y), object)
+        values[:] = y
+        return values
+    return plain_array(y)
+
+
 def _is_unlabelled(value: Any) -> bool:
     if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be installed
         return True
     return value == "" if isinstance(value, str) else bool(value == UNLABELLED)
 

@@ -194,3 +194,11 @@ def test_what_is_no_picture_is_one_sentence(read: Any, tmp_path: Path) -> None:
     Image.new("L", (2**14, 2**13)).save(path)
     with pytest.raises(DataError, match=r"it declares 16384 x 8192 pixels|exceeds limit"):
         read(path)
+
+
+def test_saturated_depth_is_missing(tmp_path: Path) -> None:
+    values = depth(1)
+    values[0] = np.iinfo(np.uint16).max
+    read = read_depth(save(tmp_path / "sky.png", values))
+    assert not read[0].any()
+    np.testing.assert_array_equal(read[1:], values[1:])

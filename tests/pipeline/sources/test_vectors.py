@@ -174,7 +174,7 @@ def test_arrays_that_do_not_fit(write: Any, change: Arrays, words: str, tmp_path
         ("x.0,x.1,label\n1,two,a\n", r"line 2: x\.1 is 'two', not a number"),
         ("x.0,x.1,label\n1,2,a\n1,,a\n", "x has 1 numbers of 2 in line 3"),
         ("x.0,x.1,label\n1,2,a\n1,2\n", "line 3: has 2 cells, but the header names 3 columns"),
-        ("x.0;x.1;label\n1,5;2;a\n", r"line 2: x\.0 is '1,5', not a number"),
+        ('x.0,x.1,label\n"1,5",2,a\n', r"line 2: x\.0 is '1,5', not a number"),
         ("a,b\n1,2\n", "its columns name neither pictures nor vectors"),
     ],
 )
