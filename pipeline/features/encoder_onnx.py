@@ -13,7 +13,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.runtime.onnx_files import OnnxFile, export_program, write_onnx
 from pipeline.shards.schema import Features
 
-AXES = {0: "pictures", 1: "height", 2: "width"}
+PICTURES, AXES = "pictures", {0: "pictures", 1: "height", 2: "width"}
 FEATURES = "features"
 COLOUR, DEPTH = "uint8 [pictures, height, width, 3], RGB", "float32 [pictures, height, width], holes filled"
 _COMPARED = ((480, 640), (90, 60), (148, 148), (61, 200))  # heights and widths
@@ -40,7 +40,7 @@ def write_encoder_onnx(encoder: Path, path: Path) -> tuple[Features, Features]:
         )
     example = torch.zeros((2, 40, 50, 3), dtype=torch.uint8) if colour else torch.zeros(2, 40, 50)
     program = export_program(PictureNetwork(opened), [example], [AXES])
-    write_onnx(path, program, [name], FEATURES, {"takes": COLOUR if colour else DEPTH})
+    write_onnx(path, program, [PICTURES], FEATURES, {"takes": COLOUR if colour else DEPTH})
     written = OnnxFile(path)
     patches = [_patches(seed, *sides) for seed, sides in enumerate(_COMPARED)]
     if colour:

@@ -23,7 +23,8 @@ from trainer.inference.classifier_graph import ClassifierNetwork
 from trainer.inference.comparison import Comparison
 
 ONNX, PROGRAM = "model.onnx", "model.pt2"
-PRESENT, OUTPUT, FEATURES = "present", "probabilities", "features"
+PRESENT, OUTPUT = "present", "probabilities"  # names of an input and the output
+PICTURES, FEATURES = "pictures", "features"  # the same of an encoder
 
 # Writes an encoder's file as ONNX; the features of the same pictures by the encoder and by what was written, `[n, D]`.
 WriteEncoder = Callable[[Path, Path], tuple[Features, Features]]
@@ -62,23 +63,24 @@ class Portable:
     def _write(
         self, bundle: Bundle, folder: Path, comparison: Comparison, network: ClassifierNetwork
     ) -> Iterator[ExportCard]:
-        inputs = input_names(bundle.card.names)
+        inputs = (*bundle.card.names, PRESENT)
+        output = free_name(OUTPUT, inputs)
         program = export_program(network, comparison.examples, [{0: "rows"}] * len(inputs))
         if self.program:
             write_program(folder / PROGRAM, program)
             difference = comparison.greatest_difference(PROGRAM, _answering(read_program(folder / PROGRAM)))
             yield ExportCard(
-                file=PROGRAM, compared_with=f"torch {torch.__version__}", inputs=inputs, output=OUTPUT,
+                file=PROGRAM, compared_with=f"torch {torch.__version__}", inputs=inputs, output=output,
                 greatest_difference=difference,
             )  # fmt: skip
         if not self.onnx:
             return
         facts = {"classes": bundle.card.classes, "modalities": bundle.card.names}
         texts = {name: json.dumps(values, ensure_ascii=False) for name, values in facts.items()}
-        write_onnx(folder / ONNX, program, inputs, OUTPUT, texts)
+        write_onnx(folder / ONNX, program, inputs, output, texts)
         classifier = OnnxFile(folder / ONNX)
         yield ExportCard(
-            file=ONNX, compared_with=classifier.runtime, inputs=inputs, output=OUTPUT,
+            file=ONNX, compared_with=classifier.runtime, inputs=inputs, output=output,
             greatest_difference=comparison.greatest_difference(ONNX, classifier),
         )  # fmt: skip
         for name in self.encoders:
@@ -86,18 +88,17 @@ class Portable:
             file = encoder_onnx(name)
             usual, written = self.write_encoder(folder / encoder_file(name), folder / file)
             yield ExportCard(
-                file=file, compared_with=classifier.runtime, inputs=(name,), output=FEATURES,
+                file=file, compared_with=classifier.runtime, inputs=(PICTURES,), output=FEATURES,
                 greatest_difference=comparison.difference_by_encoder(file, name, usual, written, classifier),
             )  # fmt: skip
         write_atomically(folder / RUNNER, self.runner.read_text(encoding="utf-8"))
 
 
-def input_names(modalities: Sequence[str]) -> tuple[str, ...]:
-    """The names of a file's inputs: the modalities, and `present`, primed if a modality is called so."""
-    present = PRESENT
-    while present in modalities:
-        present += "'"
-    return (*modalities, present)
+def free_name(name: str, modalities: Sequence[str]) -> str:
+    """The name of an output: primed if a modality is called so. No modality is called `present` (schema)."""
+    while name in modalities:
+        name += "'"
+    return name
 
 
 def _answering(program: torch.nn.Module) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
