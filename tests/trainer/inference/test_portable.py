@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from commands.encoders import exports_of
+from pipeline.runtime.arrays import write_npz
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.onnx_files import OnnxFile, read_program
 from pipeline.shards.schema import Features, Modality
@@ -136,7 +137,7 @@ def test_the_program_of_torch_export_needs_torch_alone(
     bundle, folder = exported("sshmvae-kl")
     model = of_bundle(bundle, CPU)
     x, has = random_rows(model, 6), every_pattern(2, 2)
-    np.savez(tmp_path / "rows.npz", **x, has=has)
+    write_npz(tmp_path / "rows.npz", {**x, "has": has})
     code = (
         "import numpy, torch\nrows = numpy.load('rows.npz')\nprogram = torch.export.load(sys.argv[1]).module()\n"
         "given = [torch.from_numpy(rows[name]) for name in ('x', 'w', 'has')]\n"
@@ -168,7 +169,7 @@ def test_a_changed_file_matters_to_who_uses_it(exported: Callable[[str], tuple[B
     write_bundle(bundle, folder, exports_of(True, False, []))
     assert {one.file for one in read_card(folder).exports} == {ONNX}
     (folder / ONNX).write_bytes((folder / ONNX).read_bytes()[:-1])
-    open_model(folder, "cpu", lambda _: lambda _: np.empty(0), lambda *_: Path())  # does not use it
+    open_model(folder, "cpu", lambda _: lambda _: np.empty((0, 6), np.float32), lambda *_: Path())  # does not use it
     with pytest.raises(DataError, match="exists and holds something else"):
         write_bundle(bundle, folder, exports_of(True, False, []))
 
