@@ -2,7 +2,7 @@
 
 It gives what `pipeline.features.encoder.Encoder` gives. Pillow's bilinear filter is two matrix products of whole
 numbers here, each rounded as Pillow rounds, first along rows and then along columns. Pillow itself takes the columns
-first for some shapes, in version 13 only taller than 2 : 1: there a byte may differ by 1. Depth is the same to the byte.
+first for some shapes (in version 13, taller than 2 : 1): there a byte may differ by 1. Depth is always the same.
 """
 
 import copy
