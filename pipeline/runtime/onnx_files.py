@@ -24,7 +24,7 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import atomic_path
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSET = 20  # of ONNX: onnxruntime reads it since 1.17
+OPSET = 20  # of ONNX
 MOST_BYTES = 2**31 - 2**20  # of one ONNX file: a protocol buffer holds no more than 2 GiB
 _NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
 Axes = Mapping[int, str]
