@@ -93,6 +93,16 @@ class Encoder:
         self._network = network.eval()
         self._device = next(network.parameters()).device
 
+    @property
+    def details(self) -> EncoderRecipe:
+        """The recipe, checked."""
+        return self._recipe
+
+    @property
+    def network(self) -> nn.Module:
+        """The network up to the layer that is taken."""
+        return self._network
+
     @classmethod
     def of(
         cls,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.runtime.text import markdown
-from trainer.inference.card import BundleCard, SubsetCard
+from trainer.inference.card import RUNNER, BundleCard, SubsetCard, encoder_onnx
 
 
 def readme(card: BundleCard) -> str:
@@ -23,6 +23,7 @@ def _paragraphs(card: BundleCard) -> Iterator[str]:
     )
     yield "```\nmmssl predict . ROWS --out predictions.csv\n```"
     yield "or from Python: `mmssl.load(FOLDER).predict_proba({...})`. It reads nothing outside this folder."
+    yield from _exports(card)
     yield "## Modalities"
     yield _table(
         ("modality", "width", "distribution", "from a picture"),
@@ -41,6 +42,43 @@ def _paragraphs(card: BundleCard) -> Iterator[str]:
         f"- {markdown(name)}: {markdown(_words(value))}" for name, value in (facts | card.provenance).items()
     )
     yield "`model.json` holds all of this for programs, and the digest of every file."
+
+
+def _exports(card: BundleCard) -> Iterator[str]:
+    if not card.exports:
+        return
+    yield "## Without mmssl"
+    yield _table(
+        ("file", "inputs", "output", "differs by at most", "run with"),
+        [
+            (one.file, ", ".join(one.inputs), one.output, f"{one.greatest_difference:.1e}", one.compared_with)
+            for one in card.exports
+        ],
+    )
+    files = {one.file for one in card.exports}
+    pictures = [m.name for m in card.modalities if encoder_onnx(m.name) in files]
+    runs = " ".join(f"{m.name}={m.name}.{'png' if m.name in pictures else 'npy'}" for m in card.modalities)
+    if RUNNER in card.files:
+        yield f"```\npython {RUNNER} {runs}\n```"
+    yield (
+        "The numbers are of probabilities, next to those of `mmssl predict`, over rows with every subset of the "
+        "modalities. The last input of the model says which modalities each row has; a row of NaN is missing too. "
+        "Vectors are given as they are, for scaling is part of the model. A row that `mmssl predict` would refuse gets "
+        "NaN: with no modality, values that are not finite, or values outside the modality's distribution. Thresholds "
+        "for abstaining are in the table below and in `model.json`."
+    )
+    depths = [m.name for m in card.modalities if m.name in pictures and (m.encoder or {}).get("depth_encoding")]
+    if pictures:
+        yield (
+            "An encoder takes pictures of any size, those of one call of the same size: it scales them, makes colours "
+            f"of depth and normalises.{_HOLES if depths else ''}"
+        )
+
+
+_HOLES = (
+    " What it leaves out is to fill the holes of depth: it takes depth in which every missing value has been replaced "
+    f"by the nearest one there is, as `{RUNNER}` does."
+)
 
 
 def _words(value: Any) -> str:

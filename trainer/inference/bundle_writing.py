@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,22 @@ from trainer.inference.bundle import (
 )
 from trainer.inference.bundle_reading import is_intact, read_bundle, read_card
 from trainer.inference.bundle_readme import readme
-from trainer.inference.card import BundleCard, FileCard
+from trainer.inference.card import BundleCard, ExportCard, FileCard
+
+# Writes files that run without mmssl into the folder of a bundle.
+WriteExports = Callable[[Bundle, Path], tuple[ExportCard, ...]]
 
 
-def write_bundle(bundle: Bundle, folder: Path) -> BundleCard:
+def write_bundle(bundle: Bundle, folder: Path, exports: WriteExports | None = None) -> BundleCard:
     """Writes a bundle, whole or not at all, once it has been read back and has reproduced its check.
 
     A folder that holds this very bundle already is left as it is.
 
+    Args:
+        exports: writes what runs without mmssl; None for nothing.
+
     Raises:
-        DataError: the folder holds something else; or an encoder is missing.
+        DataError: the folder holds something else; or an encoder is missing; or as `exports` raises.
         StorageError: the disk is full or refuses.
     """
     temporary = folder.with_name(f".{folder.name}.{this_process()}.partial")
@@ -47,7 +54,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> BundleCard:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent, f".{folder.name}.*.partial")
         temporary.mkdir()
-        card = _write_files(bundle, temporary)
+        card = _write_files(bundle, temporary, exports)
         verify(read_bundle(temporary), temporary)
         if os.path.lexists(folder):
             if not _holds(folder, card):
@@ -65,7 +72,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> BundleCard:
     return card
 
 
-def _write_files(bundle: Bundle, folder: Path) -> BundleCard:
+def _write_files(bundle: Bundle, folder: Path, exports: WriteExports | None) -> BundleCard:
     tensors: dict[str, Tensor] = {f"{MODEL}{name}": tensor for name, tensor in bundle.weights.items()}
     for name, scaling in bundle.scaling.items():
         tensors[f"{SCALING}{name}"] = torch.from_numpy(np.stack([scaling.mean, scaling.deviation]))
@@ -86,15 +93,16 @@ def _write_files(bundle: Bundle, folder: Path) -> BundleCard:
         except FileNotFoundError:
             raise DataError(f"there is no encoder {path}") from None
         flush(folder / encoder_file(name))
+    made = exports(bundle, folder) if exports is not None else ()
     os.chmod(folder / WEIGHTS, (folder / CHECK).stat().st_mode)  # safetensors lets nobody else read it
     files = {
         path.name: FileCard(sha256=sha256(path), bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".")
     }
-    card = bundle.card.model_copy(update={"files": files}).sealed()
+    card = bundle.card.with_exports(made).model_copy(update={"files": files}).sealed()
     write_atomically(folder / README, readme(card))
-    content = json.dumps(card.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    content = json.dumps(card.content(), indent=1, ensure_ascii=False)
     write_atomically(folder / CARD, content + "\n")
     return card
 

@@ -4,16 +4,23 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.shards.schema import Distribution, Modality
 
-FORMAT = 1  # of the bundle; raised when old and new versions of the program cannot read each other's
+FORMAT = 2  # of the bundle; raised when old and new versions of the program cannot read each other's
+PLAIN_FORMAT = 1  # of bundles without files for other programs, which older versions can read
 QUANTILES = 101  # of the unlikeness of known rows: its percentiles
+RUNNER = "run_onnx.py"  # runs a bundle's ONNX files
 LabelType = Literal["text", "integer"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def encoder_onnx(modality: str) -> str:
+    """The name of a modality's encoder as ONNX."""
+    return f"encoder-{modality}.onnx"
 
 
 class _Card(BaseModel):
@@ -82,6 +89,24 @@ class SubsetCard(_Card):
     known_from: Literal["train", "test"] | None = None
 
 
+class ExportCard(_Card):
+    """A file of the bundle that runs without mmssl.
+
+    Attributes:
+        file: its name.
+        inputs: their names, in order: the modalities, and which of them each row has; or an encoder's pictures.
+        output: its name.
+        compared_with: the program that ran it when it was compared with the bundle's own answers.
+        greatest_difference: of a probability.
+    """
+
+    file: str
+    inputs: tuple[str, ...]
+    output: str
+    compared_with: str
+    greatest_difference: Share
+
+
 class BundleCard(_Card):
     """The card.
 
@@ -93,11 +118,12 @@ class BundleCard(_Card):
         completion: how the model completes missing modalities.
         target_accuracy: what thresholds were chosen for; None if they were given, or there are none.
         provenance: digests of the shard and the runs, and versions; no paths.
+        exports: the files that run without mmssl; a card of format 1 has none.
         files: by name.
         digest: sha256 of the rest of the card; empty while it is being made.
     """
 
-    format: int = FORMAT
+    format: int = PLAIN_FORMAT
     program: str
     dataset: str
     classes: tuple[str, ...]
@@ -109,8 +135,15 @@ class BundleCard(_Card):
     target_accuracy: Share | None = None
     subsets: tuple[SubsetCard, ...] = ()
     provenance: dict[str, Any] = {}
+    exports: tuple[ExportCard, ...] = ()
     files: dict[str, FileCard] = {}
     digest: str = ""
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if self.exports and self.format == PLAIN_FORMAT:
+            raise ValueError(f"a card of format {PLAIN_FORMAT} has no exports")
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,11 +161,20 @@ class BundleCard(_Card):
         pooled = [number for number, subset in enumerate(self.subsets) if not subset.given]
         return next((n for n in own + pooled if self.subsets[n].size == len(given)), None)
 
+    def with_exports(self, exports: tuple[ExportCard, ...]) -> Self:
+        """The same card with these files that run without mmssl."""
+        return self.model_copy(update={"exports": exports, "format": FORMAT if exports else PLAIN_FORMAT})
+
     def sealed(self) -> Self:
         """The same card with its digest."""
         return self.model_copy(update={"digest": self.content_digest()})
 
     def content_digest(self) -> str:
         """sha256 of everything but the digest itself."""
-        content = self.model_dump(mode="json", exclude={"digest"})
+        content = self.content()
+        del content["digest"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """The card as plain values; one of format 1 has no `exports`."""
+        return self.model_dump(mode="json", exclude=None if self.format > PLAIN_FORMAT else {"exports"})
