@@ -15,12 +15,11 @@ from pathlib import Path
 
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_atomically
-from pipeline.shards.schema import is_class_name
+from pipeline.shards.schema import NEVER, is_class_name
 from pipeline.shards.shard import Shard
 from pipeline.sources.csv_tables import Table, read_table
 from pipeline.sources.rows import clean, label_of
 
-NEVER = "?"  # as a label: never ask again
 FILE_NAME = "_file_name"  # ends the columns of pictures, as in metadata.csv
 _DIGITS = 12  # of the shard's digest; `sha256:` before them keeps spreadsheets from reading a number
 _NAMED = 10  # classes that a hint lists
