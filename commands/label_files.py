@@ -63,3 +63,26 @@ def read_label_files(
     if not answers:
         raise DataError(f"{paths[-1]}: no row has a label yet", "fill its column label with classes")
     return tuple(sorted(answers.items()))
+
+
+def check_not_answered(path: Path) -> None:
+    """Refuses to replace a CSV that holds a person's work.
+
+    Raises:
+        UsageError: the file has answers, or is not a list of questions at all.
+    """
+    from pipeline.sources.csv_tables import read_table
+
+    if not path.exists():
+        return
+    try:
+        labels = {name.casefold(): texts for name, texts in read_table(path).columns.items()}.get("label")
+    except DataError:
+        labels = None
+    if labels is None:
+        raise UsageError(f"--out {path}: the file exists, and is not a list of rows to label", "choose another --out")
+    if any(labels):
+        raise UsageError(
+            f"--out {path}: the file has {sum(map(bool, labels))} answers, which would be lost",
+            "choose another --out; train on the answers with --labels-from",
+        )
