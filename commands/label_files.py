@@ -1,4 +1,4 @@
-"""The labels that a person filled into the CSV of `mmssl suggest` or `mmssl doubts`, as a setting of runs."""
+"""The labels that a person filled into the CSV of `mmssl suggest`, as a setting of runs."""
 
 import logging
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LabelsFrom = Annotated[
     list[Path] | None,
     typer.Option(
         "--labels-from",
-        help="CSV of `mmssl suggest` or `mmssl doubts` with its label column filled: these labels join those of "
+        help="CSV of `mmssl suggest` with its label column filled: these labels join those of "
         "--labels, and replace the data's own for their rows. May be repeated; a later file wins.",
         show_default=False,
         rich_help_panel=DATA,

@@ -74,7 +74,7 @@ class Settings(BaseModel):
             examples, and replace the shard's own labels of these rows. Classes that the shard does not have come after
             its own.
         held_out: (k, n) leaves out the labels of the k-th (from 0) of n parts of the labelled examples, whose rows
-            count as unlabelled (`mmssl doubts`); None for none.
+            count as unlabelled; None for none.
         seed: the seed that determines the initial weights, the labelled subset, the batch order and the noise.
         alpha: the weight of the classifier's log-likelihood in eq. 6.
         beta: the weight of the divergence in eq. 13 (models with single-modality encoders).
