@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.options import DATA
 from pipeline.runtime.errors import DataError, UsageError
-from pipeline.shards.schema import NEVER
-from pipeline.shards.shard import Shard
+
+if TYPE_CHECKING:
+    from pipeline.shards.shard import Shard
 
 LabelsFrom = Annotated[
     list[Path] | None,
@@ -34,7 +35,7 @@ _log = logging.getLogger("mmssl")
 
 
 def read_label_files(
-    paths: Sequence[Path], shards: Sequence[Shard], new_classes: bool = False
+    paths: Sequence[Path], shards: "Sequence[Shard]", new_classes: bool = False
 ) -> tuple[tuple[int, str], ...]:
     """The answers in these files as the setting `answers`.
 
@@ -42,6 +43,7 @@ def read_label_files(
         UsageError: there are several shards, of which each would need rows of its own.
         DataError: a file cannot be read, is about other rows, or names an unknown class; or none has an answer.
     """
+    from pipeline.shards.schema import NEVER
     from pipeline.sources.questions import read_answers
 
     if len(shards) != 1:
