@@ -8,6 +8,7 @@ import typer
 
 from commands import messages, progress, tables
 from commands.app import app
+from commands.label_files import LabelsFrom, NewClasses, read_label_files
 from commands.options import (
     COMPUTE,
     DATA,
@@ -63,6 +64,8 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    labels_from: LabelsFrom = None,
+    new_classes: NewClasses = False,
     modality: Modalities = None,
     preset: PresetOption = None,
     config: Annotated[
@@ -175,9 +178,12 @@ def train(
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
     left_out = Failures()
+    opened = open_shards(data, chosen_numbers(split, values, "split", "--split"), root, left_out)
+    if labels_from:
+        values["answers"] = read_label_files(labels_from, opened, new_classes)
     planned = plan(
         model,
-        open_shards(data, chosen_numbers(split, values, "split", "--split"), root, left_out),
+        opened,
         preset=preset,
         values=values,
         seeds=chosen_numbers(seeds, values, "seed", "--seeds"),

@@ -17,6 +17,7 @@ SCHEMA = 2  # the newest; a shard that uses nothing of schema 2 is written as sc
 SCHEMAS = (1, 2)
 SCHEMA_HINT = "docs/reference/shard.md describes a valid shard"
 _ROWS = {1: ("label", "id", "labelled"), 2: ("label", "id", "labelled", "group", "present")}  # what else a part holds
+NEVER = "?"  # where a person gives labels, in place of a class: never ask about this row again
 VALIDATION = "-validation"  # ends the name of data whose test part is a validation part of the training rows
 
 

@@ -156,6 +156,7 @@ class Shard:
         scaling: by modality, how its values were scaled before they were stored.
         encoders: by modality, the recipe of the network that made its features (`pipeline.features.encoder`).
         test: has no rows if the file has no test part.
+        original: the shard as its file has it, if a run's answers were put into this one (`trainer.data.answers`).
     """
 
     path: Path
@@ -171,6 +172,7 @@ class Shard:
     preset: str | None = None
     scaling: Mapping[str, Scaling] = field(default_factory=dict, repr=False)
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    original: "Shard | None" = field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:

@@ -17,7 +17,7 @@ from trainer.training.run_folder import Run
 from trainer.training.step import precision
 
 # The settings that every co-trained system takes.
-COMMON_SETTINGS = frozenset({"model", "data", "labels", "modalities", "epochs", "cotraining"})
+COMMON_SETTINGS = frozenset({"model", "data", "labels", "answers", "modalities", "epochs", "cotraining"})
 
 
 @dataclass(frozen=True)

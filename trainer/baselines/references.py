@@ -81,7 +81,14 @@ def _measured(name: str, task: Task) -> Reference:
 
 def reference_key(settings: Settings) -> tuple[object, ...]:
     """Equal for runs with the same references."""
-    return (settings.digest, settings.modalities, settings.labels, settings.seed, settings.window is None)
+    return (
+        settings.digest,
+        settings.modalities,
+        settings.labels,
+        settings.answers,
+        settings.seed,
+        settings.window is None,
+    )
 
 
 def add_references(runs: Iterable[Run], shard_of: Callable[[Run], Shard]) -> dict[Path, tuple[Reference, ...]]:

@@ -114,6 +114,8 @@ def reason_to_leave_out(rival: Rival, size: Size, most: float) -> str | None:
         return f"it needs every modality in every row, and {size.incomplete:,} rows lack one"
     if not size.test:
         return "the data has no test part"
+    if not size.labelled:
+        return "no training row has a label"
     if rival.work(size) > most:
         patience = "a second or two" if most <= QUICK else "about ten minutes"
         return (

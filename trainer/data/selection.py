@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.runtime.errors import DataError, UsageError
+from pipeline.shards.schema import NEVER
 from pipeline.shards.shard import Modality, Shard
 from trainer.nn.rng import seed_for
 from trainer.settings.run_settings import Settings
@@ -127,31 +128,70 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
     """The training rows whose labels the run may see, in ascending order.
 
     If `labels` is a number, equally many are drawn per class, depending on the seed; a remainder goes to classes drawn
-    at random. "all" takes every known label, "shard" the examples that the shard marks.
+    at random. "all" takes every known label, "shard" the examples that the shard marks. Of these, the ones that the
+    shard's file has, not those that a person gave: all of a person's answers join them. The part that is held out, if
+    any, leaves them.
+
+    Args:
+        shard: with the settings' answers in it (`trainer.data.answers`).
 
     Raises:
-        DataError: a class has no labelled example, or fewer than needed.
+        DataError: a class has no labelled example, or fewer than needed. Models that do not learn labels need none at
+            all.
         UsageError: the shard marks no examples, or the number is smaller than the number of classes.
     """
-    labels, known = shard.train.labels, np.flatnonzero(shard.train.labels >= 0)
-    if settings.labels == "all":
-        rows = known
-    elif settings.labels == "shard":
-        if shard.train.labelled is None:
-            raise UsageError(f"{shard.path} marks no labelled examples", "say how many: --labels 100, or --labels all")
-        rows = np.flatnonzero(shard.train.labelled)
-    else:
-        rows = _equal_per_class(labels, settings.labels, len(shard.classes), settings.seed, shard)
+    rows = chosen_rows(settings, shard)
+    if settings.held_out is not None:
+        part, parts = settings.held_out
+        rows = rows[parts_of_labels(settings, shard, parts)[0] != part]
+    labels = shard.train.labels
     counts = np.bincount(labels[rows], minlength=len(shard.classes))
-    if not counts.all():
+    if not counts.all() and (settings.learns_labels or len(rows)):
         names = [shard.classes[k] for k in np.flatnonzero(counts == 0)]
         raise DataError(
             f"{shard.path}: no labelled training example of class {', '.join(names[:5])}{' ...' * (len(names) > 5)}",
-            "label at least one example of every class"
-            if settings.labels == "all"
+            "label at least one example of every class: mmssl suggest RUN says which rows to look at"
+            if settings.labels in ("all", 0)
             else f"--labels {2 * len(shard.classes)} draws equally many of every class from all known labels",
         )
-    return np.sort(rows)
+    return rows
+
+
+def chosen_rows(settings: Settings, shard: Shard) -> Rows:
+    """The rows of `choose_labelled` before any is held out, and whether or not every class has one.
+
+    Raises:
+        DataError, UsageError: as there.
+    """
+    own = shard.original or shard
+    labels = own.train.labels
+    if settings.labels == "all":
+        rows = np.flatnonzero(labels >= 0)
+    elif settings.labels == "shard":
+        if own.train.labelled is None:
+            raise UsageError(f"{shard.path} marks no labelled examples", "say how many: --labels 100, or --labels all")
+        rows = np.flatnonzero(own.train.labelled)
+    elif settings.labels == 0:
+        rows = np.empty(0, np.int64)
+    else:
+        rows = _equal_per_class(labels, settings.labels, len(own.classes), settings.seed, own)
+    answered = [row for row, label in settings.answers if label != NEVER]
+    return np.union1d(rows, np.array(answered, np.int64))
+
+
+def parts_of_labels(settings: Settings, shard: Shard, parts: int) -> tuple[Rows, Rows]:
+    """Divides the labelled rows of a run into parts in which the classes are as equal as can be.
+
+    Returns:
+        The part of each labelled row, `[L]`, -1 for the only one of its class, which is never held out; and the rows.
+    """
+    rows = chosen_rows(settings, shard)
+    rng, part = np.random.default_rng(seed_for(settings.seed, "parts")), np.full(len(rows), -1, np.int64)
+    for k in range(len(shard.classes)):
+        members = np.flatnonzero(shard.train.labels[rows] == k)
+        if len(members) > 1:
+            part[rng.permutation(members)] = (np.arange(len(members)) + rng.integers(parts)) % parts
+    return part, rows
 
 
 def _equal_per_class(labels: Rows, count: int, classes: int, seed: int, shard: Shard) -> Rows:

@@ -45,6 +45,8 @@ def evaluate(
         for subset, completion in ways_to_classify(subject, names, bound and not fast):
             if fast and (not subject.has_classifier or subset not in shown):
                 continue
+            if not subject.has_classifier and not all(len(examples.labelled) for examples in data.examples):
+                continue  # a probe learns from labels
             by_replica = predictions(model, noise, data, subset, completion, iterations=iterations, samples=samples)
             counted = data.test_rows_with(subset)
             for replica, ((log_q, label), rows) in enumerate(zip(by_replica, counted, strict=True)):

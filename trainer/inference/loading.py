@@ -9,6 +9,7 @@ import torch
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.finding import locate_shard
 from pipeline.shards.shard import Shard
+from trainer.data.answers import answered
 from trainer.data.interface import Data
 from trainer.data.streaming import load
 from trainer.training.method import GenerativeModel, TrainedModel, method_of
@@ -66,6 +67,7 @@ def load_runs(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[Loade
     for run in sorted(runs, key=_data_key):
         if shard is None or shard.digest != run.settings.digest:
             shard = shard_of(run)
+        shard = answered(shard, run.settings)
         if data is None or loaded_key != _data_key(run):
             data, loaded_key = load([run.settings], [shard], device), _data_key(run)
         yield LoadedRun(run, shard, data, method_of(run.settings).load(run, data, device))
@@ -74,12 +76,13 @@ def load_runs(runs: Sequence[Run], device: torch.device = CPU) -> Iterator[Loade
 def shard_of(run: Run) -> Shard:
     """The shard that a finished run was trained on.
 
-    It is known by its digest, and found wherever the run's workspace now lies (`pipeline.shards.finding`).
+    It is known by its digest, and found wherever the run's workspace now lies (`pipeline.shards.finding`). The run's
+    answers are in it.
 
     Raises:
         DataError: the run is not done, or its shard is missing, damaged or not the one it was trained on.
     """
-    return Shard.open(shard_path(run))
+    return answered(Shard.open(shard_path(run)), run.settings)
 
 
 def shard_path(run: Run) -> Path:
@@ -97,5 +100,8 @@ def shard_path(run: Run) -> Path:
 def _data_key(run: Run) -> str:
     """A key that is equal for runs that see the same examples."""
     settings = run.settings
-    selection = (settings.modalities, settings.labels, settings.seed, settings.learns_labels, settings.window)
+    selection = (
+        settings.modalities, settings.labels, settings.answers, settings.held_out, settings.seed,
+        settings.learns_labels, settings.window,
+    )  # fmt: skip
     return f"{settings.data} {settings.digest} {selection}"

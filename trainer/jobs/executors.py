@@ -21,6 +21,7 @@ from pipeline.runtime.errors import DataError, Interrupted, MmsslError, Training
 from pipeline.runtime.failures import raise_if_failed
 from pipeline.runtime.interrupts import STOP_SIGNALS, Stop, stop_requests
 from pipeline.shards.shard import Shard
+from trainer.data.answers import answered
 from trainer.data.selection import check_examples
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import Stack
@@ -155,7 +156,10 @@ def _attempt(stack: Stack, device: str, progress: Progress) -> MmsslError | None
 
 def _train(stack: Stack, device: str, progress: Progress) -> MmsslError | None:
     try:
-        jobs = [Job(settings, Shard.open(path)) for settings, path in zip(stack.settings, stack.shards, strict=True)]
+        jobs = [
+            Job(settings, answered(Shard.open(path), settings))
+            for settings, path in zip(stack.settings, stack.shards, strict=True)
+        ]
         train_all(jobs, stack.folders, choose_device(device), progress, stack=len(jobs))
     except Interrupted:
         raise
@@ -170,7 +174,7 @@ def _fault(run: Stack) -> DataError | None:
         Run.prepare(run.folders[0], run.settings[0])
         shard = Shard.open(run.shards[0])
         shard.verify()
-        check_examples(run.settings[0], shard)
+        check_examples(run.settings[0], answered(shard, run.settings[0]))
     except DataError as error:
         return error
     return None

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
+from trainer.data.answers import answered
 from trainer.data.memory_limit import choose_windows
 from trainer.data.selection import choose_modalities
 from trainer.inference.network import check_builds
@@ -90,8 +91,9 @@ def plan(
             base["cotraining"] = start.get("cotraining", {}) | base["cotraining"]
         for seed, alpha, beta in itertools.product(seeds or (None,), alphas or (None,), betas or (None,)):
             varied = {"seed": seed, "alpha": alpha, "beta": beta}
-            jobs.append(Job(build(base | {key: value for key, value in varied.items() if value is not None}), shard))
-        settings = jobs[-1].settings
+            settings = build(base | {key: value for key, value in varied.items() if value is not None})
+            jobs.append(Job(settings, answered(shard, settings)))
+        settings, shard = jobs[-1].settings, jobs[-1].shard
         _check_beyond(settings, len(seen))
         _check_effect(settings, values)
         settings.check_classes(len(shard.classes))

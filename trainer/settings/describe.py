@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.shards.schema import NEVER
 from trainer.models.registry import card
 from trainer.settings.names import RECOMMENDED
 from trainer.settings.recommended import terms
@@ -19,7 +20,7 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
     parts = [
         model,
         settings.data,
-        f"{settings.labels} labels",
+        _labels(settings),
         f"{settings.epochs} {settings.turns if settings.epochs > 1 else settings.turns[:-1]}",
     ]
     if settings.modalities:
@@ -34,6 +35,14 @@ def description(settings: Settings, titled: bool = False) -> list[str]:
     if usual:
         parts.append(RECOMMENDED)
     return parts + _values({name: value for name, value in settings.beyond().items() if usual.get(name) != value})
+
+
+def _labels(settings: Settings) -> str:
+    """`20 labels and 40 asked for`, `40 labels asked for`."""
+    given = sum(label != NEVER for _, label in settings.answers)
+    if not given:
+        return f"{settings.labels} labels"
+    return f"{given} labels asked for" if settings.labels == 0 else f"{settings.labels} labels and {given} asked for"
 
 
 def _recommended_terms(settings: Settings) -> dict[str, Any]:

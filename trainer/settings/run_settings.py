@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.text import file_name
+from pipeline.shards.schema import NEVER
 from trainer.models.registry import card
 from trainer.nn.notation import parse
 from trainer.settings.names import LabelEstimator, Objective, Pooling, Precision
@@ -15,6 +16,7 @@ from trainer.settings.names import LabelEstimator, Objective, Pooling, Precision
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Batch = Annotated[int, Field(ge=2)]  # batch normalisation needs at least two examples
+Answer = tuple[Annotated[int, Field(ge=0)], Annotated[str, Field(min_length=1)]]
 _ROUNDING = 1e-3  # of probabilities that a person writes down
 
 
@@ -48,6 +50,7 @@ class CoTraining(BaseModel):
     least_steps: Positive = 200
 
 
+_ADDED = ("answers", "held_out")  # after runs were named and checkpoints written without them
 BEYOND = (
     "label_estimator", "prior", "pooling", "joint_encoder", "propagation", "mean_alpha", "partial_alpha",
     "consistency", "smoothness", "partial_smoothness", "radius", "information", "agreement", "onset", "averaging",
@@ -65,7 +68,13 @@ class Settings(BaseModel):
         split: the shard's split; None if it has none.
         modalities: the modalities the model sees; empty for all.
         labels: the number of labelled training examples, with equally many per class; "all" for every known label;
-            "shard" for the examples that the shard marks.
+            "shard" for the examples that the shard marks; 0 for none, or none but the answers.
+        answers: labels that a person gave (`--labels-from`): pairs of a training row and its class, in ascending order,
+            with "?" in place of a class for rows that are never to be asked about again. They join the labelled
+            examples, and replace the shard's own labels of these rows. Classes that the shard does not have come after
+            its own.
+        held_out: (k, n) leaves out the labels of the k-th (from 0) of n parts of the labelled examples, whose rows
+            count as unlabelled; None for none.
         seed: the seed that determines the initial weights, the labelled subset, the batch order and the noise.
         alpha: the weight of the classifier's log-likelihood in eq. 6.
         beta: the weight of the divergence in eq. 13 (models with single-modality encoders).
@@ -124,7 +133,9 @@ class Settings(BaseModel):
     digest: str = ""
     split: int | None = None
     modalities: tuple[str, ...] = ()
-    labels: Positive | Literal["all", "shard"]
+    labels: Annotated[int, Field(ge=0)] | Literal["all", "shard"]
+    answers: tuple[Answer, ...] = ()
+    held_out: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=2)]] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -173,6 +184,21 @@ class Settings(BaseModel):
             return card(model).name
         except UsageError as error:
             raise ValueError(error) from None
+
+    @field_validator("answers")
+    @classmethod
+    def _once_each(cls, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+        rows = [row for row, _ in answers]
+        if rows != sorted(set(rows)):
+            raise ValueError(UsageError("each row has one answer, and rows are in ascending order"))
+        return answers
+
+    @field_validator("held_out")
+    @classmethod
+    def _is_a_part(cls, held_out: tuple[int, int] | None) -> tuple[int, int] | None:
+        if held_out is not None and held_out[0] >= held_out[1]:
+            raise ValueError(UsageError(f"there is no part {held_out[0]} of {held_out[1]}: parts count from 0"))
+        return held_out
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> "Settings":
@@ -227,7 +253,8 @@ class Settings(BaseModel):
     def name(self) -> str:
         """A folder name that describes the run and ends in a part that makes it unique."""
         parts = [self.data, self.model, *self.modalities]
-        parts.append(f"labels-{self.labels}")
+        given = sum(label != NEVER for _, label in self.answers)
+        parts.append(f"labels-{self.labels}{f'-and-{given}' if given else ''}")
         if self.objective != "bound":
             parts.append(self.objective)
         if self.alpha != 1:
@@ -240,12 +267,13 @@ class Settings(BaseModel):
         return file_name("-".join(parts))  # a data set can have any name, even ../..
 
     def fingerprint(self) -> str:
-        """The sha256 of all settings."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """The sha256 of all settings; those that a version added count only if they are set."""
+        unset = {name for name in _ADDED if not getattr(self, name)}
+        return hashlib.sha256(self.model_dump_json(exclude=unset).encode()).hexdigest()
 
     def stack_key(self) -> str:
-        """Equal for replicas that can share a stack: all settings but seed, split, shard, alpha and beta."""
-        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "alpha", "beta"})
+        """Equal for replicas that can share a stack: all settings but those of its own data, seed and weights."""
+        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "held_out", "alpha", "beta"})
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
