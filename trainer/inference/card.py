@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.shards.schema import Distribution, Modality
 
-FORMAT = 1  # of the bundle; raised when old and new versions of the program cannot read each other's
+FORMAT = 2  # of the bundle; raised when older versions of the program cannot read it: 2 has curves
+OLDEST = 1  # that this version reads
 QUANTILES = 101  # of the unlikeness of known rows: its percentiles
 LabelType = Literal["text", "integer"]
 
@@ -66,6 +67,7 @@ class SubsetCard(_Card):
         rows: the number of test rows.
         accuracy, nll, ece: as in `trainer.evaluation.metrics.Score`; None without test rows.
         abstention: None if there is no threshold.
+        curve: what other thresholds would have given, ascending; empty without test rows.
         known: the percentiles of the unlikeness of known rows (`trainer.inference.unlikeness`); empty if there were
             too few.
         known_from: the part of the shard that these rows are from.
@@ -78,6 +80,7 @@ class SubsetCard(_Card):
     nll: float | None = None
     ece: Share | None = None
     abstention: AbstentionCard | None = None
+    curve: tuple[AbstentionCard, ...] = ()
     known: tuple[float, ...] = ()
     known_from: Literal["train", "test"] | None = None
 
@@ -135,4 +138,7 @@ class BundleCard(_Card):
     def content_digest(self) -> str:
         """sha256 of everything but the digest itself."""
         content = self.model_dump(mode="json", exclude={"digest"})
+        for subset in content["subsets"]:
+            if not subset["curve"]:  # as format 1 has it
+                del subset["curve"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

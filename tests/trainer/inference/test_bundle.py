@@ -102,7 +102,7 @@ def test_the_page_may_be_edited(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda c: c.update(format=2), "written by a newer version of mmssl"),
+        (lambda c: c.update(format=3), "written by a newer version of mmssl"),
         (lambda c: c.update(format=0), "written by an older version of mmssl"),
         (lambda c: c.update(format="1"), "is not the card of a bundle"),
         (lambda c: c.pop("classes"), "is not the card of a bundle: classes"),
