@@ -140,6 +140,16 @@ class LoadedModel:
         Raises:
             UsageError: a value lies outside its distribution.
         """
+        return self.predictor(self.rescaled(x, present, scaling), present)
+
+    def rescaled(
+        self, x: Mapping[str, Features], present: NDArray[np.bool_], scaling: Mapping[str, Scaling]
+    ) -> dict[str, Features]:
+        """Features as a shard holds them as the predictor takes them; arguments as of `predict_features`.
+
+        Raises:
+            UsageError: a value lies outside its distribution.
+        """
         names = [modality.name for modality in self.modalities]
         rescaled = dict(x)
         for m, name in enumerate(names):
@@ -148,7 +158,7 @@ class LoadedModel:
                 raw = {name: unscaled(x[name], theirs)}
                 rescaled |= scale(raw, present[:, m : m + 1], {name: ours} if ours else {}, [name])
         check_values(rescaled, present, self.modalities)
-        return self.predictor(rescaled, present)
+        return rescaled
 
     def encoder(self, modality: str) -> Encode:
         """What turns pictures of a modality into its features.
