@@ -21,7 +21,7 @@ def facts(explorer: Explorer, limits: Limits) -> dict[str, Any]:
         "modalities": [
             {
                 "name": m.name,
-                "title": titles.get(m.name, m.name),
+                "title": explorer.pictures.title(m.name),
                 "width": m.width,
                 "picture": m.name in titles,
                 "shape": explorer.shape(m.name),
@@ -54,6 +54,7 @@ def _subset(subset: SubsetCard) -> dict[str, Any]:
         "accuracy": subset.accuracy,
         "threshold": None if abstention is None else abstention.threshold,
         "abstains": abstention is not None and abstention.threshold is None,
+        "own": None if abstention is None else [abstention.coverage, abstention.accuracy],
         "known_from": subset.known_from,
         "curve": [[point.threshold, point.coverage, point.accuracy] for point in subset.curve],
     }

@@ -20,7 +20,10 @@ class Pictures(Protocol):
     """What stage 1 knows of pictures."""
 
     titles: Mapping[str, str]
-    """By modality, the name of its camera for people, such as `RGB`; empty for modalities that are not pictures."""
+    """Of the modalities that are taken as pictures, the name of the camera for people, such as `RGB`."""
+
+    def title(self, modality: str) -> str:
+        """The name of a modality for people: its camera's, or its own."""
 
     def size(self, path: Path) -> tuple[int, int]:
         """Width and height of a picture file, from its header.
@@ -45,6 +48,9 @@ class NoPictures:
 
     def __init__(self) -> None:
         self.titles: Mapping[str, str] = {}
+
+    def title(self, modality: str) -> str:
+        return modality
 
     def size(self, path: Path) -> tuple[int, int]:
         raise NotImplementedError(path)
