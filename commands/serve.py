@@ -26,7 +26,9 @@ Host = Annotated[
         rich_help_panel=SERVER,
     ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.", rich_help_panel=SERVER)]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.", rich_help_panel=SERVER)
+]
 Token = Annotated[
     str | None,
     typer.Option(
@@ -94,7 +96,9 @@ def serve(
     server = Server(loaded, StorePictures(loaded, shard), shard, limits, token)
 
     def ready(address: str) -> None:
-        messages.say(f"{loaded.card.dataset}: {loaded.card.model}, at {address}" + ("" if token is None else "/?token=..."))
+        messages.say(
+            f"{loaded.card.dataset}: {loaded.card.model}, at {address}" + ("" if token is None else "/?token=...")
+        )
         messages.say(f"for programs: {address}/api; Ctrl-C stops")
         messages.out.file.flush()
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -152,7 +153,9 @@ class Server:
         def work() -> dict[str, Any]:
             found = self.explorer.explore(str(test.ids[row]), rows.read(row), given, rows.label(test, row))
             images = {
-                name: f"pictures/test/{row}/{name}" for name in there if rows.images(test, [row], name)[0] is not None
+                name: f"pictures/test/{row}/{quote(name)}"
+                for name in there
+                if rows.images(test, [row], name)[0] is not None
             }
             return found | {"images": images}
 

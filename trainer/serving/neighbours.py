@@ -40,7 +40,8 @@ class Neighbours:
         if having is not None:
             distance = np.where(self.rows.shard.train.has(having)[candidates], distance, np.inf)
         order = np.argsort(distance, kind="stable")[:count]
-        return candidates[order[np.isfinite(distance[order])]].tolist()
+        near: list[int] = candidates[order[np.isfinite(distance[order])]].tolist()
+        return near
 
     def _reference(self, given: tuple[str, ...]) -> tuple[NDArray[np.int64], torch.Tensor]:
         if given not in self._latents:

@@ -49,7 +49,9 @@ def document(card: BundleCard, pictures: Mapping[str, str], limits: Limits, toke
                 "operationId": "health",
                 "summary": "Says that the server lives",
                 "security": [],
-                "responses": {"200": {"description": "It does", "content": _json(_object({"status": {"const": "ok"}}))}},
+                "responses": {
+                    "200": {"description": "It does", "content": _json(_object({"status": {"const": "ok"}}))}
+                },
             }
         },
     }  # fmt: skip

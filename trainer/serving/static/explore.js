@@ -24,6 +24,12 @@ function make(tag, options = {}, ...children) {
   return element;
 }
 
+// A name that may be broken after each underscore.
+function breakable(text) {
+  const parts = text.split(/(?<=[_\-.\/])/);
+  return parts.flatMap((part, k) => (k ? [document.createElement("wbr"), part] : [part]));
+}
+
 const own = (name) => `var(--m${names.indexOf(name) % 6})`;
 
 // --- asking ---
@@ -290,7 +296,7 @@ function showClasses(answer, given) {
   const order = facts.classes.map((_, k) => k).sort((a, b) => answer.probabilities[b] - answer.probabilities[a] || a - b);
   const shown = state.all ? order : order.slice(0, FEW_CLASSES);
   const rows = shown.map((k, place) => {
-    const row = make("tr", { class: place ? "" : "best" }, make("th", { scope: "row", text: facts.classes[k] }));
+    const row = make("tr", { class: place ? "" : "best" }, make("th", { scope: "row" }, ...breakable(facts.classes[k])));
     for (const column of columns) {
       const bar = make("i");
       bar.style.width = `${100 * column.values[k]}%`;
@@ -349,9 +355,10 @@ function showBehind(answer, given) {
       tile.style.setProperty("--own", own(m.name));
       return tile;
     });
-    const label = row.label === null ? "class not known" : row.label + (row.given_in_training ? "" : " (label not given in training)");
+    const label = row.label === null ? "class not known" : row.label;
+    const told = row.label === null || row.given_in_training ? "" : ", its label was not given in training";
     return make("li", {}, make("figure", {}, make("div", { class: "pair" }, ...tiles),
-      make("figcaption", {}, make("strong", { text: label }), make("br"), row.id)));
+      make("figcaption", {}, make("strong", {}, ...breakable(label)), make("br"), make("span", { class: "quiet", text: row.id + told }))));
   }));
 }
 
