@@ -152,11 +152,8 @@ class Server:
 
         def work() -> dict[str, Any]:
             found = self.explorer.explore(str(test.ids[row]), rows.read(row), given, rows.label(test, row))
-            images = {
-                name: f"pictures/test/{row}/{quote(name)}"
-                for name in there
-                if rows.images(test, [row], name)[0] is not None
-            }
+            shown = [name for name in there if rows.images(test, [row], name)[0] is not None]
+            images = {name: f"pictures/test/{row}/{quote(name)}" for name in shown}
             return found | {"images": images}
 
         return JSONResponse(await self.batcher.call(work))

@@ -178,7 +178,7 @@ def test_a_picture_bomb_is_refused_before_it_is_decoded(serve: Callable[..., Tes
     reply = serve().post("/predict", files={"x": ("bomb.png", bomb())})
     assert reply.status_code in (413, 422)
     assert "bomb.png" in reply.json()["error"]
-    assert "20000 x 20000" in reply.json()["error"]
+    assert "pixels" in reply.json()["error"]
 
 
 def test_other_types_and_empty_forms_are_refused(serve: Callable[..., TestClient]) -> None:
