@@ -39,6 +39,7 @@ from commands import (  # noqa: E402
     prepare,
     reproduce,
     results,
+    serve,
     suggest,
     train,
 )
@@ -49,7 +50,7 @@ from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
     "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce",
-    "results", "suggest", "train",
+    "results", "serve", "suggest", "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]

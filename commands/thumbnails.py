@@ -14,8 +14,8 @@ from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
 from pipeline.sources.questions import files_folder
+from trainer.inference.image_shapes import image_shape
 from trainer.inference.subsets import read_rows
-from trainer.reporting.generated_images import image_shape
 
 _log = logging.getLogger("mmssl")
 _SMALLEST = 112  # pixels of the longer side of what is written: an 8 x 4 digit would be a speck

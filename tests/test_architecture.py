@@ -20,7 +20,7 @@ ROOMS = {  # bottom-up
     "pipeline": ("runtime", "shards", "datasets", "sources", "sample", "images", "features"),
     "trainer": (
         "nn", "models", "settings", "objective", "data", "evaluation", "training", "baselines", "inference", "jobs",
-        "reporting", "reproduction",
+        "reporting", "reproduction", "serving",
     ),
 }  # fmt: skip
 FOR_THE_TRAINER = ("pipeline.runtime", "pipeline.shards")

@@ -175,7 +175,7 @@ class Encoder:
             DataError: a picture cannot be read, or is not of this modality.
         """
         rows = [
-            self.prepared(np.stack([self._prepare(picture) for picture in pictures[start : start + _BATCH]]))
+            self.prepared(np.stack([self.prepare(picture) for picture in pictures[start : start + _BATCH]]))
             for start in range(0, len(pictures), _BATCH)
         ]
         return np.concatenate(rows) if rows else np.empty((0, self.width), np.float32)
@@ -202,8 +202,12 @@ class Encoder:
             raise DataError(f"the encoder of {self._recipe.modality} gives a feature that is not finite", _HINT)
         return rows
 
-    def _prepare(self, picture: Picture) -> Bytes:
-        """One picture as uint8 `[size, size, 3]`, by the code that fills an image store."""
+    def prepare(self, picture: Picture) -> Bytes:
+        """One picture as the network sees it, uint8 `[size, size, 3]`, by the code that fills an image store.
+
+        Raises:
+            DataError: it cannot be read, or is not of this modality.
+        """
         recipe, name = self._recipe, f"the given {self._recipe.modality} picture"
         given = Path(picture) if isinstance(picture, str) else picture
         if recipe.depth_encoding is None:

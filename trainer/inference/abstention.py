@@ -5,6 +5,12 @@ from numpy.typing import NDArray
 
 from trainer.inference.card import AbstentionCard
 
+# Dense near 1, where the probabilities of a good classifier lie.
+THRESHOLDS = (
+    *(round(0.05 * k, 2) for k in range(10)), *(round(0.5 + 0.02 * k, 2) for k in range(20)), 0.9, 0.91, 0.92, 0.93,
+    0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999, 0.9995, 0.9999, 1.0,
+)  # fmt: skip
+
 
 def threshold_for(probability: NDArray[np.float64], right: NDArray[np.bool_], target: float) -> AbstentionCard:
     """The threshold that answers most rows among those whose answers reach the target accuracy.
@@ -42,3 +48,8 @@ def at_threshold(probability: NDArray[np.float64], right: NDArray[np.bool_], thr
         coverage=count / len(answered) if len(answered) else None,
         accuracy=float(right[answered].mean()) if count else None,
     )
+
+
+def curve(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[AbstentionCard, ...]:
+    """What each of `THRESHOLDS` gives on test rows, `[N]` each, N > 0."""
+    return tuple(at_threshold(probability, right, threshold) for threshold in THRESHOLDS)

@@ -33,7 +33,7 @@ from trainer.inference.bundle import (
     Check,
     encoder_file,
 )
-from trainer.inference.card import FORMAT, PLAIN_FORMAT, BundleCard
+from trainer.inference.card import FORMAT, OLDEST, BundleCard
 from trainer.inference.network import EXPORT_HINT, read_settings
 from trainer.inference.unlikeness import Reference
 
@@ -60,7 +60,7 @@ def read_card(folder: Path) -> BundleCard:
         raise DataError(f"{path} is not the card of a bundle", EXPORT_HINT)
     if version > FORMAT:
         raise newer(folder, f"bundle format {version}", f"reads {FORMAT}")
-    if version < PLAIN_FORMAT:
+    if version < OLDEST:
         raise DataError(
             f"{folder} was written by an older version of mmssl (bundle format {version}; this version reads {FORMAT})",
             EXPORT_HINT,

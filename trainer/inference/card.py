@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.shards.schema import Distribution, Modality
 
-FORMAT = 2  # of the bundle; raised when old and new versions of the program cannot read each other's
-PLAIN_FORMAT = 1  # of bundles without files for other programs, which older versions can read
+FORMAT = 2  # of the bundle; raised when older versions of the program cannot read it: 2 has curves and exports
+OLDEST = 1  # that this version reads
 QUANTILES = 101  # of the unlikeness of known rows: its percentiles
 RUNNER = "run_onnx.py"  # runs a bundle's ONNX files
 LabelType = Literal["text", "integer"]
@@ -73,6 +73,7 @@ class SubsetCard(_Card):
         rows: the number of test rows.
         accuracy, nll, ece: as in `trainer.evaluation.metrics.Score`; None without test rows.
         abstention: None if there is no threshold.
+        curve: what other thresholds would have given, ascending; empty without test rows.
         known: the percentiles of the unlikeness of known rows (`trainer.inference.unlikeness`); empty if there were
             too few.
         known_from: the part of the shard that these rows are from.
@@ -85,6 +86,7 @@ class SubsetCard(_Card):
     nll: float | None = None
     ece: Share | None = None
     abstention: AbstentionCard | None = None
+    curve: tuple[AbstentionCard, ...] = ()
     known: tuple[float, ...] = ()
     known_from: Literal["train", "test"] | None = None
 
@@ -123,7 +125,7 @@ class BundleCard(_Card):
         digest: sha256 of the rest of the card; empty while it is being made.
     """
 
-    format: int = PLAIN_FORMAT
+    format: int = FORMAT
     program: str
     dataset: str
     classes: tuple[str, ...]
@@ -141,8 +143,8 @@ class BundleCard(_Card):
 
     @model_validator(mode="after")
     def _plain(self) -> Self:
-        if self.exports and self.format == PLAIN_FORMAT:
-            raise ValueError(f"a card of format {PLAIN_FORMAT} has no exports")
+        if self.exports and self.format == OLDEST:
+            raise ValueError(f"a card of format {OLDEST} has no exports")
         return self
 
     @property
@@ -163,7 +165,7 @@ class BundleCard(_Card):
 
     def with_exports(self, exports: tuple[ExportCard, ...]) -> Self:
         """The same card with these files that run without mmssl."""
-        return self.model_copy(update={"exports": exports, "format": FORMAT if exports else PLAIN_FORMAT})
+        return self.model_copy(update={"exports": exports})
 
     def sealed(self) -> Self:
         """The same card with its digest."""
@@ -176,5 +178,10 @@ class BundleCard(_Card):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
-        """The card as plain values; one of format 1 has no `exports`."""
-        return self.model_dump(mode="json", exclude=None if self.format > PLAIN_FORMAT else {"exports"})
+        """The card as plain values, with what its format has."""
+        content = self.model_dump(mode="json")
+        if self.format == OLDEST:
+            del content["exports"]
+            for subset in content["subsets"]:
+                del subset["curve"]
+        return content

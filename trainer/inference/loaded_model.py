@@ -63,17 +63,28 @@ class LoadedModel:
         integer = self.card.label_type == "integer"
         return np.array([int(name) for name in self.card.classes]) if integer else np.array(self.card.classes)
 
+    def read(self, inputs: Inputs, present: Present = None) -> tuple[dict[str, Features], NDArray[np.bool_]]:
+        """The rows as the predictor takes them: scaled values `[N, D]` of each modality, and what is there, `[N, M]`.
+
+        Raises:
+            UsageError, DataError: as `predictions`.
+        """
+        x, there = read_inputs(inputs, present, self.modalities, self.encoder)
+        scaled = scale(x, there, self.bundle.scaling, self.card.names)
+        check_values(scaled, there, self.modalities)
+        return scaled, there
+
     def predictions(self, inputs: Inputs, present: Present = None) -> Predictions:
         """Everything that the model says of the rows.
 
         Raises:
             UsageError, DataError: as `trainer.inference.inputs.read_inputs` and `Predictor`.
         """
-        return self.predictor(*self._scaled(inputs, present))
+        return self.predictor(*self.read(inputs, present))
 
     def predict_proba(self, inputs: Inputs, present: Present = None) -> NDArray[np.float32]:
         """The probability of each class, `[N, K]`."""
-        return self.predictor.probabilities(*self._scaled(inputs, present))
+        return self.predictor.probabilities(*self.read(inputs, present))
 
     def predict(self, inputs: Inputs, present: Present = None) -> NDArray[Any]:
         """The most probable class, `[N]`."""
@@ -86,7 +97,7 @@ class LoadedModel:
 
     def embed(self, inputs: Inputs, present: Present = None) -> NDArray[np.float32]:
         """The mean of the latent variable, `[N, Z]`; those of several replicas are joined."""
-        x, there = self._scaled(inputs, present)
+        x, there = self.read(inputs, present)
         network = self.predictor.network
 
         def latent(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -102,7 +113,7 @@ class LoadedModel:
         Raises:
             UsageError: as `predictions`; or the model sees a single modality.
         """
-        x, there = self._scaled(inputs, present)
+        x, there = self.read(inputs, present)
         network, result = self.predictor.network, dict[str, Features]()
         for m, modality in enumerate(self.modalities):
             values, lacking = np.array(x[modality.name]), np.flatnonzero(~there[:, m])
@@ -129,6 +140,16 @@ class LoadedModel:
         Raises:
             UsageError: a value lies outside its distribution.
         """
+        return self.predictor(self.rescaled(x, present, scaling), present)
+
+    def rescaled(
+        self, x: Mapping[str, Features], present: NDArray[np.bool_], scaling: Mapping[str, Scaling]
+    ) -> dict[str, Features]:
+        """Features as a shard holds them as the predictor takes them; arguments as of `predict_features`.
+
+        Raises:
+            UsageError: a value lies outside its distribution.
+        """
         names = [modality.name for modality in self.modalities]
         rescaled = dict(x)
         for m, name in enumerate(names):
@@ -137,7 +158,7 @@ class LoadedModel:
                 raw = {name: unscaled(x[name], theirs)}
                 rescaled |= scale(raw, present[:, m : m + 1], {name: ours} if ours else {}, [name])
         check_values(rescaled, present, self.modalities)
-        return self.predictor(rescaled, present)
+        return rescaled
 
     def encoder(self, modality: str) -> Encode:
         """What turns pictures of a modality into its features.
@@ -148,12 +169,6 @@ class LoadedModel:
         if modality not in self._encoders:
             self._encoders[modality] = self._encoder_of(modality)
         return self._encoders[modality]
-
-    def _scaled(self, inputs: Inputs, present: Present) -> tuple[dict[str, Features], NDArray[np.bool_]]:
-        x, there = read_inputs(inputs, present, self.modalities, self.encoder)
-        scaled = scale(x, there, self.bundle.scaling, self.card.names)
-        check_values(scaled, there, self.modalities)
-        return scaled, there
 
 
 def open_model(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.shards.shard import Part, Shard
 from trainer.evaluation.evaluate import BATCH
 from trainer.evaluation.metrics import score
-from trainer.inference.abstention import at_threshold, threshold_for
+from trainer.inference.abstention import at_threshold, curve, threshold_for
 from trainer.inference.card import AbstentionCard, SubsetCard
 from trainer.inference.network import Network
 from trainer.inference.unlikeness import LEAST_ROWS, NEIGHBOURS, Passes, Reference, make_reference, percentiles
@@ -158,6 +158,7 @@ def _measure(
             "nll": result.nll,
             "ece": result.ece,
             "abstention": _threshold(best, right, abstain),
+            "curve": curve(best, right),
         }
     )
 

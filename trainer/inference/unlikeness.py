@@ -114,6 +114,12 @@ def nearest(latent: Tensor, latents: Tensor, skip: int = 0) -> Tensor:
     return distances.clamp_min(0).sqrt().mean(-2)
 
 
+def distances_to(latent: Tensor, latents: Tensor) -> Tensor:
+    """The distance of each row's latents to each of others', `[R, B, Z], [R, n, Z] -> [B, n]`, mean over replicas."""
+    distances: Tensor = torch.cdist(latent, latents).mean(0)
+    return distances
+
+
 def _smallest(values: Tensor, count: int) -> Tensor:
     """The places of the smallest values of each row, `[R, B, n] -> [R, B, count]`.
 

@@ -1,8 +1,7 @@
 """Modalities that runs generate, as pictures below the true one (the paper's figure 5), or as numbers."""
 
-import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
 from trainer.inference.generation import GeneratedModality, generate
+from trainer.inference.image_shapes import height_of_parts, image_shape
 from trainer.inference.loading import CPU, load_runs
 from trainer.models.registry import card, model_names
 from trainer.reporting.panel_layout import shortened
@@ -42,45 +42,6 @@ _TURNED_LETTER = 0.082  # of one that is turned by 90 degrees, as long ones are
 _LONGEST_LEVEL_LABEL = 3  # letters of a class that fit below an image without turning
 
 
-def image_shape(shard: Shard, modality: str) -> tuple[int, ...] | None:
-    """Height and width (and 3, for colours) of a modality's values as an image, or None if they are not an image.
-
-    The shard's provenance gives it under `shape`, `{"x": [28, 14]}`. If it does not, values in [0, 1] are taken as a
-    square image, or as the modality's part of one if all modalities, side by side, form a square (halves of a digit).
-
-    Raises:
-        DataError: the provenance gives a shape that does not fit the values.
-    """
-    widths = {m.name: m.width for m in shard.modalities}
-    shapes = shard.provenance.get("shape")
-    if isinstance(shapes, Mapping) and modality in shapes:
-        shape = shapes[modality]
-        if (
-            not isinstance(shape, list)
-            or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))
-            or not all(isinstance(side, int) and side > 0 for side in shape)
-            or math.prod(shape) != widths[modality]
-        ):
-            raise DataError(
-                f"{shard.path}: its provenance gives {modality} the shape {shape}, but it has {widths[modality]} values"
-            )
-        return tuple(shape)
-    if any(m.distribution != "bernoulli" for m in shard.modalities if m.name == modality):
-        return None
-    width = widths[modality]
-    if math.isqrt(width) ** 2 == width:
-        return math.isqrt(width), math.isqrt(width)
-    return (height, width // height) if (height := _height_of_parts(shard)) else None
-
-
-def _height_of_parts(shard: Shard) -> int | None:
-    """The height of the square image that the modalities form side by side, or None if they do not form one."""
-    total = sum(m.width for m in shard.modalities)
-    side = math.isqrt(total)
-    fits = side * side == total and all(m.width % side == 0 for m in shard.modalities)
-    return side if fits and all(m.distribution == "bernoulli" for m in shard.modalities) else None
-
-
 def _images(generated: GeneratedModality, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """`[N, H, W, 3]` in [0, 1]: the target's values as images, with the given parts shown faintly next to them."""
     shard = generated.shard
@@ -92,7 +53,7 @@ def _images(generated: GeneratedModality, values: NDArray[np.float32]) -> NDArra
             "write them as numbers (--out made.npz), or give their shape in the provenance (docs/guide/report.md)",
         )
     image = _coloured(values, generated.true, shape)
-    if _height_of_parts(shard) is None or shape[0] == shape[1]:
+    if height_of_parts(shard.modalities) is None or shape[0] == shape[1]:
         return image
     parts = []
     for m in shard.modalities:

@@ -10,6 +10,7 @@ import torch
 from pipeline.runtime.errors import MmsslError
 from trainer.evaluation.metrics import COMPLETION_TITLES
 from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, every_modality, subset_title
+from trainer.inference.image_shapes import image_shape
 from trainer.inference.loading import LoadedRun, load_run
 from trainer.models.registry import card
 from trainer.reporting.diagnostics import (
@@ -19,7 +20,7 @@ from trainer.reporting.diagnostics import (
     predict,
     reliability_figure,
 )
-from trainer.reporting.generated_images import draw_panels, image_shape, panels
+from trainer.reporting.generated_images import draw_panels, panels
 from trainer.reporting.plot_style import data_uri, render
 from trainer.reporting.plots import alpha_figure, curves_figure, labels_figure, splits_figure
 from trainer.reporting.run_tables import REPLICA_SETTINGS, grouped

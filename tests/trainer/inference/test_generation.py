@@ -12,12 +12,12 @@ from pipeline.shards.shard import Modality, Shard
 from tests.support.tiny_models import ALIKE, TWO, tiny
 from tests.support.training import clusters, make_settings, make_shard, run_stack, turns
 from trainer.inference.generation import choose_examples, generate
+from trainer.inference.image_shapes import image_shape
 from trainer.inference.loading import load_runs
 from trainer.reporting.generated_images import (
     FAINT,
     draw_panels,
     generation_figure,
-    image_shape,
     panels,
     write_generated,
 )

@@ -1,0 +1,84 @@
+"""Runs an application on a port until it is asked to stop; whatever is being answered then is answered first."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pipeline.runtime.errors import UsageError
+from pipeline.runtime.interrupts import Stop, stop_requests
+
+GRACE = 30  # seconds for what is being answered when the server is stopped
+HEADER_SECONDS = 20.0  # in which a connection has to say what it wants
+BACKLOG = 512
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UsageError: there is no such address, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {reason}", "--port 0 takes a free port, --host names another address"
+        ) from None
+
+
+def run(app: ASGIApp, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM, Ctrl-C or another signal that stops.
+
+    Args:
+        ready: is called with the address, `http://127.0.0.1:8000`, once requests are taken.
+    """
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    config = uvicorn.Config(
+        app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=GRACE,
+    )  # fmt: skip
+    host, port = listening.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    asyncio.run(_Server(config, lambda: ready(address)).serve([listening]))
+
+
+class _Server(uvicorn.Server):
+    """Stops by this program's rules, and drops connections that say nothing."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready, self._stop = ready, Stop()
+        self._since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with stop_requests() as self._stop:
+            yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._drop_silent()
+        return await super().on_tick(counter) or self._stop.requested
+
+    def _drop_silent(self) -> None:
+        now = time.monotonic()
+        for connection in list(self.server_state.connections):
+            if getattr(connection, "cycle", None) is None:  # no request so far
+                if now - self._since.setdefault(connection, now) > HEADER_SECONDS:
+                    connection.transport.close()
+            else:
+                self._since.pop(connection, None)
