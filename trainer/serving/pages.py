@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-_FILES = ("serve.css", "explore.js", "label.js")
+_FILES = ("serve.css", "explore.js")
 _SHARED = "style.css"  # of the reports: colours, tables, letters
 
 

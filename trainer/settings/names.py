@@ -15,9 +15,9 @@ PAPER, RECOMMENDED = "paper", "recommended"
 SETTINGS_FIELDS = {
     "model", "data", "digest", "split", "modalities", "labels", "seed", "alpha", "beta", "label_estimator",
     "temperature", "prior", "pooling", "joint_encoder", "objective", "epochs", "batch_size", "labelled_batch_size",
-    "window", "learning_rate", "precision", "iterations", "samples", "propagation", "neighbours", "mean_alpha",
-    "partial_alpha", "consistency", "smoothness", "partial_smoothness", "radius", "information", "agreement",
-    "onset", "averaging", "schedule", "networks", "cotraining",
+    "window", "learning_rate", "precision", "iterations", "samples", "answers", "held_out", "propagation",
+    "neighbours", "mean_alpha", "partial_alpha", "consistency", "smoothness", "partial_smoothness", "radius",
+    "information", "agreement", "onset", "averaging", "schedule", "networks", "cotraining",
 }  # fmt: skip
 COTRAINING_FIELDS = {
     "k_best", "pool", "cost", "scale", "candidates", "granularity", "passes", "least_steps",

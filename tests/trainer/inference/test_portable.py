@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -184,14 +185,21 @@ def test_files_that_differ_too_much_are_refused_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_card_of_the_first_format_has_no_exports(exported: Callable[[str], tuple[Bundle, Path]]) -> None:
-    bundle, folder = exported("sdgm")
+def test_a_card_of_the_first_format_is_read_and_has_neither_exports_nor_curves(
+    exported: Callable[[str], tuple[Bundle, Path]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exported("sdgm")[1], tmp_path / "old"))
     values = json.loads((folder / CARD).read_text())
     assert values["format"] == 2
-    assert "exports" not in bundle.card.content()
-    assert read_card(folder).digest == BundleCard.model_validate(values).content_digest()
     with pytest.raises(ValueError, match="a card of format 1 has no exports"):
         BundleCard.model_validate(values | {"format": 1})
+    subsets = [subset | {"curve": []} for subset in values["subsets"]]
+    old = BundleCard.model_validate(values | {"format": 1, "exports": [], "subsets": subsets}).sealed()
+    content = old.content()
+    assert "exports" not in content
+    assert not any("curve" in subset for subset in content["subsets"])
+    (folder / CARD).write_text(json.dumps(content))
+    assert read_card(folder) == old
 
 
 def test_a_file_that_is_no_onnx_is_one_sentence(tmp_path: Path) -> None:
