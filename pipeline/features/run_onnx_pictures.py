@@ -30,7 +30,11 @@ def read_colour(path: str) -> NDArray[Any]:
 
 def read_depth(path: str) -> NDArray[Any]:
     """float32 [height, width], whose holes (0, NaN) take the value of the nearest pixel that has one."""
-    depth = np.load(path) if path.endswith(".npy") else np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    depth = (
+        np.load(path, allow_pickle=False)
+        if path.endswith(".npy")
+        else np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    )
     if depth.ndim != 2 or depth.dtype.itemsize == 1:
         sys.exit(
             f"{path}: is {depth.dtype} {depth.shape}: depth has one channel of 16 bits or of floating-point numbers"
@@ -77,6 +81,6 @@ for one in modalities:
         read = read_depth if encoder.get_modelmeta().custom_metadata_map["takes"].startswith("float32") else read_colour
         inputs[one.name] = encoder.run(None, {encoder.get_inputs()[0].name: read(given[one.name])[None]})[0]
     else:
-        inputs[one.name] = np.load(given[one.name]).astype(np.float32)
+        inputs[one.name] = np.load(given[one.name], allow_pickle=False).astype(np.float32)
 (row,) = model.run(None, inputs)[0]
 print("no answer" if np.isnan(row).any() else f"{classes[row.argmax()]} {row.max():.4f}")

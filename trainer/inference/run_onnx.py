@@ -14,7 +14,9 @@ model = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx"))
 classes = json.loads(model.get_modelmeta().custom_metadata_map["classes"])
 *modalities, mask = model.get_inputs()
 
-given = {name: np.load(file) for name, _, file in (argument.partition("=") for argument in sys.argv[1:])}
+given = {
+    name: np.load(file, allow_pickle=False) for name, _, file in (argument.partition("=") for argument in sys.argv[1:])
+}
 if not given or given.keys() - {one.name for one in modalities}:
     sys.exit(f"usage: python {sys.argv[0]} " + " ".join(f"{one.name}={one.name}.npy" for one in modalities))
 rows = len(next(iter(given.values())))
