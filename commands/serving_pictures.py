@@ -1,7 +1,6 @@
-"""Pictures for the pages of `mmssl serve` and `mmssl label`: how files are read, and those in an image store."""
+"""Pictures for the pages of `mmssl serve`: how files are read, and those in an image store."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,16 @@ _MOST_KEPT = 2000  # pictures in memory
 
 
 class StorePictures:
-    """The pictures that a model takes, and those that a shard was made of where its image store is at hand."""
+    """The pictures that a model takes, and those that a shard was made of where its image store is at hand.
+
+    Raises:
+        DataError: there is an image store, but it cannot be read.
+    """
 
     def __init__(self, model: "LoadedModel", shard: "Shard | None") -> None:
         self._model, self._shard = model, shard
+        self._store = None if shard is None else _store_of(shard)
+        self._known = set() if self._store is None else set(self._store.ids)
         self._kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.titles: Mapping[str, str] = {}
         for name in model.card.names:
@@ -57,28 +62,6 @@ class StorePictures:
             self._kept |= {(modality, name): pixels for name, pixels in zip(order, images, strict=True)}
         return [self._kept.get((modality, name)) for name in ids]
 
-    @cached_property
-    def _store(self) -> "ImageStore | None":
-        from pipeline.images.store import ImageSettings, ImageStore, store_folder
-
-        made = {} if self._shard is None else self._shard.provenance.get("images", {})
-        if self._shard is None or not isinstance(made, dict) or "dataset" not in made:
-            return None
-        settings = ImageSettings.model_validate(made.get("settings", {}))
-        for path in (self._shard.path, self._shard.path.resolve()):
-            for place in (store_folder(made["dataset"], path.parent.parent, settings),
-                          path.parent.parent / "images" / made["dataset"]):  # fmt: skip
-                if place.is_dir():
-                    try:
-                        return ImageStore.open(place)
-                    except DataError:
-                        return None  # pages then show names in place of pictures
-        return None
-
-    @cached_property
-    def _known(self) -> set[str]:
-        return set() if self._store is None else set(self._store.ids)
-
     def _camera(self, modality: str) -> str | None:
         """The camera whose pictures a modality is of."""
         from pipeline.features.plans import NAMES
@@ -106,6 +89,22 @@ class StorePictures:
         """The name of a modality for people: its camera's, or its own."""
         camera = self._camera(modality)
         return modality if camera is None else _TITLES.get(camera, camera)
+
+
+def _store_of(shard: "Shard") -> "ImageStore | None":
+    """The image store that a shard's features were made from, if it lies in the shard's workspace."""
+    from pipeline.images.store import ImageSettings, ImageStore, store_folder
+
+    made = shard.provenance.get("images", {})
+    if not isinstance(made, dict) or "dataset" not in made:
+        return None
+    settings = ImageSettings.model_validate(made.get("settings", {}))
+    for path in (shard.path, shard.path.resolve()):
+        root = path.parent.parent
+        for place in (store_folder(made["dataset"], root, settings), root / "images" / made["dataset"]):
+            if place.is_dir():
+                return ImageStore.open(place)
+    return None
 
 
 def _as_modality(camera: str) -> "ImageModality":

@@ -39,8 +39,8 @@ class Question:
         predicted: the class that the model takes it for; empty where no model knows classes yet.
         probability: of that class; None likewise.
         disagreement: how much the opinions on the row differ, in nats; None likewise.
-        distance: how far from all rows that are labelled or were chosen before it, in the latent space; None if there
-            are none.
+        distance: how far from all rows that are labelled or were chosen before it, as `mmssl suggest` measures; None if
+            there are none.
         files: by modality, its picture, relative to the folder of the CSV.
         others: further columns, which are kept as they are.
     """

@@ -19,19 +19,19 @@ def answered(shard: Shard, settings: Settings) -> Shard:
     Raises:
         UsageError: an answer is about a row that the shard does not have.
     """
-    own = shard.original or shard
+    unanswered = shard.original or shard
     given = [(row, label) for row, label in settings.answers if label != NEVER]
-    if settings.answers and settings.answers[-1][0] >= own.train.rows:
+    if settings.answers and settings.answers[-1][0] >= unanswered.train.rows:
         raise UsageError(
-            f"there is an answer about row {settings.answers[-1][0]:,}, but {own.path} has {own.train.rows:,} training "
-            "rows",
+            f"there is an answer about row {settings.answers[-1][0]:,}, but "
+            f"{unanswered.path} has {unanswered.train.rows:,} training rows",
             "train on the data that the rows were chosen from (--data)",
         )
     if not given:
-        return own
-    classes = (*own.classes, *sorted({label for _, label in given} - set(own.classes)))
+        return unanswered
+    classes = (*unanswered.classes, *sorted({label for _, label in given} - set(unanswered.classes)))
     number = {name: k for k, name in enumerate(classes)}
-    labels = np.array(own.train.labels)
+    labels = np.array(unanswered.train.labels)
     labels[[row for row, _ in given]] = [number[label] for _, label in given]
     labels.flags.writeable = False
-    return replace(own, classes=classes, train=replace(own.train, labels=labels), original=own)
+    return replace(unanswered, classes=classes, train=replace(unanswered.train, labels=labels), original=unanswered)

@@ -78,8 +78,8 @@ class Opinions:
             return (self.uncertainty - joint).clip(0)
         given = self._heard
         alone = np.where(given, entropy(np.nan_to_num(self.single)).mean(0), 0).sum(0) / np.maximum(given.sum(0), 1)
-        own = np.where(given.any(0), (joint + alone) / 2, joint)
-        return (self.uncertainty - own).clip(0)
+        within = np.where(given.any(0), (joint + alone) / 2, joint)  # of each opinion by itself
+        return (self.uncertainty - within).clip(0)
 
     @property
     def _heard(self) -> NDArray[np.bool_]:

@@ -90,8 +90,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name, with those settings that were given."""
-        own: dict[str, Any] = super().get_params(deep)
-        return own | self._extra()
+        parameters: dict[str, Any] = super().get_params(deep)
+        return parameters | self._extra()
 
     def set_params(self, **params: Any) -> Self:
         """Sets parameters and settings; `fit` says if there is no such setting."""
@@ -177,8 +177,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _extra(self) -> dict[str, Any]:
         """What was given beyond the parameters that have a name of their own."""
-        own = BaseEstimator.get_params(self, deep=False)
-        return {name: value for name, value in vars(self).items() if name not in own and not _is_fitted(name)}
+        parameters = BaseEstimator.get_params(self, deep=False)
+        return {name: value for name, value in vars(self).items() if name not in parameters and not _is_fitted(name)}
 
     def _settings(self) -> dict[str, Any]:
         """The settings to train with: all labels that there are, unless other settings say otherwise."""

@@ -103,10 +103,10 @@ def _schemas(card: BundleCard) -> dict[str, Any]:
     if len(card.classes) <= _MOST_CLASSES:
         named["enum"] = list(card.classes)
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    own: dict[str, Any] = {}
+    alone: dict[str, Any] = {}
     for name in card.names:
-        own[f"{name}.label"] = {"type": ["string", "null"], "description": f"what {name} alone would say"}
-        own[f"{name}.probability"] = {"type": ["number", "null"]}
+        alone[f"{name}.label"] = {"type": ["string", "null"], "description": f"what {name} alone would say"}
+        alone[f"{name}.probability"] = {"type": ["number", "null"]}
     row = {
         "id": {"type": "string"},
         "given": {"type": "string", "description": "the modalities that the row has, joined by +"},
@@ -114,7 +114,7 @@ def _schemas(card: BundleCard) -> dict[str, Any]:
         "probability": share,
         "runner_up": named,
         "runner_up_probability": share,
-        **own,
+        **alone,
         "unlikeness": {
             "type": ["number", "null"], "minimum": 0, "maximum": 100,
             "description": "the share of known rows that are less unlike the training rows, in percent",

@@ -43,25 +43,6 @@ class Pictures(Protocol):
         """The pictures of rows, `[H, W, 3]` each; None for those that are not at hand."""
 
 
-class NoPictures:
-    """For models of vectors alone."""
-
-    def __init__(self) -> None:
-        self.titles: Mapping[str, str] = {}
-
-    def title(self, modality: str) -> str:
-        return modality
-
-    def size(self, path: Path) -> tuple[int, int]:
-        raise NotImplementedError(path)
-
-    def prepared(self, modality: str, path: Path) -> Pixels:
-        raise NotImplementedError(modality, path)
-
-    def stored(self, modality: str, ids: Sequence[str]) -> list[Pixels | None]:  # noqa: ARG002
-        return [None] * len(ids)
-
-
 def of_values(values: NDArray[np.float32], shape: Sequence[int]) -> Pixels:
     """The values `[D]` of a modality that is an image, as its pixels; 1 is white."""
     grey = (np.clip(values, 0, 1) * 255).round().astype(np.uint8).reshape(shape)

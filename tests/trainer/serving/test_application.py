@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,36 @@ pytest.importorskip("httpx", reason="the tests of a server need httpx")
 from starlette.testclient import TestClient
 
 from commands.serving_pictures import StorePictures
+from pipeline.runtime.errors import DataError
 from pipeline.shards.schema import Features
 from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, run_stack
 from trainer.inference.exporting import gather
 from trainer.inference.loaded_model import LoadedModel, of_bundle
 from trainer.serving.application import Server
 from trainer.serving.limits import Limits
-from trainer.serving.pictures import NoPictures
+from trainer.serving.pictures import Pixels
 
 SMALL = Limits(body=64 * 1024, waiting=2, seconds=0.3, pixels=10_000, rows=50)
 TOKEN = "opensesame"
 
 
-class WidePictures(NoPictures):
-    """Takes pictures for x, whose features are their mean colour and the mean of their rows."""
+class WidePictures:
+    """Takes pictures for x, whose features are their mean colour and the mean of their rows; has none of any row."""
 
     def __init__(self) -> None:
-        self.titles = {"x": "RGB"}
+        self.titles: Mapping[str, str] = {"x": "RGB"}
+
+    def title(self, modality: str) -> str:
+        return self.titles.get(modality, modality)
 
     def size(self, path: Path) -> tuple[int, int]:
         return StorePictures.size(None, path)  # type: ignore[arg-type]
 
-    def prepared(self, modality: str, path: Path) -> Any:  # noqa: ARG002
+    def prepared(self, modality: str, path: Path) -> Pixels:  # noqa: ARG002
         return np.zeros((4, 4, 3), np.uint8)
+
+    def stored(self, modality: str, ids: Sequence[str]) -> list[Pixels | None]:  # noqa: ARG002
+        return [None] * len(ids)
 
 
 def encode(paths: Any) -> Features:
@@ -258,3 +265,13 @@ def test_examples_are_explored_with_what_is_switched_on(
     sentence(client.post("/examples/9999"), 404, "rows")
     vector = {"x": [shard.test.features("x")[row].tolist()]}
     assert client.post("/explore", json={"inputs": vector}).json()["answers"]["x"]["row"]["given"] == "x"
+
+
+def test_a_damaged_image_store_is_an_error_and_not_pages_without_pictures(
+    model: tuple[LoadedModel, Any], tmp_path: Path
+) -> None:
+    shard = make_shard(tmp_path / "shards" / "shard.h5", provenance={"images": {"dataset": "objects"}})
+    StorePictures(model[0], shard)  # none at hand: pages show names
+    (tmp_path / "images" / "objects").mkdir(parents=True)
+    with pytest.raises(DataError, match="objects"):
+        StorePictures(model[0], shard)
