@@ -22,7 +22,12 @@ class Model(Protocol):
     has_classifier: ClassVar[bool]
 
     def bound(self, x: Mapping[str, Tensor], y: Tensor | None = None) -> Bound:
-        """The labelled bound if y (one-hot, `[R, B, K]`) is given, otherwise the unlabelled bound."""
+        """The labelled bound of the first L rows, and the unlabelled bound of the others.
+
+        Args:
+            y: the labels of the first L rows, one-hot `[R, L, K]`; None if L is 0. Unless all rows are labelled, batch
+                normalisation has to know where they end (`trainer.nn.segments`).
+        """
         ...
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
@@ -44,8 +49,12 @@ class Classifier(Model, Protocol):
         """The single-modality encoders; only models whose completions include `encoders` need to have them."""
         ...
 
-    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
-        """log q(y|x), `[R, B, K]`; averaged over samples of the latent variables, or at their mean if samples is 0."""
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
+        """log q(y|x), `[R, B, K]`; averaged over samples of the latent variables, or at their mean if samples is 0.
+
+        Args:
+            q_a: q(a|x), if it is known: one of a bound's `posteriors`.
+        """
         ...
 
 

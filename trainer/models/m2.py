@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from trainer.models.bound import Bound
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import standard_normal_log_prob
+from trainer.nn.distributions import DiagonalNormal, standard_normal_log_prob
 from trainer.nn.labels import one_hot
 from trainer.nn.presence import present_rows, where_present
 
@@ -62,7 +62,7 @@ class M2(nn.Module):
             log_q_y=label.log_likelihood,
         )
 
-    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
         """log q(y|x), `[R, B, K]`."""
         return self.q_y(x=self.concatenate(x)).logits
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainer.nn.distributions import DiagonalNormal, Gaussian, PerModality
 from trainer.nn.layers import only_rows
-from trainer.nn.presence import all_present, present_rows
+from trainer.nn.presence import all_present, given, present_rows
 
 Pooling = Literal["geometric", "product"]
 Experts = Mapping[str, DiagonalNormal]
@@ -69,6 +69,10 @@ class Posterior:
                 torch.where(rows, q.mean, pooled.mean), torch.where(rows, q.variance, pooled.variance), q.noise
             )
         return pool(x, self.experts(x) if experts is None else experts, self.pooling)
+
+    def of_singles(self, x: Mapping[str, Tensor], experts: Experts) -> dict[tuple[str, ...], DiagonalNormal]:
+        """q(a|x_m) of every modality m alone, where there are several, keyed by (m,)."""
+        return {(m,): self(given(x, [m]), {m: q}) for m, q in experts.items()} if len(x) > 1 else {}
 
 
 def pool(x: Mapping[str, Tensor], experts: Experts, pooling: Pooling) -> DiagonalNormal:

@@ -24,7 +24,7 @@ from pipeline.runtime.errors import UsageError
 from trainer.models.bound import Bound, average_classifier
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
-from trainer.nn.distributions import standard_normal_log_prob
+from trainer.nn.distributions import DiagonalNormal, standard_normal_log_prob
 
 
 class SDGM(nn.Module):
@@ -65,11 +65,12 @@ class SDGM(nn.Module):
                 self.q_y.name: label.log_q,
             },
             log_q_y=label.log_likelihood,
+            posteriors={tuple(x): q_a},
         )
 
-    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|x,a)], `[R, B, K]`; at the mean of q(a|x) if samples is 0."""
-        return average_classifier(lambda a: self.q_y(x, a=a), self.q_a(x), samples)
+        return average_classifier(lambda a: self.q_y(x, a=a), self.q_a(x) if q_a is None else q_a, samples)
 
     def latent_mean(self, x: Mapping[str, Tensor]) -> Tensor:
         return self.q_a(x).mean

@@ -63,11 +63,12 @@ class SSHMVAE(nn.Module):
                 self.q_y.name: label.log_q,
             },
             log_q_y=label.log_likelihood,
+            posteriors={tuple(x): q_a},
         )
 
-    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
         """log q(y|x,w) = log E_q(a|x,w)[q(y|a)], `[R, B, K]`; at the mean of q(a|x,w) if samples is 0."""
-        return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
+        return average_classifier(lambda a: self.q_y(a=a), self.encode(x) if q_a is None else q_a, samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
         return self.q_a(x)

@@ -82,12 +82,13 @@ class SSHMVAEkl(nn.Module):
                 self.q_a_each[m].name: where_present(present_rows(x, m), kl_divergence(q_a, q))
                 for m, q in q_a_each.items()
             },
+            posteriors={tuple(x): q_a} | self.posterior.of_singles(x, q_a_each),
         )
 
-    def classify(self, x: Mapping[str, Tensor], samples: int = 0) -> Tensor:
+    def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, for the modalities in x; at the mean if samples is 0."""
         with only_rows(self.q_y, any_present(x)):
-            return average_classifier(lambda a: self.q_y(a=a), self.encode(x), samples)
+            return average_classifier(lambda a: self.q_y(a=a), self.encode(x) if q_a is None else q_a, samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
         """q(a|X) of rows that have every modality, otherwise the combined encoders of those they have."""

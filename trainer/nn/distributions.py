@@ -19,6 +19,7 @@ from trainer.nn.layers import MLP, ReplicaLinear, over_classes
 from trainer.nn.notation import Notation
 from trainer.nn.presence import present_rows, where_present
 from trainer.nn.rng import Noise
+from trainer.nn.segments import Segments
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})  # no modalities
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, and a density of variance 0 has no logarithm
@@ -106,6 +107,10 @@ class RelaxedLabel(OneHotCategorical):
         Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args=False)
         self.noise = noise
 
+    def __getitem__(self, rows: slice) -> "RelaxedLabel":
+        """The same of some rows of the batch."""
+        return RelaxedLabel(self.logits[..., rows, :], self.noise)
+
     def relaxed(self, temperature: float) -> Tensor:
         """softmax((log q + Gumbel noise) / temperature): one-hot as the temperature falls, differentiable in q."""
         return torch.softmax((self.logits + self.noise.gumbel(self.logits.shape)) / temperature, dim=-1)
@@ -132,13 +137,14 @@ class Conditional(nn.Module):
         self.name = name
         self.noise = noise
         self.variables: Mapping[str, str] = {}
+        self.segments: Segments | None = None
         self.mlp = MLP(notation.mlp, widths, noise)
         self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
 
     def parameters_of(self, x: Mapping[str, Tensor], latents: Mapping[str, Tensor] = NONE) -> list[Tensor]:
         """The parameters given modalities, and latent variables (an unknown label is one) by name, float32."""
         h = self.mlp({self.variables.get(m, m): value for m, value in x.items()} | dict(latents))
-        return [over_classes(head, h).float() for head in self.heads]
+        return [over_classes(head, h, self.segments).float() for head in self.heads]
 
 
 class Gaussian(Conditional):

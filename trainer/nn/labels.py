@@ -13,13 +13,13 @@ from trainer.nn.distributions import RelaxedLabel
 
 @dataclass(frozen=True)
 class Label:
-    """What stands for y in a bound.
+    """What stands for y in a bound, of a batch whose first L rows are labelled.
 
     Attributes:
         y: `[R, B, K]`; for the exact sum `[K, R, B, K]`, with one class after the other on the leading axis.
         log_q: E[log q(y|.)], `[R, B]`; 0 where y is observed.
-        log_likelihood: log q(y|.) of the observed label, `[R, B]`; None if the label is not observed.
-        weights: q(y = k|.), `[K, R, B]`, for the exact sum; otherwise None.
+        log_likelihood: log q(y|.) of the observed labels, `[R, L]`; None if no label is observed.
+        weights: q(y = k|.), `[K, R, B]`, for the exact sum, one-hot where y is observed; otherwise None.
     """
 
     y: Tensor
@@ -63,13 +63,32 @@ class LabelRule:
     temperature: float = 0.1
 
     def __call__(self, q_y: RelaxedLabel, y: Tensor | None) -> Label:
-        """The label of a bound: the observed y (one-hot, `[R, B, K]`), or an estimate from q(y|.), `[R, B, K]`."""
-        if y is not None:
-            log_likelihood = q_y.log_prob(y)
-            return Label(y, log_q=torch.zeros_like(log_likelihood), log_likelihood=log_likelihood)
+        """The label of a bound: observed in the first L rows, estimated from q(y|.), `[R, B, K]`, in all others.
+
+        Args:
+            y: the observed labels, one-hot `[R, L, K]`; None if there are none.
+        """
+        if y is None:
+            return self._estimate(q_y)
+        rows = y.shape[-2]
+        log_likelihood = q_y[:rows].log_prob(y)
+        log_q = torch.zeros_like(log_likelihood)
+        if rows == q_y.logits.shape[-2]:
+            return Label(y, log_q, log_likelihood)
+        others = self._estimate(q_y[rows:])
+        log_q = torch.cat([log_q, others.log_q], -1)
+        if others.weights is None:
+            return Label(torch.cat([y, others.y], -2), log_q, log_likelihood)
+        all_classes = others.y[:, :, :1].expand(-1, -1, log_q.shape[-1], -1)
+        return Label(all_classes, log_q, log_likelihood, torch.cat([y.movedim(-1, 0), others.weights], -1))
+
+    def _estimate(self, q_y: RelaxedLabel) -> Label:
+        """The label of rows of which none is observed."""
         if self.mode == "exact":
             replicas, batch, classes = q_y.logits.shape
-            all_classes = torch.eye(classes, device=q_y.logits.device)[:, None, None].expand(-1, replicas, batch, -1)
+            all_classes = torch.eye(classes, dtype=q_y.logits.dtype, device=q_y.logits.device)[:, None, None].expand(
+                -1, replicas, batch, -1
+            )
             return Label(all_classes, log_q=q_y.negative_entropy(), weights=q_y.probs.movedim(-1, 0))
         relaxed = q_y.relaxed(self.temperature)
         return Label(relaxed, log_q=q_y.log_prob(relaxed))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pipeline.runtime.errors import UsageError
 from trainer.nn.notation import Chain, Dropout
 from trainer.nn.rng import Noise
+from trainer.nn.segments import Segments
 
 
 class ReplicaLinear(nn.Module):
@@ -52,7 +53,8 @@ class ReplicaBatchNorm(nn.Module):
 
     Training normalises with the statistics of the batch and updates the running ones, except within
     `frozen_statistics`. Evaluation normalises with the running statistics. Within `only_rows`, rows that are not there
-    count in no statistic.
+    count in no statistic. A batch in two segments is normalised segment by segment, and the running statistics follow
+    the second, the unlabelled rows.
     """
 
     momentum = 0.1
@@ -68,47 +70,61 @@ class ReplicaBatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(replicas, features))
         self.frozen = False
         self.rows: Tensor | None = None  # bool [R, B]
+        self.segments: Segments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
             result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
             return result.view(x.shape)
-        if self.rows is not None:
-            return self._normalise_some(x, self.rows)
-        if x.dim() == 2:  # a stack of one, without its replica axis
-            return self._normalise(x, *(t.squeeze(0) for t in (self.mean, self.variance, self.scale, self.shift)))
-        return self._normalise_together(x) if x.is_cuda else self._normalise_each(x)
+        if self.segments is None:
+            return self._normalise_segment(x, self.rows, self.frozen)
+        at = self.segments.labelled
+        rows_l, rows_u = (None, None) if self.rows is None else (self.rows[:, :at], self.rows[:, at:])
+        labelled = self._normalise_segment(x[..., :at, :], rows_l, True)
+        return torch.cat([labelled, self._normalise_segment(x[..., at:, :], rows_u, self.frozen)], -2)
 
-    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def _normalise_segment(self, x: Tensor, rows: Tensor | None, frozen: bool) -> Tensor:
+        if rows is not None:
+            return self._normalise_some(x, rows, frozen)
+        if x.dim() == 2:  # a stack of one, without its replica axis
+            return self._normalise(x, *(t.squeeze(0) for t in self._own()), frozen=frozen)
+        return self._normalise_together(x, frozen) if x.is_cuda else self._normalise_each(x, frozen)
+
+    def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.mean, self.variance, self.scale, self.shift
+
+    def _normalise(
+        self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, *, frozen: bool
+    ) -> Tensor:
         """Normalises one replica, `[B, F]`, with PyTorch's own kernel instead of cuDNN's (times: results/README.md)."""
-        if self.frozen:
+        if frozen:
             return torch.batch_norm(x, scale, shift, None, None, True, self.momentum, self.epsilon, False)
         return torch.batch_norm(x, scale, shift, mean, variance, True, self.momentum, self.epsilon, False)
 
-    def _normalise_each(self, x: Tensor) -> Tensor:
+    def _normalise_each(self, x: Tensor, frozen: bool) -> Tensor:
         """Normalises replica by replica: the fastest way on a CPU."""
-        replicas = zip(*(t.unbind(0) for t in (x, self.mean, self.variance, self.scale, self.shift)), strict=True)
-        return torch.stack([self._normalise(*replica) for replica in replicas])
+        replicas = zip(*(t.unbind(0) for t in (x, *self._own())), strict=True)
+        return torch.stack([self._normalise(*replica, frozen=frozen) for replica in replicas])
 
-    def _normalise_together(self, x: Tensor) -> Tensor:
+    def _normalise_together(self, x: Tensor, frozen: bool) -> Tensor:
         """Normalises all replicas in one call, their features side by side: the fastest way on a GPU."""
         replicas, batch, features = x.shape
         joined = x.transpose(0, 1).reshape(batch, replicas * features)
-        result = self._normalise(joined, *(t.view(-1) for t in (self.mean, self.variance, self.scale, self.shift)))
+        result = self._normalise(joined, *(t.view(-1) for t in self._own()), frozen=frozen)
         return result.view(batch, replicas, features).transpose(0, 1)
 
-    def _normalise_some(self, x: Tensor, rows: Tensor) -> Tensor:
+    def _normalise_some(self, x: Tensor, rows: Tensor, frozen: bool) -> Tensor:
         """Normalises with the statistics of some rows; a batch that has fewer than two takes the running statistics."""
-        batch = x.view(len(rows), -1, x.shape[-1]).float()
+        batch = x.reshape(len(rows), -1, x.shape[-1]).float()
         counts = rows.to(batch.dtype).unsqueeze(-1)  # [R, B, 1]
         number = counts.sum(1)  # [R, 1]
         mean = (counts * batch).sum(1) / number.clamp_min(1)
         variance = (counts * (batch - mean.unsqueeze(1)).square()).sum(1) / number.clamp_min(1)
         enough = number >= 2
-        if not self.frozen:
+        if not frozen:
             with torch.no_grad():
-                step = self.momentum * enough
+                step = self.momentum * enough.to(mean.dtype)
                 self.mean.lerp_(mean.detach(), step.expand_as(mean))
                 self.variance.lerp_(variance.detach() * number / (number - 1).clamp_min(1), step.expand_as(mean))
         mean, variance = torch.where(enough, mean, self.mean), torch.where(enough, variance, self.variance)
@@ -164,6 +180,7 @@ class MLP(nn.Module):
     def __init__(self, chain: Chain, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__()
         self.name = chain.source if isinstance(chain.source, str) else None
+        self.segments: Segments | None = None
         self.parts = nn.ModuleList()
         if isinstance(chain.source, str):
             if chain.source not in widths:
@@ -186,7 +203,7 @@ class MLP(nn.Module):
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:
         x = given[self.name] if self.name is not None else concatenate([part(given) for part in self.parts])
-        return over_classes(self.layers, x) if len(self.layers) else x
+        return over_classes(self.layers, x, self.segments) if len(self.layers) else x
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
@@ -197,13 +214,19 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
 
 
-def over_classes(layers: nn.Module, x: Tensor) -> Tensor:
+def over_classes(layers: nn.Module, x: Tensor, segments: Segments | None = None) -> Tensor:
     """Applies layers to `[R, B, F]`, or to `[K, R, B, F]`: classes are folded into the batch, then unfolded.
 
+    Of labelled rows, only the class that was observed goes through the layers; the other classes get its result.
     A stack of one goes through them without its replica axis, as `[B, F]`: a plain network at a plain network's cost.
     """
     if x.dim() == 3:
         return cast(Tensor, layers(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else layers(x))
-    classes, replicas, batch, _ = x.shape
-    folded = over_classes(layers, x.transpose(0, 1).reshape(replicas, classes * batch, -1))  # [R, K * B, F]
-    return folded.view(replicas, classes, batch, -1).transpose(0, 1)
+    classes, replicas, _, width = x.shape
+    at = 0 if segments is None else segments.labelled
+    folded = x[:, :, at:].transpose(0, 1).reshape(replicas, -1, width)  # [R, K * U, F]
+    if segments is None:
+        return cast(Tensor, over_classes(layers, folded).unflatten(1, (classes, -1))).transpose(0, 1)
+    folded = over_classes(layers, torch.cat([segments.of_observed_class(x), folded], 1))  # [R, L + K * U, F]
+    labelled = folded[:, :at].expand(classes, -1, -1, -1)
+    return torch.cat([labelled, folded[:, at:].unflatten(1, (classes, -1)).transpose(0, 1)], 2)

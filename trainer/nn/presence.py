@@ -49,6 +49,16 @@ def given(x: Mapping[str, Tensor], modalities: Sequence[str]) -> Mapping[str, Te
     return same_rows(x, {m: x[m] for m in modalities})
 
 
+def some_rows(x: Mapping[str, Tensor], rows: slice) -> Mapping[str, Tensor]:
+    """The features of some rows of a batch."""
+    values = {m: value[:, rows] for m, value in x.items()}
+    return (
+        Incomplete(values, {m: there[:, rows] for m, there in x.present.items()})
+        if isinstance(x, Incomplete)
+        else values
+    )
+
+
 def where_present(rows: Tensor | None, term: Tensor) -> Tensor:
     """A term of each row, `[..., R, B]`, which is 0 for rows that are not there."""
     return term if rows is None else torch.where(rows, term, 0.0)

@@ -8,98 +8,65 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
-from trainer.nn.presence import any_present, given, present_rows, same_rows, where_present
+from trainer.nn.presence import any_present, present_rows, same_rows, some_rows, where_present
 from trainer.nn.rng import Noise
+from trainer.objective.views import Features, View, Views, singles
 from trainer.settings.run_settings import Settings
 
-Features = Mapping[str, Tensor]
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
 _SHARPNESS = 3  # of propagated labels; 2 to 4 makes them calibrated on every data set we tried (docs/log/2026-11.md)
 _PROBE = 1e-2  # length of the step at which `smoothness` takes its gradient, as a fraction of the full step
 
 
-class View(NamedTuple):
-    """What a model predicts from some modalities.
-
-    Attributes:
-        log_q: log q(y|view), `[R, B, K]`.
-        rows: the examples that have the view, bool `[R, B]`; None for all.
-    """
-
-    log_q: Tensor
-    rows: Tensor | None = None
-
-
-def label_terms(
-    settings: Settings,
-    model: Classifier,
-    x_l: Features | None,
-    y_l: Tensor | None,
-    views: Sequence[View] = (),
-    soft: Tensor | None = None,
-) -> dict[str, Penalty]:
+def label_terms(settings: Settings, views: Views, soft: Tensor | None = None) -> dict[str, Penalty]:
     """What labels say, given and propagated ones, as (weight, value `[R]`) by name; these terms join at the first step.
 
     Args:
-        x_l, y_l: a labelled batch, or None.
-        views, soft: `view_predictions` of an unlabelled batch and its propagated labels, or nothing.
+        soft: the propagated labels of the unlabelled rows, `[R, U, K]`, if there are any.
     """
     result: dict[str, Penalty] = {}
     if soft is not None:
-        result["-log q(y) propagated"] = settings.propagation, propagated_labels(views, soft)
-    if settings.partial_alpha and x_l is not None and y_l is not None:
-        result["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(model, x_l, y_l)
-    if settings.mean_alpha and x_l is not None and y_l is not None:
-        result["-log q(y) at the mean"] = settings.mean_alpha, -(y_l * model.classify(x_l)).sum(-1).mean(-1)
+        result["-log q(y) propagated"] = settings.propagation, propagated_labels(views.every(views.unlabelled), soft)
+    if settings.partial_alpha and views.y is not None:
+        result["-log q(y) of one modality"] = settings.partial_alpha, partial_labels(views, views.y)
+    if settings.mean_alpha and views.y is not None:
+        log_q = views.joint.part(views.labelled).log_q
+        result["-log q(y) at the mean"] = settings.mean_alpha, -(views.y * log_q).sum(-1).mean(-1)
     return result
 
 
-def penalties(
-    settings: Settings,
-    model: Classifier,
-    noise: Noise,
-    x_l: Features | None,
-    x_u: Features | None,
-    views: Sequence[View] = (),
-) -> dict[str, Penalty]:
-    """What unlabelled examples say of the classes, as (weight, value `[R]`) by name; these terms join at the onset.
-
-    Args:
-        x_l, x_u: a labelled and an unlabelled batch, or None.
-        views: `view_predictions` of the unlabelled batch, if they are known.
-    """
+def penalties(settings: Settings, noise: Noise, views: Views) -> dict[str, Penalty]:
+    """What unlabelled examples say of the classes, as (weight, value `[R]`) by name; these terms join at the onset."""
     result: dict[str, Penalty] = {}
     if settings.smoothness:
-        terms = [smoothness(model.classify, noise, x, settings.radius) for x in (x_l, x_u) if x is not None]
-        result["smoothness"] = settings.smoothness, torch.stack(terms).sum(0)
-    if settings.partial_smoothness and x_u is not None:
+        value = smoothness(
+            views.classify, noise, views.x, settings.radius, log_q=views.joint.log_q, first=views.labelled
+        )
+        result["smoothness"] = settings.smoothness, value
+    if not views.has_unlabelled:
+        return result
+    rows, x_u, model = views.unlabelled, views.x_u, views.model
+    if settings.partial_smoothness:
+        known = {m: view.part(rows) for m, view in views.singles.items()}
         terms = [
-            smoothness(model.classify, noise, part, settings.radius, present_rows(x_u, m))
+            smoothness(model.classify, noise, part, settings.radius, known[m].rows, known[m].log_q)
             for m, part in singles(model, x_u).items()
         ]
         result["smoothness of one modality"] = settings.partial_smoothness, torch.stack(terms).sum(0)
-    if settings.consistency and x_u is not None:
-        result["consistency"] = settings.consistency, consistency(model, x_u)
-    if settings.information and x_u is not None:
-        result["-I(y; X)"] = settings.information, -information(model.classify(x_u))
-    if settings.agreement and x_u is not None:
-        result["-I(y; y')"] = settings.agreement, -agreement(views or view_predictions(model, x_u))
+    if settings.consistency:
+        result["consistency"] = settings.consistency, consistency(model, x_u, views.joint.part(rows).log_q)
+    if settings.information:
+        result["-I(y; X)"] = settings.information, -information(views.joint.part(rows).log_q)
+    if settings.agreement:
+        result["-I(y; y')"] = settings.agreement, -agreement(views.every(rows))
     return result
-
-
-def view_predictions(model: Classifier, x: Features) -> list[View]:
-    """log q(y|view), `[R, B, K]` each: given all modalities, and each alone where there are several."""
-    views = [View(model.classify(x))]
-    if len(x) > 1:
-        views += [View(model.classify(part), present_rows(x, m)) for m, part in singles(model, x).items()]
-    return views
 
 
 def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
@@ -113,7 +80,7 @@ def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
     sure as it is right.
 
     Args:
-        views: as `view_predictions`.
+        views: of the same rows, as `Views.every`.
         soft: p `[R, B, K]`, from `trainer.data.propagation`.
     """
     first, second = soft.topk(2, -1).values.unbind(-1)
@@ -123,26 +90,26 @@ def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
     return (confidence * torch.stack(terms).sum(0)).mean(-1)
 
 
-def partial_labels(model: Classifier, x: Features, y: Tensor) -> Tensor:
+def partial_labels(views: Views, y: Tensor) -> Tensor:
     """-log q(y|x_m) of the observed label, summed over the modalities m: eq. 6's signal for single modalities."""
-    terms = [
-        where_present(present_rows(x, m), -(y * model.classify(part)).sum(-1)) for m, part in singles(model, x).items()
-    ]
+    observed = [view.part(views.labelled) for view in views.singles.values()]
+    terms = [where_present(view.rows, -(y * view.log_q).sum(-1)) for view in observed]
     return torch.stack(terms).sum(0).mean(-1)
 
 
-def consistency(model: Classifier, x: Features) -> Tensor:
+def consistency(model: Classifier, x: Features, log_q: Tensor) -> Tensor:
     """sum_m KL(q(y|X) || q(y|x_m)): each modality alone should predict what all modalities predict together.
 
     q(y|X) is the teacher and does not learn: no gradient flows through it. In a model with single-modality encoders,
     only these learn, because a classifier q(y|a) that is also trained on what a single modality cannot tell got worse
     for all modalities together and for each alone.
+
+    Args:
+        log_q: log q(y|X), `[R, B, K]`.
     """
-    with torch.no_grad():
-        log_q = model.classify(x)
     with only_encoders(model):
         terms = [
-            where_present(present_rows(x, m), divergence(log_q, model.classify(part)))
+            where_present(present_rows(x, m), divergence(log_q.detach(), model.classify(part)))
             for m, part in singles(model, x).items()
         ]
         return torch.stack(terms).sum(0).mean(-1)
@@ -193,7 +160,15 @@ def _shared_information(first: View, second: View) -> Tensor:
     return (joint * (joint.log() - independent)).sum((-1, -2))
 
 
-def smoothness(classify: Classify, noise: Noise, x: Features, radius: float, rows: Tensor | None = None) -> Tensor:
+def smoothness(
+    classify: Classify,
+    noise: Noise,
+    x: Features,
+    radius: float,
+    rows: Tensor | None = None,
+    log_q: Tensor | None = None,
+    first: slice = slice(0, 0),
+) -> Tensor:
     """KL(q(y|X) || q(y|X + r)) at the perturbation r that maximises it (virtual adversarial training).
 
     Miyato et al. 2018 (doi:10.1109/TPAMI.2018.2858821), eqs. 7 to 10 with one power iteration; r spans all modalities
@@ -202,25 +177,23 @@ def smoothness(classify: Classify, noise: Noise, x: Features, radius: float, row
 
     Args:
         rows: which examples count, bool `[R, B]`; None for all.
+        log_q: `classify(x)`, if it is known.
+        first: the labelled rows, if they are to count as a batch of their own: its mean is added.
     """
+    batch = next(iter(x.values())).shape[1]
+    batches = [part for part in (first, slice(first.stop, batch)) if part.start != part.stop]
     with torch.no_grad():
-        log_q = classify(x)
-        reach = radius * _mean_length(x)
+        log_q = classify(x) if log_q is None else log_q.detach()
+        lengths = [_mean_length(some_rows(x, part)).expand(-1, part.stop - part.start, 1) for part in batches]
+        reach = radius * torch.cat(lengths, 1)
     direction = _unit(_present(x, {m: noise.normal(value.shape) for m, value in x.items()}))
     with torch.enable_grad():
         steps = {m: (_PROBE * reach * d).requires_grad_() for m, d in direction.items()}
         away = where_present(rows, divergence(log_q, classify(_moved(x, steps))))
         slopes = torch.autograd.grad(away.sum(), list(steps.values()))
     worst = _unit(_present(x, dict(zip(steps, slopes, strict=True))))
-    moved = divergence(log_q, classify(_moved(x, {m: reach * d for m, d in worst.items()})))
-    return where_present(rows, moved).mean(-1)
-
-
-def singles(model: Classifier, x: Features) -> dict[str, Features]:
-    """By modality, the input that holds it alone; the others are left out if the model has encoders, or else zeros."""
-    if "encoders" in model.completions:
-        return {m: given(x, [m]) for m in x}
-    return {m: {n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x}
+    moved = where_present(rows, divergence(log_q, classify(_moved(x, {m: reach * d for m, d in worst.items()}))))
+    return torch.stack([moved[:, part].mean(-1) for part in batches]).sum(0)
 
 
 @contextmanager

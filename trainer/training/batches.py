@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from trainer.data.interface import Data
@@ -14,7 +15,8 @@ class Batches:
 
     Attributes:
         labelled, unlabelled: one stream per replica; empty if training has no such batches.
-        index_l, index_u: the rows of the current batches in the flat tensors, `[R, B]`; None if there is no such batch.
+        index: the rows of the current batches in the flat tensors, `[R, B]`, labelled ones first.
+        index_l, index_u: the parts of `index`; None if there is no such batch.
         per_epoch: the number of steps in an epoch.
     """
 
@@ -27,8 +29,12 @@ class Batches:
         self.labelled = data.streams("labelled", seeds, labelled_size) if first.learns_labels else []
         paced = self.unlabelled or self.labelled
         self.per_epoch = max(math.ceil(len(stream.rows) / stream.batch_size) for stream in paced)
-        self.index_l: Tensor | None = data.first_index(self.labelled) if self.labelled else None
-        self.index_u: Tensor | None = data.first_index(self.unlabelled) if self.unlabelled else None
+        self.index = torch.cat(
+            [data.first_index(streams) for streams in (self.labelled, self.unlabelled) if streams], 1
+        )
+        at = self.labelled[0].batch_size if self.labelled else 0
+        self.index_l: Tensor | None = self.index[:, :at] if self.labelled else None
+        self.index_u: Tensor | None = self.index[:, at:] if self.unlabelled else None
 
     def load(self, step: int) -> None:
         """Loads the indices of the batches of a step; steps count from 0."""

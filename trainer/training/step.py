@@ -1,7 +1,7 @@
 """One optimisation step of a stack of replicas, captured as a CUDA graph on a GPU."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -17,8 +17,10 @@ from trainer.models.registry import card
 from trainer.nn.labels import LabelPrior, LabelRule
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
-from trainer.objective.regularisers import View, label_terms, penalties, view_predictions
+from trainer.nn.segments import in_segments, segments_of
+from trainer.objective.regularisers import label_terms, penalties
 from trainer.objective.semisupervised import Objective, classifier_alone, objective
+from trainer.objective.views import Views
 from trainer.settings.run_settings import Settings
 from trainer.training.average import RunningAverage
 from trainer.training.batches import Batches
@@ -89,27 +91,23 @@ class Step:
         self.average.weight.fill_(schedule.ema_weight(number))
 
     def objective(self) -> Objective:
-        """J of the current batches, with separate labelled and unlabelled passes (docs/design/deviations.md, 4)."""
-        data, model, batches = self.data, cast(Model, self.model), self.batches
-        labelled = unlabelled = x_l = y_l = x_u = None
+        """J of the current batches, in one pass; each keeps its own statistics (docs/design/deviations.md, 4)."""
+        data, batches = self.data, self.batches
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            if batches.index_l is not None:
-                x_l, y_l = data.x(batches.index_l), data.y(batches.index_l)
-                with frozen_statistics(self.model) if batches.index_u is not None else nullcontext():
-                    labelled = model.bound(x_l, y_l)
-            if batches.index_u is not None:
-                x_u = data.x(batches.index_u)
-                unlabelled = model.bound(x_u)
+            x = data.x(batches.index)
+            y = None if batches.index_l is None else data.y(batches.index_l)
+            with in_segments(self.model, segments_of(y, batches.index.shape[1])):
+                bound = cast(Model, self.model).bound(x, y)
+            labelled, unlabelled = bound.divided(y)
             if self.settings.objective == "classifier":
                 assert labelled is not None, "a classifier alone needs labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
             with frozen_statistics(self.model):
-                classifier, views, soft = cast(Classifier, self.model), list[View](), None
-                if self.soft_labels is not None and x_u is not None and batches.index_u is not None:
-                    views = view_predictions(classifier, x_u)
+                views, soft = Views(cast(Classifier, self.model), x, y, bound.posteriors), None
+                if self.soft_labels is not None and batches.index_u is not None:
                     soft = self.soft_labels[self._replicas, data.training_rows(batches.index_u)]
-                extra = label_terms(self.settings, classifier, x_l, y_l, views, soft)
-                extra |= self.extra_terms(lambda: penalties(self.settings, classifier, self.noise, x_l, x_u, views))
+                extra = label_terms(self.settings, views, soft)
+                extra |= self.extra_terms(lambda: penalties(self.settings, self.noise, views))
         return objective(
             labelled,
             unlabelled,

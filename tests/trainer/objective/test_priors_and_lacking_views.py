@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.support.training import make_settings, make_shard, make_step
 from trainer.models.interface import Model
-from trainer.objective.regularisers import View, agreement, propagated_labels
+from trainer.objective.regularisers import agreement, propagated_labels
+from trainer.objective.views import View
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,6 @@ from trainer.models.interface import Classifier
 from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
-    View,
     agreement,
     consistency,
     information,
@@ -25,10 +24,9 @@ from trainer.objective.regularisers import (
     partial_labels,
     penalties,
     propagated_labels,
-    singles,
     smoothness,
-    view_predictions,
 )
+from trainer.objective.views import View, Views, singles
 from trainer.training.step import Step
 
 
@@ -60,13 +58,13 @@ def test_partial_labels_is_the_mean_of_the_cross_entropies(tmp_path: Path) -> No
         probabilities = model.classify({m: x[m]}).exp().detach()
         rows = [-math.log(float(probabilities[0, b, int(y[0, b].argmax())])) for b in range(y.shape[1])]
         expected += sum(rows) / len(rows)
-    assert float(partial_labels(model, x, y).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(partial_labels(Views(model, x, y), y).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_consistency_is_the_divergence_and_teaches_the_single_modalities_alone(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path)
     model = cast(Classifier, step.model)
-    value = consistency(model, x)
+    value = consistency(model, x, model.classify(x))
     p = model.classify(x).exp()[0].detach()
     expected = 0.0
     for m in ("x", "w"):
@@ -84,7 +82,7 @@ def test_labels_at_the_mean_are_the_cross_entropy_of_what_the_test_asks(tmp_path
     model = cast(Classifier, step.model)
     log_q = model.classify(x)[0].detach()
     by_hand = -sum(float(log_q[b, int(y[0, b].argmax())]) for b in range(len(log_q))) / len(log_q)
-    (value,) = label_terms(step.settings, model, x, y).values()
+    (value,) = label_terms(step.settings, Views(model, x, y)).values()
     assert float(value[1].detach()) == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -110,19 +108,24 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
 
 
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
-    step, x, _ = ready(tmp_path, smoothness=1, radius=0.5)
+    """Each part of the batch counts as it would alone, with its own mean length and its own mean."""
+    step, x_l, y = ready(tmp_path, smoothness=1, radius=0.5)
     assert step.batches.index_u is not None
     model, x_u = cast(Classifier, step.model), step.data.x(step.batches.index_u)
-    penalty_values = []
-    for batches in ((x, None), (None, x_u), (x, x_u)):
-        with step.noise.separate_streams("smoothness"):
-            terms = penalties(step.settings, model, step.noise, *batches)
-            penalty_values.append(float(terms["smoothness"][1].detach()))
-    assert penalty_values[0] > 0
-    assert penalty_values[2] > penalty_values[0]
-    with step.noise.separate_streams("smoothness"):  # the labelled ones first, then the others, from one stream
-        parts = [smoothness(model.classify, step.noise, batch, 0.5) for batch in (x, x_u)]
-    assert penalty_values[2] == pytest.approx(float(sum(parts).detach()), rel=1e-5)
+    rows = y.shape[1]
+    x = {m: torch.cat([x_l[m], x_u[m]], 1) for m in x_l}
+    drawn = {m: step.noise.normal(values.shape) for m, values in x.items()}
+
+    def value_of(part: slice, views: Views) -> float:
+        order = iter(drawn)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step.noise, "normal", lambda _: drawn[next(order)][:, part])
+            return float(penalties(step.settings, step.noise, views)["smoothness"][1].detach())
+
+    labelled = value_of(slice(rows), Views(model, x_l, y))
+    unlabelled = value_of(slice(rows, None), Views(model, x_u))
+    assert labelled > 0
+    assert value_of(slice(None), Views(model, x, y)) == pytest.approx(labelled + unlabelled, rel=1e-4)
 
 
 def test_information_is_the_mutual_information_of_label_and_example() -> None:
@@ -173,7 +176,7 @@ def test_agreement_is_the_mutual_information_of_the_labels_that_two_views_give()
 def test_agreement_is_between_all_modalities_and_each_alone_and_teaches_every_network(tmp_path: Path) -> None:
     step, x, _ = ready(tmp_path, agreement=1)
     model = cast(Classifier, step.model)
-    (value,) = penalties(step.settings, model, step.noise, None, x).values()
+    (value,) = penalties(step.settings, step.noise, Views(model, x)).values()
     views = [View(model.classify(view)) for view in (x, {"x": x["x"]}, {"w": x["w"]})]
     torch.testing.assert_close(value[1], -agreement(views))
     value[1].sum().backward()
@@ -346,7 +349,7 @@ def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confide
     model = cast(Classifier, step.model)
     distinct = torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [0.0, 0.45, 0.55]])
     soft = distinct[torch.arange(len(x["x"][0])) % 4]
-    views = view_predictions(model, x)
+    views = Views(model, x).every(slice(None))
     assert len(views) == 3
     expected = 0.0
     for log_q in (view.log_q[0].detach() for view in views):
@@ -356,7 +359,7 @@ def test_propagated_labels_are_the_cross_entropies_weighted_by_their_own_confide
             cubed = p**3 / (p**3).sum()
             expected -= confidence * float((cubed * log_q[row].double()).sum()) / len(soft)
     assert float(propagated_labels(views, soft.unsqueeze(0)).detach()) == pytest.approx(expected, rel=1e-4)
-    assert len(view_predictions(model, {"x": x["x"]})) == 1
+    assert len(Views(model, {"x": x["x"]}).every(slice(None))) == 1
 
 
 def test_a_step_teaches_the_propagated_labels_of_its_own_rows_from_the_first_step_on(tmp_path: Path) -> None:
@@ -370,7 +373,7 @@ def test_a_step_teaches_the_propagated_labels_of_its_own_rows_from_the_first_ste
     assert index is not None
     soft = torch.stack([step.soft_labels[r, index[r]] for r in (0, 1)])  # one shard in memory: its rows come first
     with frozen_statistics(step.model):
-        by_hand = propagated_labels(view_predictions(cast(Classifier, step.model), step.data.x(index)), soft)
+        by_hand = propagated_labels(Views(cast(Classifier, step.model), step.data.x(index)).every(slice(None)), soft)
     terms = step.objective().terms
     torch.testing.assert_close(terms["-log q(y) propagated"], by_hand.detach())
     assert not terms["-I(y; y')"].any()  # it joins later
@@ -380,7 +383,7 @@ def test_smoothness_of_one_modality_is_that_of_each_view_alone(tmp_path: Path) -
     step, x, _ = ready(tmp_path, partial_smoothness=1)
     model = cast(Classifier, step.model)
     with step.noise.separate_streams("smoothness"):
-        (value,) = penalties(step.settings, model, step.noise, None, x).values()
+        (value,) = penalties(step.settings, step.noise, Views(model, x)).values()
     with step.noise.separate_streams("smoothness"):
         parts = [smoothness(model.classify, step.noise, {m: x[m]}, step.settings.radius) for m in ("x", "w")]
     assert float(value[1].detach()) == pytest.approx(float(sum(parts).detach()), rel=1e-5)
