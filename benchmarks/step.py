@@ -27,7 +27,8 @@ from trainer.data.resident import Resident
 from trainer.data.selection import Examples
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
-from trainer.training.step import Step, precision
+from trainer.training.precision import precision
+from trainer.training.step import Step
 
 ROWS, WIDTH, CLASSES = 60_000, 392, 10
 LABELLED, TEST = 100, 1000  # rows

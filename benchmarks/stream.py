@@ -36,7 +36,8 @@ from trainer.data.memory_limit import parse_size
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import WindowedStream
 from trainer.jobs.plan import plan
-from trainer.training.step import Step, precision
+from trainer.training.precision import precision
+from trainer.training.step import Step
 
 ROWS, TEST, FEW, WIDTH, CLASSES = 35_000, 1_000, 2_000, 4096, 51
 BLOCK = 512  # rows that are generated at a time

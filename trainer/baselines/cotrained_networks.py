@@ -21,6 +21,7 @@ from trainer.nn.distributions import Categorical
 from trainer.nn.notation import expand, parse
 from trainer.nn.rng import Noise, seed_for
 from trainer.settings.run_settings import Settings
+from trainer.training.precision import autocast
 from trainer.training.terms import LOWER_RATE
 
 BLOCK = 4096  # rows that are predicted at a time
@@ -133,7 +134,7 @@ class Networks:
             check()
             batch = torch.from_numpy(stream.batch(number)).to(self.device)
             x = {name: tensor[index[batch]].unsqueeze(0) for name, tensor in inputs.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            with autocast(settings, self.device):
                 (logits,) = network.parameters_of(x)
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(logits[0], target[batch]).backward()

@@ -12,9 +12,9 @@ from trainer.data.interface import Data
 from trainer.evaluation.metrics import Evaluation
 from trainer.settings.run_settings import Settings
 from trainer.training.method import Predictions, TrainingResult
+from trainer.training.precision import precision
 from trainer.training.progress import Progress
 from trainer.training.run_folder import Run
-from trainer.training.step import precision
 
 # The settings that every co-trained system takes.
 COMMON_SETTINGS = frozenset({"model", "data", "labels", "answers", "modalities", "epochs", "cotraining"})

@@ -11,7 +11,7 @@ from trainer.data.interface import Data
 from trainer.evaluation.evaluate import evaluating, predictions, ways_to_classify
 from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
-from trainer.training.step import precision
+from trainer.training.precision import precision
 
 # Log-probabilities `[N, K]` by given modalities, `x+w`, and by completion (`Model.completions`, in that order), which
 # is `none` where no modality is missing.

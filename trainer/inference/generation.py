@@ -21,7 +21,7 @@ from trainer.evaluation.evaluate import evaluating
 from trainer.evaluation.missing_modalities import completer
 from trainer.inference.loading import LoadedRun
 from trainer.models.interface import Model
-from trainer.training.step import precision
+from trainer.training.precision import precision
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from trainer.models.registry import card as model_card
 from trainer.nn.labels import LabelRule
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings, build
-from trainer.training.step import precision
+from trainer.training.precision import precision
 
 MOST_NETWORKS, MOST_CHARACTERS = 64, 1000  # of a card: no network of ours comes near
 EXPORT_HINT = "export it again: mmssl export RUN --out FOLDER"

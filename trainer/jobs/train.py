@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from trainer.inference.loading import load_run
 from trainer.jobs.environment import environment
 from trainer.jobs.plan import Job
 from trainer.training.method import method_of
+from trainer.training.precision import chosen_precision
 from trainer.training.progress import Progress
 from trainer.training.run_folder import PROPOSED, Checkpoint, Run
 from trainer.training.terms import LOWER_RATE
@@ -123,6 +125,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     method = method_of(settings)
     data = load([run.settings for run in runs], shards, device)
     method.check(settings, data)
+    _say_precision(settings.precision == "auto" and chosen_precision(settings, device) == "bf16")
     for run, examples in zip(runs, data.examples, strict=True):
         run.begin(examples.labelled_ids)
     trained = method.train(runs, data, device, progress)
@@ -136,6 +139,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
                 "shard": str(shard.path.resolve()),
                 **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),
+                "precision": chosen_precision(settings, device),
                 "runs in the stack": len(runs),
                 "seconds of the last sitting": round(time.monotonic() - clock, 3),
             }
@@ -143,6 +147,13 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         run.write_evaluation(result.evaluation)
     for run in runs:
         run.conclude()
+
+
+@cache
+def _say_precision(halved: bool) -> None:
+    """Says once that products are computed in half the bytes, where nobody asked for it."""
+    if halved:
+        _log.info("matrix products in bfloat16, which this processor multiplies fast (float32: --set precision=fp32)")
 
 
 def _raise_if_not_finite(run: Run, result: Evaluation) -> None:

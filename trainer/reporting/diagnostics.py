@@ -25,7 +25,7 @@ from trainer.reporting.panel_layout import (
 )
 from trainer.reporting.plot_style import GREY, colour, marker, styled
 from trainer.training.method import Predictions
-from trainer.training.step import precision
+from trainer.training.precision import precision
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

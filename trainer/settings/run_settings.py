@@ -94,8 +94,9 @@ class Settings(BaseModel):
             the memory limit); None if the whole shard is in memory.
         labelled_batch_size: the number of labelled examples per step.
         learning_rate: Adam's learning rate.
-        precision: the precision of matrix products: "fp32", "tf32" (on CUDA; float32 on a CPU) or "bf16". Densities and
-            KL terms are always float32.
+        precision: the precision of matrix products in training: "fp32", "tf32" (on CUDA; float32 on a CPU), "bf16", or
+            "auto" for what suits the device and the networks (`trainer.training.precision`). Densities and KL terms are
+            always float32.
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
         samples: the number of samples of the latent variables at evaluation; 0 uses their mean
             (docs/design/deviations.md, 9).
@@ -147,7 +148,7 @@ class Settings(BaseModel):
     labelled_batch_size: Batch = 100
     window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    precision: Precision = "tf32"
+    precision: Precision = "auto"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
     propagation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

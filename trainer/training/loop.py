@@ -14,9 +14,10 @@ from trainer.data.machine_memory import keep_freed_memory
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.subsets import every_modality, subset_title
 from trainer.training.checkpoints import restore, save
+from trainer.training.precision import precision
 from trainer.training.progress import Progress, Silent
 from trainer.training.run_folder import Run
-from trainer.training.step import Step, precision
+from trainer.training.step import Step
 
 CHECKPOINT_SECONDS = 60  # minimum time between two checkpoints
 

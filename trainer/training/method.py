@@ -18,9 +18,10 @@ from trainer.models.registry import card
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings
 from trainer.training.loop import train
+from trainer.training.precision import precision
 from trainer.training.progress import Progress
 from trainer.training.run_folder import Run
-from trainer.training.step import make_model, precision
+from trainer.training.step import make_model
 
 Predictions = tuple[NDArray[np.float32], NDArray[np.int64]]  # log-probabilities [N, K] and labels [N] of a test set
 

@@ -1,7 +1,6 @@
 """One optimisation step of a stack of replicas, captured as a CUDA graph on a GPU."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -25,6 +24,7 @@ from trainer.settings.run_settings import Settings
 from trainer.training.average import RunningAverage
 from trainer.training.batches import Batches
 from trainer.training.cuda_graph import capture
+from trainer.training.precision import autocast
 from trainer.training.run_folder import Run
 from trainer.training.schedule import Schedule
 from trainer.training.terms import LOWER_RATE, ExtraTerms, TermTotals
@@ -93,7 +93,7 @@ class Step:
     def objective(self) -> Objective:
         """J of the current batches, in one pass; each keeps its own statistics (docs/design/deviations.md, 4)."""
         data, batches = self.data, self.batches
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with autocast(self.settings, self.device):
             x = data.x(batches.index)
             y = None if batches.index_l is None else data.y(batches.index_l)
             with in_segments(self.model, segments_of(y, batches.index.shape[1])):
@@ -188,14 +188,3 @@ def label_prior(stack: Sequence[Settings], data: Data, device: torch.device) -> 
         counts = torch.tensor([examples.per_class for examples in data.examples], dtype=torch.float64) + 1
         return LabelPrior((counts / counts.sum(-1, keepdim=True)).log().float().to(device))
     return LabelPrior(torch.tensor([prior] * len(stack), device=device).log())
-
-
-@contextmanager
-def precision(settings: Settings, device: torch.device) -> Iterator[None]:
-    """A context with the precision of float32 matrix products that the settings ask for; TF32 exists only on CUDA."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" and device.type == "cuda" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -10,7 +10,8 @@ import torch
 from pipeline.shards.shard import Shard
 from tests.support.training import holey_shard, make_settings, make_shard
 from trainer.data.resident import load
-from trainer.training.step import Step, precision
+from trainer.training.precision import precision
+from trainer.training.step import Step
 
 BEYOND = {
     "onset": 0.4,

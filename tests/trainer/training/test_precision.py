@@ -18,8 +18,9 @@ from tests.support.training import (
     make_step,
 )
 from trainer.nn.layers import ReplicaLinear
-from trainer.settings.run_settings import Settings
-from trainer.training.step import precision
+from trainer.nn.notation import parse
+from trainer.settings.run_settings import Settings, build
+from trainer.training.precision import chosen_precision, is_wide, multiplies_bfloat16, precision
 
 
 def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
@@ -62,3 +63,31 @@ def test_precision_is_put_back() -> None:
     with precision(settings, torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("units", [16, 512])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("asked", ["auto", "fp32", "tf32", "bf16"])
+def test_auto_halves_the_bytes_where_that_is_faster(
+    asked: str, device: str, units: int, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.training.precision.multiplies_bfloat16", lambda: able)
+    networks = {name: str(parse(text).resized(units, 4)) for name, text in NETWORKS["m2"].items()}
+    settings = build(
+        {
+            "model": "m2", "data": "none", "labels": 3, "epochs": 1, "batch_size": 2, "learning_rate": 1e-3,
+            "precision": asked, "networks": networks,
+        }
+    )  # fmt: skip
+    expected = {"cuda": "tf32", "cpu": "bf16" if able and units == 512 else "fp32"}[device]
+    assert chosen_precision(settings, torch.device(device)) == (expected if asked == "auto" else asked)
+    narrow = dict(networks) | {"q(y|X)": "(x-D512BR)-D8BR, D3"}
+    assert not is_wide(settings.model_copy(update={"networks": narrow}))
+    assert not is_wide(settings.model_copy(update={"networks": {"q(y|X)": "x, D3"}}))
+
+
+def test_older_versions_of_torch_may_not_say_what_the_processor_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(f"torch.cpu.{name}", raising=False)
+    assert not multiplies_bfloat16()

@@ -1,0 +1,62 @@
+"""The precision of matrix products: what the settings ask for, on the device at hand.
+
+`auto` is TF32 on CUDA. On a CPU it is bfloat16 where the processor multiplies it (AVX512-BF16, AMX) and every hidden
+layer has 512 units or more, which takes 0.6 of float32's time; with 128 units rounding the activations costs more than
+the products save. Everywhere else it is float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from trainer.nn.notation import Chain, Dense, parse
+from trainer.settings.run_settings import Settings
+
+WIDE = 512  # units
+_ABILITIES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu; older versions lack some
+
+
+def chosen_precision(settings: Settings, device: torch.device) -> Literal["fp32", "tf32", "bf16"]:
+    """The precision that a run computes in."""
+    if settings.precision != "auto":
+        return settings.precision
+    if device.type == "cuda":
+        return "tf32"
+    return "bf16" if multiplies_bfloat16() and is_wide(settings) else "fp32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16."""
+    checks = (getattr(torch.cpu, name, None) for name in _ABILITIES)
+    return any(check() for check in checks if check is not None)
+
+
+def is_wide(settings: Settings) -> bool:
+    """Whether every hidden layer has `WIDE` units or more; false if there is none."""
+    units = [units for text in settings.networks.values() for units in _hidden_units(parse(text).mlp)]
+    return bool(units) and min(units) >= WIDE
+
+
+def _hidden_units(chain: Chain) -> Iterator[int]:
+    for part in () if isinstance(chain.source, str) else chain.source:
+        yield from _hidden_units(part)
+    yield from (int(layer.units) for layer in chain.layers if isinstance(layer, Dense))
+
+
+def autocast(settings: Settings, device: torch.device) -> torch.autocast:
+    """A context in which the products of training are as precise as the settings ask for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=chosen_precision(settings, device) == "bf16")
+
+
+@contextmanager
+def precision(settings: Settings, device: torch.device) -> Iterator[None]:
+    """A context with the precision of float32 matrix products that the settings ask for; TF32 exists only on CUDA."""
+    before = torch.get_float32_matmul_precision()
+    tf32 = chosen_precision(settings, device) == "tf32" and device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
