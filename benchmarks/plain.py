@@ -1,9 +1,8 @@
 """SS-HMVAE-kl for two modalities written without a replica axis: nn.Linear, BatchNorm1d, one generator.
 
-It takes the same step on the same batches, and so shows what the replica axis costs at R = 1. `JoinedStep` does the
-same arithmetic in one pass over all rows. That gives up the separate batch statistics of the two passes
-(docs/design/deviations.md, 4), so it is not a step to train with, but it shows the rate that this machine reaches for
-a step of this size.
+It takes the same step on the same batches, in two passes, one of labelled and one of unlabelled rows. `JoinedStep` takes
+both in one, without the batch statistics of their own that ours have (docs/design/deviations.md, 4): not a step to
+train with, but the rate that this machine reaches for a step of this size.
 """
 
 import itertools
