@@ -1,8 +1,8 @@
 """SS-HMVAE-kl for two modalities written without a replica axis: nn.Linear, BatchNorm1d, one generator.
 
-It takes the same step on the same batches, in two passes, one of labelled and one of unlabelled rows. `JoinedStep` takes
-both in one, without the batch statistics of their own that ours have (docs/design/deviations.md, 4): not a step to
-train with, but the rate that this machine reaches for a step of this size.
+It takes the same step on the same batches, labelled and unlabelled rows in two passes. `JoinedStep` takes both in one,
+without the batch statistics of their own that ours have (docs/design/deviations.md, 4): not a step to train with, but
+the rate that this machine reaches for a step of this size.
 """
 
 import itertools

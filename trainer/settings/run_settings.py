@@ -148,7 +148,7 @@ class Settings(BaseModel):
     labelled_batch_size: Batch = 100
     window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    precision: Precision = "auto"
+    precision: Precision = "tf32"
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
     propagation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
