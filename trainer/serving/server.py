@@ -36,11 +36,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def run(app: ASGIApp, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serves until SIGTERM, Ctrl-C or another signal that stops.
+def run(
+    app: ASGIApp,
+    listening: socket.socket,
+    ready: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serves until SIGTERM, Ctrl-C or another signal that stops; signals reach the main thread alone.
 
     Args:
         ready: is called with the address, `http://127.0.0.1:8000`, once requests are taken.
+        stopped: is asked ten times a second whether to stop, besides signals.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
@@ -49,15 +55,15 @@ def run(app: ASGIApp, listening: socket.socket, ready: Callable[[str], None]) ->
     )  # fmt: skip
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    asyncio.run(_Server(config, lambda: ready(address)).serve([listening]))
+    asyncio.run(_Server(config, lambda: ready(address), stopped).serve([listening]))
 
 
 class _Server(uvicorn.Server):
     """Stops by this program's rules, and drops connections that say nothing."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopped: Callable[[], bool]) -> None:
         super().__init__(config)
-        self._ready, self._stop = ready, Stop()
+        self._ready, self._stop, self._stopped = ready, Stop(), stopped
         self._since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     @contextmanager
@@ -72,7 +78,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             self._drop_silent()
-        return await super().on_tick(counter) or self._stop.requested
+        return await super().on_tick(counter) or self._stop.requested or self._stopped()
 
     def _drop_silent(self) -> None:
         now = time.monotonic()
