@@ -160,7 +160,7 @@ def test_wrong_json_is_refused(serve: Callable[..., TestClient], body: bytes, st
 def bomb() -> bytes:
     """A small file that declares many pixels."""
     file = io.BytesIO()
-    Image.new("L", (20_000, 20_000)).save(file, "PNG")
+    Image.new("L", (6_000, 6_000)).save(file, "PNG")
     return file.getvalue()
 
 
