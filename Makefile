@@ -56,6 +56,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.cluster
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.frame
+	$(BIN)/python -m benchmarks.serve
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info

@@ -146,6 +146,8 @@ def test_a_form_holds_pictures_and_vectors(
         (b'{"inputs": {"x": [[1]]}}', 422, "shape"),
         (b'{"inputs": {"x": [["1"]]}}', 422, "other than numbers"),
         (b'{"inputs": {"x": "abc"}}', 422, "list of rows"),
+        (b'{"inputs": {"x": [[0, 0, 0, 0, 0, 1e999]]}}', 422, "not finite"),
+        (b'{"inputs": {"x": [[0, 0, 0, 0, 0, 1' + b"0" * 400 + b"]]}}", 422, "not finite"),
         (b'{"inputs": {"x": [null]}}', 422, "no modality"),
         (b'{"inputs": {"x": [[1]]}, "more": 1}', 422, '"more"'),
         (b'{"inputs": {"x": [[1]]}, "id": ["a", "b"]}', 422, '"id"'),
