@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopped: Callable[[], bool]) -> None:
         super().__init__(config)
         self._ready, self._stop, self._stopped = ready, Stop(), stopped
-        self._since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._since: WeakKeyDictionary[Any, tuple[ref[Any] | None, float]] = WeakKeyDictionary()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,10 +84,16 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._stop.requested or self._stopped()
 
     def _drop_silent(self) -> None:
+        """Closes connections that take too long to say what they want, their first request or a later one."""
         now = time.monotonic()
         for connection in list(self.server_state.connections):
-            if getattr(connection, "cycle", None) is None:  # no request so far
-                if now - self._since.setdefault(connection, now) > HEADER_SECONDS:
-                    connection.transport.close()
-            else:
+            cycle = getattr(connection, "cycle", None)  # of the last request that came whole
+            if cycle is not None and not cycle.response_complete:
                 self._since.pop(connection, None)
+                continue
+            last, since = self._since.get(connection, (None, now))
+            if connection not in self._since or (last and last()) is not cycle:
+                # New, or another request came and was answered meanwhile. A strong reference would keep both alive.
+                self._since[connection] = (cycle and ref(cycle), now)
+            elif now - since > HEADER_SECONDS:
+                connection.transport.close()
