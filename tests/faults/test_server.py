@@ -201,6 +201,22 @@ def test_slow_clients_are_sent_away_and_others_go_on(model: PictureModel, monkey
         slow.close()
 
 
+def test_a_client_that_reads_nothing_is_sent_away_with_what_it_did_not_read(
+    model: PictureModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Shard.open(model.shard).train.features("rgb").tolist()
+    many = json.dumps({"inputs": {"rgb": features * 400}}).encode()  # answered with 3 MB
+    monkeypatch.setattr(server_module, "HEADER_SECONDS", 0.5)
+    with serving(model.server().application()) as address, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", urlsplit(address).port))
+        deaf.sendall(head("/predict?probabilities=true", len(many)) + many)
+        time.sleep(4)
+        assert ask(address, body_of(model, 0)).status_code == 200
+        status, said = reply_of(deaf)
+        assert (status, said.endswith(b"]}")) == (200, False)
+
+
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "in chunks"])
 def test_a_large_upload_is_refused_early(served: Served, model: PictureModel, declared: bool) -> None:
     for _ in range(2):

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -16,7 +17,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 
 GRACE = 30  # seconds for what is being answered when the server is stopped
-HEADER_SECONDS = 20.0  # in which a connection has to say what it wants
+HEADER_SECONDS = 20.0  # in which a connection has to say what it wants, or to read a part of its answer
 BACKLOG = 512
 
 
@@ -67,7 +68,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopped: Callable[[], bool]) -> None:
         super().__init__(config)
         self._ready, self._stop, self._stopped = ready, Stop(), stopped
-        self._since: WeakKeyDictionary[Any, tuple[ref[Any] | None, float]] = WeakKeyDictionary()
+        self._silent: WeakKeyDictionary[Any, _Silence] = WeakKeyDictionary()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,16 +85,30 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._stop.requested or self._stopped()
 
     def _drop_silent(self) -> None:
-        """Closes connections that take too long to say what they want, their first request or a later one."""
+        """Drops connections that take too long to say what they want, or to take a step in reading their answer."""
         now = time.monotonic()
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)  # of the last request that came whole
             if cycle is not None and not cycle.response_complete:
-                self._since.pop(connection, None)
+                self._silent.pop(connection, None)
                 continue
-            last, since = self._since.get(connection, (None, now))
-            if connection not in self._since or (last and last()) is not cycle:
-                # New, or another request came and was answered meanwhile. A strong reference would keep both alive.
-                self._since[connection] = (cycle and ref(cycle), now)
-            elif now - since > HEADER_SECONDS:
-                connection.transport.close()
+            unread = connection.transport.get_write_buffer_size()
+            known = self._silent.get(connection)
+            if known is None or not known.is_still(cycle, unread):
+                # A strong reference to the cycle would keep the connection alive.
+                self._silent[connection] = _Silence(cycle and ref(cycle), unread, now)
+            elif now - known.since > HEADER_SECONDS:
+                connection.transport.abort()  # closing would wait for the answer to be read
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """A connection after its last request, or before its first, and how many bytes of the answer are not taken yet."""
+
+    cycle: "ref[Any] | None"
+    unread: int
+    since: float
+
+    def is_still(self, cycle: object, unread: int) -> bool:
+        """Whether nothing has happened: another request may have come and been answered."""
+        return (self.cycle and self.cycle()) is cycle and self.unread == unread
