@@ -65,7 +65,7 @@ def main() -> None:
         model = mmssl.load(vectors, device="cpu")
         cases = known_cases(model)
         with served(vectors, options.threads) as server:
-            latency(rows, "vectors", Connection(server.address), model, cases[0], options)
+            latency(rows, "vectors", server, model, cases[0], options)
         with served(vectors, options.threads) as server:
             load(rows, server, cases, options)
         (folder / "frames").mkdir()
@@ -73,7 +73,7 @@ def main() -> None:
         files = {str(modality): picture(folder, modality) for modality in MODALITIES}
         with served(folder / "frames" / "model", options.threads) as server:
             case = Case({name: [path] for name, path in files.items()}, *form(files), np.empty(0))
-            latency(rows, "two pictures", Connection(server.address), model, case, options)
+            latency(rows, "two pictures", server, model, case, options)
     rows.write(options.out)
 
 
@@ -145,6 +145,12 @@ class Served:
         """Resident memory in MB."""
         return float(self.process.memory_info().rss) / 2**20
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time so far, in steps of some milliseconds."""
+        times = self.process.cpu_times()
+        return float(times.user) + float(times.system)
+
 
 @contextmanager
 def served(bundle: Path, threads: int) -> Iterator[Served]:
@@ -181,10 +187,9 @@ class Connection:
         return dict(answer)
 
 
-def latency(
-    rows: Rows, what: str, client: Connection, model: LoadedModel, case: Case, options: argparse.Namespace
-) -> None:
+def latency(rows: Rows, what: str, server: Served, model: LoadedModel, case: Case, options: argparse.Namespace) -> None:
     """Times one row, asked over HTTP and in this process."""
+    client = Connection(server.address)
 
     def here() -> object:
         return model.predictions(case.inputs).columns(probabilities=True)
@@ -193,15 +198,31 @@ def latency(
     seconds = in_turn(candidates, torch.device("cpu"), options.rounds)
     ratios = [b / a for a, b in zip(seconds["predict"], seconds["serve"], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    # On a busy machine two processes wait for the processor more often than one: the quickest tenths say least of it.
-    quick = {name: statistics.quantiles(values, n=10)[0] for name, values in seconds.items()}
     rows.add(
         f"one row of {what}: asked over HTTP / in the same process", middle, GOAL,
-        quartiles=[round(low, 3), round(high, 3)], quickest_tenths=round(quick["serve"] / quick["predict"], 3),
-        threads=options.threads,
+        quartiles=[round(low, 3), round(high, 3)], threads=options.threads,
         serve_ms=round(1e3 * statistics.median(seconds["serve"]), 2),
         predict_ms=round(1e3 * statistics.median(seconds["predict"]), 2), load=round(os.getloadavg()[0], 1),
     )  # fmt: skip
+    calls = max(10, min(400, round(5 / statistics.median(seconds["predict"]))))
+    here_cpu = cpu_seconds(here, calls, process_time=time.process_time)
+    client = Connection(server.address)  # the other one may have been idle for too long
+    serve_cpu = cpu_seconds(
+        lambda: client.ask(case), calls, process_time=lambda: time.process_time() + server.cpu_seconds
+    )
+    rows.add(
+        f"one row of {what}: processor time over HTTP, client's and server's / in the same process",
+        serve_cpu / here_cpu, GOAL,
+        serve_ms=round(1e3 * serve_cpu, 2), predict_ms=round(1e3 * here_cpu, 2), calls=calls,
+    )  # fmt: skip
+
+
+def cpu_seconds(call: Callable[[], object], calls: int, process_time: Callable[[], float]) -> float:
+    """Processor time of one call."""
+    begun = process_time()
+    for _ in range(calls):
+        call()
+    return (process_time() - begun) / calls
 
 
 def load(rows: Rows, server: Served, cases: list[Case], options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from pipeline.runtime.interrupts import Stop, stop_requests
 
 GRACE = 30  # seconds for what is being answered when the server is stopped
 HEADER_SECONDS = 20.0  # in which a connection has to say what it wants, or to read a part of its answer
+IDLE_SECONDS = 20  # until a connection that could ask again is closed
 BACKLOG = 512
 
 
@@ -55,7 +56,7 @@ def run(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=GRACE,
+        proxy_headers=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=IDLE_SECONDS,
     )  # fmt: skip
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
