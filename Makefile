@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 $(VENV)/.run: pyproject.toml
 	@echo "setting up $(VENV): torch is large, so this takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -56,6 +56,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.cluster
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.frame
+	$(BIN)/python -m benchmarks.serve
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info

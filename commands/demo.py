@@ -1,5 +1,7 @@
 """`mmssl demo`: from nothing to a table and a page that show what happens when a camera fails."""
 
+import shlex
+
 from commands import messages, progress, tables
 from commands.app import app
 from commands.options import WORKSPACE, Device, DeviceOption, ReferenceOption, Root
@@ -84,3 +86,4 @@ def demo(device: DeviceOption = Device.auto, reference: ReferenceOption = True, 
     page = root / "demo.html"
     write_if_changed(page, html(demo_page(runs, results, store, chosen)))
     messages.say_path(page)
+    messages.say(f"to try the first model in a browser: {messages.own_name()} serve {shlex.quote(str(runs[0].folder))}")

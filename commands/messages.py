@@ -10,6 +10,8 @@ import logging
 import math
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,6 +114,15 @@ def say_path(path: Path) -> None:
     file.flush()
     file.buffer.write(os.fsencode(text) + b"\n")
     file.buffer.flush()
+
+
+def own_name() -> str:
+    """How a user calls this program: `mmssl`, or its path where a shell would find another or none."""
+    called = Path(sys.argv[0])
+    found = shutil.which("mmssl")
+    if called.name != "mmssl" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "mmssl"
+    return shlex.quote(str(called))
 
 
 def say_styled(*pieces: Cell) -> None:

@@ -22,6 +22,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ("cpu", "cuda")
+EXTRAS = ("serve",)  # which docker/lock.sh names too
 _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)"
 )
@@ -83,7 +84,9 @@ def check_locks(folder: Path, project: Path) -> dict[str, dict[str, Pin]]:
         Fault: a file is damaged, does not satisfy pyproject.toml, or the images have different versions of a package.
     """
     settings = tomllib.loads(project.read_text())
-    asked = dict.fromkeys(IMAGES, settings["project"]["dependencies"])
+    project_settings = settings["project"]
+    extras = [text for name in EXTRAS for text in project_settings.get("optional-dependencies", {}).get(name, [])]
+    asked = {image: [*project_settings["dependencies"], *extras] for image in IMAGES}
     asked["build"] = settings["build-system"]["requires"]
     locks = {name: read_lock(folder / f"requirements-{name}.txt") for name in asked}
     for name, pins in locks.items():

@@ -26,12 +26,12 @@ make_one() {
     case $which in
         cpu)
             if [[ -n ${TORCH_INDEX:-} ]]; then # uv uses only the first index that has a package
-                compile pyproject.toml cpu --index "$TORCH_INDEX" "$@"
+                compile pyproject.toml cpu --extra serve --index "$TORCH_INDEX" "$@"
             else
-                compile pyproject.toml cpu "$@"
+                compile pyproject.toml cpu --extra serve "$@"
             fi
             ;;
-        cuda) compile pyproject.toml cuda "$@" ;;
+        cuda) compile pyproject.toml cuda --extra serve "$@" ;;
         build) compile <(echo hatchling) build "$@" ;;
         *)
             echo "error: docker/lock.sh $which: it is cpu, cuda or build" >&2

@@ -17,6 +17,7 @@ from tests.support.tiny_vgg import TinyVgg
 from trainer.jobs import plan
 from trainer.settings.presets import preset_values
 from trainer.settings.recommended import recommended
+from trainer.training.run_folder import Run
 
 
 def stamps(root: Path) -> dict[str, int]:
@@ -83,6 +84,9 @@ def test_the_demo_ends_in_its_table_and_does_nothing_twice(
         for camera, completion in (("both", "-"), ("RGB", "encoders"), ("depth", "encoders"))
     }
     root = tmp_path / "workspace"
+    served = re.fullmatch(r"to try the first model in a browser: mmssl serve (\S+)", first.out.splitlines()[-1])
+    assert served is not None
+    assert Run.open(Path(served[1])).settings.model == "sshmvae-kl"
     before = stamps(root)
     assert len(list((root / "shards").glob("demo-split-*.h5"))) == 2
     assert len([path for path in before if path.endswith("result.json")]) == 6

@@ -96,3 +96,19 @@ def test_the_path_in_a_pipe_is_the_path(tmp_path: Path) -> None:
         messages.say_path(folder)
         printed = streams.out.buffer.getvalue()
     assert Path(printed.decode().removesuffix("\n")).is_dir()
+
+
+def test_how_a_user_calls_this_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("bin", "my bin"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mmssl").touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    called = {"bin/mmssl": "mmssl", str(tmp_path / "bin/mmssl"): "mmssl", "my bin/mmssl": "'my bin/mmssl'",
+              "/work/cli.py": "mmssl", "-c": "mmssl"}  # fmt: skip
+    for name, expected in called.items():
+        monkeypatch.setattr(sys, "argv", [name])
+        assert messages.own_name() == expected
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["bin/mmssl"])
+    assert messages.own_name() == "bin/mmssl"

@@ -1,5 +1,6 @@
 """What the Dockerfile and the compose file must keep to, whatever else changes in them."""
 
+import inspect
 import json
 import re
 import tomllib
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from commands.serve import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -60,6 +63,7 @@ def test_an_image_runs_as_a_user_that_is_not_root_and_gets_signals(image: str) -
     assert json.loads(entry) == ["/usr/local/bin/mmssl-entrypoint"]
     assert isinstance(json.loads(inherited(image, "CMD")[-1]), list)
     assert inherited(image, "STOPSIGNAL") == ["SIGTERM"]
+    assert inherited(image, "EXPOSE") == [str(inspect.signature(serve).parameters["port"].default)]
 
 
 @pytest.mark.parametrize("image", IMAGES)

@@ -154,6 +154,8 @@ def _vectors(values: Any, mask: NDArray[np.bool_], modality: Modality) -> tuple[
             x = np.array(values, np.float32)
     except (ValueError, TypeError):
         raise UsageError(f"{modality.name} is not an array of numbers, or its rows differ in width") from None
+    except OverflowError:  # an integer of more than 300 digits
+        raise UsageError(f"{modality.name} holds a value that is not finite", MISSING_HINT) from None
     if x.ndim != 2 or x.shape[1] != modality.width:
         raise UsageError(
             f"{modality.name} has the shape {x.shape}, but the model takes rows of {modality.width} values",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -76,8 +77,10 @@ class Server:
         app = Starlette(
             routes=routes,
             lifespan=self._running,
-            exception_handlers={MmsslError: _refused, HTTPException: _not_found, Exception: _failed},
-        )
+            exception_handlers={
+                MmsslError: _refused, HTTPException: _not_found, ClientDisconnect: _gone, Exception: _failed,
+            },
+        )  # fmt: skip
         return Guard(LimitedBodies(app, self.limits), self.token)
 
     @asynccontextmanager
@@ -195,6 +198,11 @@ async def _not_found(http: HttpRequest, error: Exception) -> Response:
     return refusal(
         Refused(error.status_code, what.get(error.status_code, str(error.detail)), "/api lists what there is")
     )
+
+
+async def _gone(_: HttpRequest, __: Exception) -> Response:
+    """For a client that hung up before its request was complete: nobody reads it."""
+    return Response(status_code=400)
 
 
 async def _failed(_: HttpRequest, error: Exception) -> Response:

@@ -30,7 +30,7 @@ def document(card: BundleCard, pictures: Mapping[str, str], limits: Limits, toke
             "post": {
                 "operationId": "predict",
                 "summary": "Answers rows, whichever of their modalities they have",
-                "description": "A reply has for each row what `mmssl predict --out predictions.json` writes.",
+                "description": "A reply has for each row what mmssl predict --out predictions.json writes.",
                 "parameters": [
                     {
                         "name": "probabilities", "in": "query", "schema": {"type": "boolean", "default": False},
@@ -106,14 +106,14 @@ def _schemas(card: BundleCard) -> dict[str, Any]:
     alone: dict[str, Any] = {}
     for name in card.names:
         alone[f"{name}.label"] = {"type": ["string", "null"], "description": f"what {name} alone would say"}
-        alone[f"{name}.probability"] = {"type": ["number", "null"]}
+        alone[f"{name}.probability"] = {"type": ["number", "null"], "description": "and how probable it would be"}
     row = {
-        "id": {"type": "string"},
+        "id": {"type": "string", "description": "the row's name; its number where it has none"},
         "given": {"type": "string", "description": "the modalities that the row has, joined by +"},
-        "label": named,
-        "probability": share,
-        "runner_up": named,
-        "runner_up_probability": share,
+        "label": {**named, "description": "the most probable class"},
+        "probability": {**share, "description": "of that class, 0 to 1"},
+        "runner_up": {**named, "description": "the second most probable class"},
+        "runner_up_probability": {**share, "description": "of that class"},
         **alone,
         "unlikeness": {
             "type": ["number", "null"], "minimum": 0, "maximum": 100,

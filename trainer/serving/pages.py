@@ -1,4 +1,4 @@
-"""The pages: templates filled in, and the one style sheet and one script that each of them has."""
+"""The pages: templates filled in, and the style sheets and scripts that they have."""
 
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-_FILES = ("serve.css", "explore.js")
+_FILES = {path.name for path in (_HERE / "static").iterdir() if path.suffix in _KINDS}
 _SHARED = "style.css"  # of the reports: colours, tables, letters
 
 
