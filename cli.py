@@ -33,6 +33,7 @@ from commands import (  # noqa: E402
     data_import,
     demo,
     doctor,
+    doubts,
     export,
     messages,
     predict,
@@ -49,8 +50,8 @@ from pipeline.runtime.interrupts import heeded  # noqa: E402
 from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
-    "app", "compare", "data", "data_import", "demo", "doctor", "export", "main", "predict", "prepare", "reproduce",
-    "results", "serve", "suggest", "train",
+    "app", "compare", "data", "data_import", "demo", "doctor", "doubts", "export", "main", "predict", "prepare",
+    "reproduce", "results", "serve", "suggest", "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]

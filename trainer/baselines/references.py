@@ -86,6 +86,7 @@ def reference_key(settings: Settings) -> tuple[object, ...]:
         settings.modalities,
         settings.labels,
         settings.answers,
+        settings.held_out,
         settings.seed,
         settings.window is None,
     )

@@ -129,7 +129,8 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
 
     If `labels` is a number, equally many are drawn per class, depending on the seed; a remainder goes to classes drawn
     at random. "all" takes every known label, "shard" the examples that the shard marks. Of these, the ones that the
-    shard's file has, not those that a person gave: all of a person's answers join them.
+    shard's file has, not those that a person gave: all of a person's answers join them. The part that is held out, if
+    any, leaves them.
 
     Args:
         shard: with the settings' answers in it (`trainer.data.answers`).
@@ -140,6 +141,9 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
         UsageError: the shard marks no examples, or the number is smaller than the number of classes.
     """
     rows = chosen_rows(settings, shard)
+    if settings.held_out is not None:
+        part, parts = settings.held_out
+        rows = rows[parts_of_labels(settings, shard, parts)[0] != part]
     labels = shard.train.labels
     counts = np.bincount(labels[rows], minlength=len(shard.classes))
     if not counts.all() and (settings.learns_labels or len(rows)):
@@ -154,7 +158,7 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
 
 
 def chosen_rows(settings: Settings, shard: Shard) -> Rows:
-    """The rows of `choose_labelled`, whether or not every class has one.
+    """The rows of `choose_labelled` before any is held out, and whether or not every class has one.
 
     Raises:
         DataError, UsageError: as there.
@@ -173,6 +177,21 @@ def chosen_rows(settings: Settings, shard: Shard) -> Rows:
         rows = _equal_per_class(labels, settings.labels, len(unanswered.classes), settings.seed, unanswered)
     answered = [row for row, label in settings.answers if label != NEVER]
     return np.union1d(rows, np.array(answered, np.int64))
+
+
+def parts_of_labels(settings: Settings, shard: Shard, parts: int) -> tuple[Rows, Rows]:
+    """Divides the labelled rows of a run into parts in which the classes are as equal as can be.
+
+    Returns:
+        The part of each labelled row, `[L]`, -1 for the only one of its class, which is never held out; and the rows.
+    """
+    rows = chosen_rows(settings, shard)
+    rng, part = np.random.default_rng(seed_for(settings.seed, "parts")), np.full(len(rows), -1, np.int64)
+    for k in range(len(shard.classes)):
+        members = np.flatnonzero(shard.train.labels[rows] == k)
+        if len(members) > 1:
+            part[rng.permutation(members)] = (np.arange(len(members)) + rng.integers(parts)) % parts
+    return part, rows
 
 
 def _equal_per_class(labels: Rows, count: int, classes: int, seed: int, shard: Shard) -> Rows:

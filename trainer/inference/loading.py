@@ -101,7 +101,7 @@ def _data_key(run: Run) -> str:
     """A key that is equal for runs that see the same examples."""
     settings = run.settings
     selection = (
-        settings.modalities, settings.labels, settings.answers, settings.seed,
+        settings.modalities, settings.labels, settings.answers, settings.held_out, settings.seed,
         settings.learns_labels, settings.window,
     )  # fmt: skip
     return f"{settings.data} {settings.digest} {selection}"

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.shards.shard import Part
+from pipeline.shards.shard import Part, Shard
+from trainer.data.interface import Data
+from trainer.data.propagation import propagated_labels
 from trainer.evaluation.evaluate import BATCH
 from trainer.inference.network import Batch, Network
 from trainer.inference.predictions import patterns
@@ -94,18 +96,22 @@ def entropy(probabilities: Probabilities) -> NDArray[np.float64]:
     return result
 
 
-def read_opinions(networks: Sequence[Network], part: Part, classes: int) -> Opinions:
-    """The opinions of models that see the same modalities, of all rows of a part.
+def read_opinions(
+    networks: Sequence[Network], part: Part, classes: int, rows: NDArray[np.int64] | None = None
+) -> Opinions:
+    """The opinions of models that see the same modalities, of the rows of a part.
 
     Args:
         classes: K; 0 for models that do not learn labels.
+        rows: which rows, in ascending order; None for all of them.
 
     Raises:
         DataError: the shard was damaged since it was opened.
     """
     names = networks[0].names
-    present = np.stack([part.has(name) for name in names], axis=1)
-    found = [_opinions_of(network, part, present, classes) for network in networks]
+    rows = np.arange(part.rows) if rows is None else rows
+    present = np.stack([part.has(name) for name in names], axis=1)[rows]
+    found = [_opinions_of(network, part, rows, present, classes) for network in networks]
     return Opinions(
         np.concatenate([opinions.joint for opinions in found]),
         np.concatenate([opinions.single for opinions in found]),
@@ -113,25 +119,32 @@ def read_opinions(networks: Sequence[Network], part: Part, classes: int) -> Opin
     )
 
 
-def _opinions_of(network: Network, part: Part, present: NDArray[np.bool_], classes: int) -> Opinions:
+def propagated(data: Data, neighbours: int, shard: Shard) -> NDArray[np.float32]:
+    """What the labelled rows of data say of all training rows along a graph of similar ones, `[N, K]`."""
+    return propagated_labels(data, neighbours)[0][: shard.train.rows].numpy()
+
+
+def _opinions_of(
+    network: Network, part: Part, rows: NDArray[np.int64], present: NDArray[np.bool_], classes: int
+) -> Opinions:
     replicas, names = network.noise.replicas, network.names
-    joint = np.zeros((replicas, part.rows, classes), np.float32)
+    joint = np.zeros((replicas, len(rows), classes), np.float32)
     singles = len(names) if classes and len(names) > 1 else 0
-    single = np.full((replicas, singles, part.rows, classes), np.nan, np.float32)
+    single = np.full((replicas, singles, len(rows), classes), np.nan, np.float32)
     latents = list[tuple[NDArray[np.int64], NDArray[np.float32]]]()
     with network.computing():
-        for pattern, rows in patterns(present):
+        for pattern, these in patterns(present):
             given = [name for name, there in zip(names, pattern, strict=True) if there]
-            for start in range(0, len(rows), BATCH):
-                some = rows[start : start + BATCH]
-                batch = network.batch(read_rows(part, given, some))
+            for start in range(0, len(these), BATCH):
+                some = these[start : start + BATCH]
+                batch = network.batch(read_rows(part, given, rows[some]))
                 latents.append((some, network.latent_mean(batch).transpose(0, 1).flatten(1).cpu().numpy()))
                 if classes:
                     joint[:, some] = _classified(network, batch)
                 for m in range(singles):
                     if names[m] in given and len(given) > 1:
                         single[:, m, some] = _classified(network, {names[m]: batch[names[m]]})
-    latent = np.empty((part.rows, latents[0][1].shape[1]), np.float32)
+    latent = np.empty((len(rows), latents[0][1].shape[1]), np.float32)
     for some, values in latents:
         latent[some] = values
     return Opinions(joint, single, latent)

@@ -50,7 +50,7 @@ class CoTraining(BaseModel):
     least_steps: Positive = 200
 
 
-_ADDED = ("answers",)  # after runs were named and checkpoints written without them
+_ADDED = ("answers", "held_out")  # after runs were named and checkpoints written without them
 BEYOND = (
     "label_estimator", "prior", "pooling", "joint_encoder", "propagation", "mean_alpha", "partial_alpha",
     "consistency", "smoothness", "partial_smoothness", "radius", "information", "agreement", "onset", "averaging",
@@ -73,6 +73,8 @@ class Settings(BaseModel):
             with "?" in place of a class for rows that are never to be asked about again. They join the labelled
             examples, and replace the shard's own labels of these rows. Classes that the shard does not have come after
             its own.
+        held_out: (k, n) leaves out the labels of the k-th (from 0) of n parts of the labelled examples, whose rows
+            count as unlabelled; None for none.
         seed: the seed that determines the initial weights, the labelled subset, the batch order and the noise.
         alpha: the weight of the classifier's log-likelihood in eq. 6.
         beta: the weight of the divergence in eq. 13 (models with single-modality encoders).
@@ -134,6 +136,7 @@ class Settings(BaseModel):
     modalities: tuple[str, ...] = ()
     labels: Annotated[int, Field(ge=0)] | Literal["all", "shard"]
     answers: tuple[Answer, ...] = ()
+    held_out: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=2)]] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -190,6 +193,13 @@ class Settings(BaseModel):
         if rows != sorted(set(rows)):
             raise ValueError(UsageError("each row has one answer, and rows are in ascending order"))
         return answers
+
+    @field_validator("held_out")
+    @classmethod
+    def _is_a_part(cls, held_out: tuple[int, int] | None) -> tuple[int, int] | None:
+        if held_out is not None and held_out[0] >= held_out[1]:
+            raise ValueError(UsageError(f"there is no part {held_out[0]} of {held_out[1]}: parts count from 0"))
+        return held_out
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> "Settings":
@@ -264,7 +274,7 @@ class Settings(BaseModel):
 
     def stack_key(self) -> str:
         """Equal for replicas that can share a stack: all settings but those of its own data, seed and weights."""
-        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "alpha", "beta"})
+        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "held_out", "alpha", "beta"})
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
