@@ -1,6 +1,7 @@
 """Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from tests.support.streamed_data import numbered, streamed, streaming_settings
 from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, turns
 from trainer.data import propagation
 from trainer.data.propagation import (
+    MEAN,
+    candidate_graphs,
     choose,
     held_out,
+    mean_graph,
     nearest,
     neighbour_graph,
     propagate,
@@ -147,6 +151,34 @@ def test_labels_choose_the_graph_of_one_modality_where_the_other_is_noise(noisy:
     joint = propagate(both, labelled, one_hot(data.label[labelled], 3))
     assert right(joint, shard) < 0.9
     assert right(propagated_labels(data, 5)[0], shard) > 0.99
+
+
+def test_the_mean_of_graphs_is_theirs() -> None:
+    graphs = [neighbour_graph(points(seed=seed), 3) for seed in range(3)]
+    mean = mean_graph(graphs)
+    assert mean.layout == torch.sparse_csr
+    torch.testing.assert_close(mean.to_dense(), torch.stack([graph.to_dense() for graph in graphs]).mean(0))
+
+
+def test_the_mean_may_be_chosen_where_there_are_several_modalities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"x": ["x"], "both": ["x", "w"]}
+    found = {}
+    for name, modalities in settings.items():
+        shard = make_shard(tmp_path / f"{name}.h5", [m for m in (X, W) if m.name in modalities])
+        data = load([make_settings("ssmvae", shard)], [shard], CPU)
+        found[name] = candidate_graphs(partial(data.training_features, 0), data, 5, lambda: None)
+    assert list(found["x"]) == [""]
+    assert list(found["both"]) == ["", "x", "w", MEAN]
+    torch.testing.assert_close(
+        found["both"][MEAN].to_dense(), mean_graph([found["both"][name] for name in ("", "x", "w")]).to_dense()
+    )
+    monkeypatch.setattr(propagation, "choose", lambda *_: MEAN)
+    (examples,) = data.examples
+    labelled = torch.from_numpy(examples.labelled)
+    expected = propagate(found["both"][MEAN], labelled, one_hot(data.label[labelled], 3))
+    torch.testing.assert_close(propagated_labels(data, 5)[0], expected)
 
 
 def right(soft: Tensor, shard: Shard) -> float:
