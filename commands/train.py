@@ -32,10 +32,9 @@ from commands.options import (
     Seeds,
     Splits,
     names,
-    numbers,
 )
 from commands.run_folders import RunData, Unusable, open_runs
-from commands.settings_from_options import chosen_numbers
+from commands.settings_from_options import chosen_numbers, chosen_weights
 from pipeline.datasets.registry import data_set_names
 from pipeline.runtime.errors import UsageError
 
@@ -173,7 +172,7 @@ def train(
     named = values.pop("data", None)
     if not isinstance(named, str | None):
         raise UsageError(f"the settings: data: it is a name or a file, not {named!r}")
-    data = data or named
+    data = named if data is None else data
     if data is None:
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
@@ -187,8 +186,8 @@ def train(
         preset=preset,
         values=values,
         seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
-        alphas=numbers(alpha, float, "--alpha"),
-        betas=numbers(beta, float, "--beta"),
+        alphas=chosen_weights(alpha, values, "alpha", "--alpha"),
+        betas=chosen_weights(beta, values, "beta", "--beta"),
         stack=stack,
     )
     if preset is None and planned[0].settings.beyond():
