@@ -58,4 +58,7 @@ def chosen_weights(option: str | None, values: dict[str, Any], name: str, flag: 
 
 
 def _as_option(given: object) -> str:
-    return ",".join(map(str, given)) if isinstance(given, list) else str(given)
+    """A setting as its option would say it: 3.0 is 3."""
+    if isinstance(given, list):
+        return ",".join(map(_as_option, given))
+    return f"{given:.0f}" if isinstance(given, float) and given.is_integer() else str(given)

@@ -60,7 +60,9 @@ def as_toml(value: Any) -> str:
 
 
 def as_option(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(map(as_option, value))
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def outcome(result: CommandResult) -> Any:

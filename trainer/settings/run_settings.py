@@ -276,18 +276,16 @@ def differences(ours: Settings, theirs: Settings) -> list[str]:
     ]
 
 
-def refuse_other_kinds(values: Mapping[str, Any], source: str) -> None:
-    """Refuses what would be taken for a number that it is not written as, and what no option takes either.
+def refuse_booleans(values: Mapping[str, Any], source: str) -> None:
+    """Refuses true and false where a number belongs, which would be taken for 1 and 0.
 
     Raises:
-        UsageError: a setting other than a yes or no is true or false, or a whole number has a decimal point.
+        UsageError: a setting other than a yes or no is true or false.
     """
     for name, value in values.items():
         annotation = Settings.model_fields[name].annotation if name in Settings.model_fields else bool
         if isinstance(value, bool) and annotation is not bool:
             raise UsageError(f"{source}: {name}: it is a number or a word, not {str(value).lower()}")
-        if isinstance(value, float) and annotation is not float:
-            raise UsageError(f"{source}: {name}: it is a whole number or a word, not {value}")
 
 
 def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
@@ -299,7 +297,7 @@ def build(values: Mapping[str, Any], source: str = "the settings") -> Settings:
     Raises:
         UsageError: a value is missing, unknown or out of range.
     """
-    refuse_other_kinds(values, source)
+    refuse_booleans(values, source)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
