@@ -100,6 +100,9 @@ def processor() -> Iterator[Fact]:
     if torch.get_num_threads() > usable:
         problem = f"more threads than the {usable} usable cores: they take the time from one another"
         yield Fact("threads", value, problem, f"export OMP_NUM_THREADS={usable}")
+    elif asked and not machine.threads_asked():
+        problem = f"OMP_NUM_THREADS holds no number from 1 up, but {asked!r}: every library takes its own default"
+        yield Fact("threads", value, problem, "unset OMP_NUM_THREADS")
     else:
         yield Fact("threads", value)
 

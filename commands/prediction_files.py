@@ -1,6 +1,5 @@
 """The files of predictions: CSV, JSON, Parquet."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -8,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.csv_writing import csv_lines
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import atomic_path
 
@@ -41,9 +41,7 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         match path.suffix.lower():
             case ".csv":
                 with temporary.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    writer.writerow(columns)
-                    writer.writerows(zip(*columns.values(), strict=True))
+                    file.writelines(csv_lines([columns, *zip(*columns.values(), strict=True)]))
             case ".json":
                 rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
                 temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import typer
 from commands import messages, tables
 from commands.app import app
 from commands.options import DATA, OUTPUT, SCHEDULE, WORKSPACE, Device, DeviceOption, Json, Root, names
-from commands.run_folders import RunData, Unusable, open_runs, places
+from commands.run_folders import RunData, open_runs, places
 
 _log = logging.getLogger("mmssl")
 
@@ -76,22 +76,23 @@ def generate(
 ) -> None:
     """Generate one modality from another with every method a model supports, below the ground truth."""
     from pipeline.runtime.devices import choose_device
+    from pipeline.runtime.failures import Failures
     from trainer.inference.loading import shard_path
     from trainer.reporting.generated_images import write_generated
 
-    chosen, left_out = choose_device(device), Unusable()
+    chosen, left_out = choose_device(device), Failures()
     modalities = names(given)
     path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
     usable = []
     for opened in open_runs(run, data, root, left_out):
-        with left_out.without():
+        with left_out.of(str(opened.folder)):
             shard_path(opened)
             usable.append(opened)
     if not usable:
-        left_out.finish(nothing=True)
+        left_out.raise_if_any(len(run))
     write_generated(usable, path, chosen, given=modalities, target=target, examples=examples, iterations=iterations)
     messages.say_path(path)
-    left_out.finish()
+    left_out.raise_if_any(len(run))
 
 
 @app.command()

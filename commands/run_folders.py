@@ -1,15 +1,14 @@
 """The folders of runs that a command is given: opened, with the places where their shards may lie."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import messages
 from commands.options import DATA
-from pipeline.runtime.errors import DataError, Interrupted, MmsslError, UsageError
+from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.failures import Failures
 from pipeline.runtime.paths import expanded
 
 if TYPE_CHECKING:
@@ -25,33 +24,6 @@ RunData = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-
-
-class Unusable:
-    """What was asked for and could not be used: named at once, and counted in the exit code at the end."""
-
-    def __init__(self) -> None:
-        self.errors: list[MmsslError] = []
-
-    @contextmanager
-    def without(self) -> Iterator[None]:
-        """A context whose error is named and kept, so that the others go on."""
-        try:
-            yield
-        except Interrupted:
-            raise
-        except MmsslError as error:
-            messages.complain(error)
-            self.errors.append(error)
-
-    def finish(self, nothing: bool = False) -> None:
-        """Ends the command with an exit code other than 0 if something was left out.
-
-        Args:
-            nothing: whether nothing is left; then the exit code is that of the first error.
-        """
-        if self.errors:
-            raise typer.Exit(self.errors[0].exit_code if nothing else 1)
 
 
 def places(data: str | None, root: Path) -> tuple[Path, ...]:
@@ -77,7 +49,7 @@ def places(data: str | None, root: Path) -> tuple[Path, ...]:
     return (*(of_splits or shard_paths(data, (), root)), workspace)
 
 
-def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: Unusable) -> list["Run"]:
+def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: Failures) -> list["Run"]:
     """The runs in these folders; one that cannot be opened is left out.
 
     Raises:
@@ -88,7 +60,7 @@ def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: U
     looked = places(data, root)
     runs = []
     for folder in folders:
-        with left_out.without():
+        with left_out.of(str(folder)):
             runs.append(Run.open(folder, looked))
     check_used(looked, runs)
     return runs

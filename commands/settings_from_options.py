@@ -37,6 +37,28 @@ def chosen_numbers(option: str | None, values: dict[str, Any], name: str, flag: 
     """
     given = values.pop(name, None)
     if option is None and given is not None:
-        option = ",".join(map(str, given)) if isinstance(given, list) else str(given)
-        flag = f"the setting {name}"
+        option, flag = _as_option(given), f"the setting {name}"
     return numbers(option, int, flag)
+
+
+def chosen_weights(option: str | None, values: dict[str, Any], name: str, flag: str) -> list[float]:
+    """The weights that an option names, otherwise the several that the settings name; empty if there is one or none.
+
+    Args:
+        values: the settings, from which several weights are taken out: a list of numbers, or `0.1,1,10`.
+
+    Raises:
+        UsageError: what is given are not numbers.
+    """
+    if option is not None:
+        return numbers(option, float, flag)
+    if not isinstance(values.get(name), list | str):
+        return []
+    return numbers(_as_option(values.pop(name)), float, f"the setting {name}")
+
+
+def _as_option(given: object) -> str:
+    """A setting as its option would say it: 3.0 is 3."""
+    if isinstance(given, list):
+        return ",".join(map(_as_option, given))
+    return f"{given:.0f}" if isinstance(given, float) and given.is_integer() else str(given)

@@ -32,10 +32,9 @@ from commands.options import (
     Seeds,
     Splits,
     names,
-    numbers,
 )
-from commands.run_folders import RunData, Unusable, open_runs
-from commands.settings_from_options import chosen_numbers
+from commands.run_folders import RunData, open_runs
+from commands.settings_from_options import chosen_numbers, chosen_weights
 from pipeline.datasets.registry import data_set_names
 from pipeline.runtime.errors import UsageError
 
@@ -173,7 +172,7 @@ def train(
     named = values.pop("data", None)
     if not isinstance(named, str | None):
         raise UsageError(f"the settings: data: it is a name or a file, not {named!r}")
-    data = data or named
+    data = named if data is None else data
     if data is None:
         data = BUNDLED
         _log.info("training on the bundled %s; choose other data with --data hm-mnist, nm-mnist or FILE.h5", data)
@@ -187,8 +186,8 @@ def train(
         preset=preset,
         values=values,
         seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
-        alphas=numbers(alpha, float, "--alpha"),
-        betas=numbers(beta, float, "--beta"),
+        alphas=chosen_weights(alpha, values, "alpha", "--alpha"),
+        betas=chosen_weights(beta, values, "beta", "--beta"),
         stack=stack,
     )
     if preset is None and planned[0].settings.beyond():
@@ -251,22 +250,23 @@ def evaluate(
     from dataclasses import asdict
 
     from pipeline.runtime.devices import choose_device
+    from pipeline.runtime.failures import Failures
     from trainer.baselines.references import Reference, add_references, as_dict
     from trainer.inference.loading import shard_of
     from trainer.jobs.train import evaluate_run
     from trainer.reporting.run_tables import reference_rows
 
-    chosen, left_out = choose_device(device), Unusable()
+    chosen, left_out = choose_device(device), Failures()
     evaluated = []
     references: dict[Path, tuple[Reference, ...]] = {}
     for opened in open_runs(run, data, root, left_out):
-        with left_out.without():
+        with left_out.of(str(opened.folder)):
             result = evaluate_run(opened, chosen, iterations=iterations, samples=samples)
             if reference:
                 references |= add_references([opened], shard_of)
             evaluated.append((opened, result))
     if not evaluated:
-        left_out.finish(nothing=True)
+        left_out.raise_if_any(len(run))
     if as_json:
         messages.as_json(
             [
@@ -279,4 +279,4 @@ def evaluate(
         tables.evaluation(opened.folder.name, result)
         if result.scores:
             tables.references(*reference_rows([opened], references))
-    left_out.finish()
+    left_out.raise_if_any(len(run))

@@ -1,11 +1,9 @@
 """Choosing the device to compute on, and how many threads a CPU computes with."""
 
-import os
-
 import torch
 
 from pipeline.runtime.errors import UsageError
-from pipeline.runtime.machine import cores, cpu_quota
+from pipeline.runtime.machine import cores, cpu_quota, threads_asked
 
 
 def choose_device(name: str) -> torch.device:
@@ -19,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"there is no device '{name}'", "devices: auto, cpu, cuda")
-    if cpu_quota() is not None and not os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() > cores():
+    if cpu_quota() is not None and not threads_asked() and torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

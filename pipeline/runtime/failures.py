@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pipeline.runtime.errors import DataError, MmsslError, TrainingError
+from pipeline.runtime.errors import DataError, LeasedError, MmsslError, TrainingError
 
 _log = logging.getLogger(__name__)
 _NAMED = 3  # failures whose reasons are in the error; the log has them all
@@ -13,7 +13,8 @@ _NAMED = 3  # failures whose reasons are in the error; the log has them all
 class Failures:
     """Why pieces of work were left out, by their names.
 
-    Only errors that concern one piece are collected; a full disk, a wrong option or a request to stop ends everything.
+    Only errors that concern one piece are collected, such as files that are damaged or that another process is writing;
+    a full disk, a wrong option or a request to stop ends everything.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class Failures:
         """Collects the error of a piece of work, and logs it, instead of raising it."""
         try:
             yield
-        except (DataError, TrainingError) as error:
+        except (DataError, LeasedError, TrainingError) as error:
             _log.error("%s is left out: %s", name, error.message)
             self.errors.setdefault(name, error)
 

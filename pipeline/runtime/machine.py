@@ -7,11 +7,13 @@ above the process, and the smallest counts.
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 _UNLIMITED = 1 << 60  # version 1 says "no limit" with a number about as large as an address
 _ROOT = Path("/")
+_THREADS = re.compile("0*[1-9][0-9]{0,8}")
 
 
 def cores(root: Path = _ROOT) -> int:
@@ -28,13 +30,23 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def share_threads() -> None:
-    """Keeps numerical libraries that are imported later to the quota, unless OMP_NUM_THREADS is set.
+    """Keeps numerical libraries that are imported later to the quota, unless OMP_NUM_THREADS says how many.
 
     Without a quota nothing changes: each library has its own default.
     """
-    quota = cpu_quota()
-    if quota is not None and not os.environ.get("OMP_NUM_THREADS"):
+    if cpu_quota() is not None and not threads_asked():
         os.environ["OMP_NUM_THREADS"] = str(cores())
+
+
+def threads_asked() -> int | None:
+    """The number of threads that OMP_NUM_THREADS asks for.
+
+    None if it is not set, or holds no number from 1 up, such as the 0 with which some mean "all": libraries then take
+    their own default, which is the host's number of cores. Of a list, one number for each level of nesting, the first
+    counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if _THREADS.fullmatch(first) else None
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:

@@ -5,14 +5,13 @@ again, or nothing, which leaves the row for later. Spreadsheets may have changed
 lines, and ids into numbers; the column `shard` tells whose rows they are.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipeline.runtime.csv_writing import csv_lines
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import write_atomically
 from pipeline.shards.schema import NEVER, is_class_name
@@ -84,11 +83,11 @@ def write_questions(path: Path, questions: Sequence[Question], shard: Shard) -> 
     files = [m.name for m in shard.modalities if any(m.name in question.files for question in questions)]
     others = list(dict.fromkeys(name for question in questions for name in question.others))
     first = [name for name in _FIRST if name != "group" or shard.train.groups is not None]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*first, "predicted", *_NUMBERS, *others, *(f"{name}{FILE_NAME}" for name in files), *_LAST])
+    rows: list[list[str | int]] = [
+        [*first, "predicted", *_NUMBERS, *others, *(f"{name}{FILE_NAME}" for name in files), *_LAST]
+    ]
     for question in questions:
-        writer.writerow(
+        rows.append(
             [
                 *(getattr(question, name) for name in first),
                 question.predicted,
@@ -98,7 +97,7 @@ def write_questions(path: Path, questions: Sequence[Question], shard: Shard) -> 
                 shard_mark(shard),
             ]
         )
-    write_atomically(path, text.getvalue())
+    write_atomically(path, "".join(csv_lines(rows)))
 
 
 def _number(value: float | None) -> str:

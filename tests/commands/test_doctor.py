@@ -48,6 +48,9 @@ def test_what_is_wrong_comes_with_what_mends_it(
     assert wrong.keys() >= {"MMSSL_DATA", "workspace", "threads", "memory"}
     assert all(fact["fix"] for fact in wrong.values())
     assert wrong["threads"]["fix"] == "export OMP_NUM_THREADS=2"
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")
+    assert "no number from 1 up, but '0'" in mmssl("doctor").out
 
 
 @pytest.mark.parametrize("name", ["device", "fonts", "data"])

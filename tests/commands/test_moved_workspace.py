@@ -74,7 +74,10 @@ def test_one_run_that_cannot_be_used_does_not_stop_the_others(mmssl: Command, mo
     assert done.code == 1
     assert [Path(one["folder"]) for one in done.json] == [run]
     assert "a newer version" in done.err
-    assert done.err.count("error: ") == 3
+    assert done.err.count(" is left out: ") == 3
+    assert done.sentence.startswith("error: 3 failed, the others are done: ")
+    refused(mmssl("evaluate", later, "absent", "--device", "cpu"), 1, "2 failed, nothing else was to be done")
+    refused(mmssl("evaluate", "absent", "--device", "cpu"), 1, "error: absent holds no run")
     assert Run.open(run).result() == Run.open(broken).result()
     done = mmssl("report", "--root", root, "--markdown", "report.md", "--no-models")
     assert done.code == 0

@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -227,7 +227,8 @@ class ThisProcess:
 class LocalProcesses:
     """Trains stacks in separate processes that share the cores.
 
-    When this process is asked to stop, it asks them to stop too, and each saves its state.
+    When this process is asked to stop, it asks them to stop too, and each saves its state. One that dies ends its own
+    stack alone.
 
     Attributes:
         count: how many processes run at once.
@@ -238,25 +239,27 @@ class LocalProcesses:
     def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:  # noqa: ARG002
         count = min(self.count, len(todo))
         threads = max(1, torch.get_num_threads() // count)
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
-        with pool, stop_requests() as stop:
-            waiting: dict[Future[MmsslError | None], Stack] = {
-                pool.submit(_in_process, stack, device): stack for stack in todo
-            }
-            while waiting:
-                ready, _ = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+        left = list(reversed(todo))
+        with ExitStack() as pools, stop_requests() as stop:
+            idle = [pools.enter_context(_one_process(threads)) for _ in range(count)]
+            at_work: dict[Future[MmsslError | None], tuple[Stack, ProcessPoolExecutor]] = {}
+            while left or at_work:
+                while left and idle:
+                    stack, pool = left.pop(), idle.pop()
+                    at_work[pool.submit(_in_process, stack, device)] = (stack, pool)
+                ready, _ = wait(at_work, timeout=_POLL, return_when=FIRST_COMPLETED)
                 if stop.requested:
-                    _stop(pool, waiting)
+                    _stop({future: pool for future, (_, pool) in at_work.items()})
                     check_stop(stop)
                 for future in ready:
-                    stack = waiting.pop(future)
+                    stack, pool = at_work.pop(future)
                     try:
-                        yield stack, future.result()
-                    except BrokenProcessPool:
-                        raise DataError(
-                            f"a process died while training {stack} or another stack",
-                            "check that there is enough memory (--jobs 1 needs least), then run the same command again",
-                        ) from None
+                        failure = future.result()
+                    except BrokenProcessPool:  # it was killed, or could not start; the others know nothing of it
+                        failure = _died(stack)
+                        pool = pools.enter_context(_one_process(threads))
+                    idle.append(pool)
+                    yield stack, failure
 
 
 @dataclass(frozen=True)
@@ -282,17 +285,28 @@ class DaskCluster:
                 yield by_name[name], failure
 
 
-def _stop(pool: ProcessPoolExecutor, waiting: Collection[Future[Any]]) -> None:
+def _one_process(threads: int) -> ProcessPoolExecutor:
+    """A process of its own that starts with its first stack: in a pool of several the death of one would end all."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
+
+
+def _died(stack: Stack) -> DataError:
+    return DataError(
+        f"the process that trained {stack} died",
+        "check that there is enough memory (--jobs 1 needs least), then run the same command again",
+    )
+
+
+def _stop(at_work: Mapping[Future[Any], ProcessPoolExecutor]) -> None:
     """Asks the processes to stop, repeatedly: one that has not started training yet ignores the signal."""
-    pids = list(pool._processes)  # there is no public access to them, and after the shutdown they are gone
-    pool.shutdown(wait=False, cancel_futures=True)
-    while any(future.running() for future in waiting):
+    pids = [pid for pool in at_work.values() for pid in pool._processes]  # there is no public access to them
+    while not all(future.done() for future in at_work):
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
-        wait(waiting, timeout=_POLL)
+        wait(at_work, timeout=_POLL)
 
 
 def _set_up(threads: int, level: int) -> None:

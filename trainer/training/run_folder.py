@@ -15,8 +15,6 @@ is killed at any moment thus leaves a stack that can be resumed as a stack. Resu
 differ in the last bits.
 """
 
-import csv
-import io
 import json
 import logging
 import os
@@ -27,6 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.runtime.csv_writing import csv_lines
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import flush, remove, storage_error, write_atomically
 from pipeline.runtime.leases import Lease
@@ -149,11 +148,8 @@ class Run:
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Writes metrics.csv; its columns are the keys of the first row."""
         self._check_lease()
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.folder / METRICS, text.getvalue())
+        lines = csv_lines([rows[0], *([row[name] for name in rows[0]] for row in rows)])
+        write_atomically(self.folder / METRICS, "".join(lines))
 
     def write_checkpoint(self, checkpoint: Checkpoint, name: str = CHECKPOINT) -> None:
         """Writes the checkpoint; named PROPOSED, it is written next to the current one, which it is to replace."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.errors import DataError
-from pipeline.runtime.texts import read_text
+from pipeline.runtime.texts import decoded, read_text
 from pipeline.runtime.versions import newer
 from trainer.settings.names import COTRAINING_FIELDS, SETTINGS_FIELDS
 
@@ -121,7 +121,7 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / METRICS
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path)), strict=True))
+        rows = list(csv.DictReader(io.StringIO(decoded(path.read_bytes(), path), newline=""), strict=True))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:

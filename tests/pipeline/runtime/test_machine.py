@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.runtime.devices import choose_device
-from pipeline.runtime.machine import cores, cpu_quota, free_memory, memory_limit, share_threads
+from pipeline.runtime.machine import cores, cpu_quota, free_memory, memory_limit, share_threads, threads_asked
 
 UNLIMITED = "9223372036854771712"  # as version 1 writes it
 GB = 1 << 30
@@ -119,7 +119,21 @@ def test_whatever_the_files_hold_there_is_an_answer(
     assert limit is None or limit > 0
 
 
-def test_threads_follow_a_quota_unless_somebody_said_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("value", "threads"), [
+    ("5", 5), (" 08 ", 8), ("4,2", 4), ("", None), ("0", None), ("-3", None), ("all", None), ("0,4", None),
+    ("\u0663", None), ("9" * 5000, None),
+])  # fmt: skip
+def test_only_a_number_from_1_up_says_how_many_threads(
+    value: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads_asked() == threads
+
+
+@pytest.mark.parametrize("unsaid", [None, "0"])
+def test_threads_follow_a_quota_unless_somebody_said_how_many(
+    unsaid: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     asked: list[int] = []
@@ -133,6 +147,8 @@ def test_threads_follow_a_quota_unless_somebody_said_how_many(monkeypatch: pytes
     choose_device("cpu")
     assert (asked, os.environ["OMP_NUM_THREADS"]) == ([], "5")
     monkeypatch.delenv("OMP_NUM_THREADS")
+    if unsaid is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", unsaid)
     choose_device("cpu")
     assert asked == [3]
     share_threads()

@@ -24,7 +24,7 @@ from trainer.reporting.generated_images import (
 from trainer.reporting.plots import figure5
 from trainer.training.run_folder import Run
 
-EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 20}
+EPOCHS = {"jmvae": 1, "jmvae-kl": 1, "m2": 1, "ssmvae": 1, "sshmvae": 1, "sshmvae-kl": 30}
 HALVES = (Modality("x", 8, "bernoulli"), Modality("w", 8, "bernoulli"))  # of an image of 4 x 4
 
 

@@ -1,6 +1,8 @@
 """Stacks that fail: wherever they are trained, the others are done, and why comes back with its hint."""
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +10,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from distributed import LocalCluster
 
 from pipeline.runtime.errors import DataError, MmsslError, TrainingError, UsageError
 from pipeline.runtime.failures import Failures, raise_if_failed
+from pipeline.runtime.leases import _leases
 from tests.support.training import X, clusters, make_settings, make_shard, turns
 from trainer.jobs.executors import (
     DaskCluster,
@@ -116,24 +118,27 @@ def test_the_failures_become_one_error() -> None:
     assert several.value.hint == "make it; the same command retries what failed"
 
 
-def test_a_process_that_dies_is_an_error_of_its_own(tmp_path: Path) -> None:
-    (endless,) = work(tmp_path, 10**6)
-    stacks = make_stacks([endless], 1)
+def kill_who_trains(run: PlannedRun) -> None:
+    """Kills the process that trains a run, as the kernel does when memory runs out; it holds the run's lease."""
+    deadline = time.monotonic() + 60
+    while not (run.folder / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (holder,) = _leases(run.folder, "")
+    assert holder.process is not None
+    os.kill(holder.process.pid, signal.SIGKILL)
 
-    def kill() -> None:
-        deadline = time.monotonic() + 60
-        while not (endless.folder / "metrics.csv").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for child in psutil.Process().children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
 
-    killer = threading.Thread(target=kill)
+def test_a_process_that_dies_ends_its_own_stack_alone(tmp_path: Path) -> None:
+    endless, *others = work(tmp_path, 10**6, 1, 2, 3)
+    killer = threading.Thread(target=kill_who_trains, args=[endless])
     killer.start()
-    with pytest.raises(DataError, match=f"a process died while training {stacks[0]}") as caught:
-        train_stacks(stacks, "cpu", Silent(), LocalProcesses(2))
+    failures = train_stacks(make_stacks([endless, *others], 1), "cpu", Silent(), LocalProcesses(2))
     killer.join()
-    assert "memory" in str(caught.value.hint)
+    (failure,) = failures
+    assert isinstance(failure, DataError)
+    assert failure.message == f"the process that trained {endless.folder.name} died"
+    assert "memory" in str(failure.hint)
+    assert [run.done for run in (endless, *others)] == [False, True, True, True]
 
 
 def test_an_executor_is_chosen_by_the_options() -> None:
