@@ -35,6 +35,7 @@ from commands import (  # noqa: E402
     doctor,
     doubts,
     export,
+    label,
     messages,
     predict,
     prepare,
@@ -50,8 +51,8 @@ from pipeline.runtime.interrupts import heeded  # noqa: E402
 from pipeline.runtime.machine import share_threads  # noqa: E402
 
 __all__ = [
-    "app", "compare", "data", "data_import", "demo", "doctor", "doubts", "export", "main", "predict", "prepare",
-    "reproduce", "results", "serve", "suggest", "train",
+    "app", "compare", "data", "data_import", "demo", "doctor", "doubts", "export", "label", "main", "predict",
+    "prepare", "reproduce", "results", "serve", "suggest", "train",
 ]  # fmt: skip
 # What the parser raises for a wrong command line; this base class has no public name.
 _ParserError: type[Exception] = typer.BadParameter.__mro__[1]

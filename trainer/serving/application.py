@@ -78,7 +78,7 @@ class Server:
             routes=routes,
             lifespan=self._running,
             exception_handlers={
-                MmsslError: _refused, HTTPException: _not_found, ClientDisconnect: _gone, Exception: _failed,
+                MmsslError: refused, HTTPException: not_found, ClientDisconnect: _gone, Exception: _failed,
             },
         )  # fmt: skip
         return Guard(LimitedBodies(app, self.limits), self.token)
@@ -187,12 +187,14 @@ class Server:
         return self.rows
 
 
-async def _refused(_: HttpRequest, error: Exception) -> Response:
+async def refused(_: HttpRequest, error: Exception) -> Response:
+    """The reply to an error that says what is wrong."""
     assert isinstance(error, MmsslError)
     return refusal(error)
 
 
-async def _not_found(http: HttpRequest, error: Exception) -> Response:
+async def not_found(http: HttpRequest, error: Exception) -> Response:
+    """The reply to a path that is none, or a method that it does not take."""
     assert isinstance(error, HTTPException)
     what = {404: f"there is no {http.url.path[:100]}", 405: f"{http.url.path[:100]} does not take {http.method}"}
     return refusal(

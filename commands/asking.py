@@ -1,0 +1,83 @@
+"""The questions that `mmssl suggest` and `mmssl label` ask: chosen by models, with their rows' pictures, in a CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import DATA, MODEL, OUTPUT
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.shards.shard import Shard
+    from pipeline.sources.questions import Question
+
+Runs = Annotated[
+    list[Path], typer.Argument(help="Folders of finished runs, or of bundles; several are asked together.")
+]
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Number of rows to suggest.", rich_help_panel=OUTPUT)]
+PerGroup = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Most rows of one group (an object, a recording).", show_default="any number", rich_help_panel=MODEL
+    ),
+]
+Answered = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--labels-from",
+        help="CSV that was answered since the runs were trained: its rows count as labelled. May be repeated.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+SampleSeed = Annotated[int, typer.Option(min=0, help="Seed of the samples of large data.", rich_help_panel=MODEL)]
+
+
+def write_asked(
+    file: Path,
+    runs: Sequence[Path],
+    places: Sequence[Path],
+    device: "torch.device",
+    root: Path,
+    *,
+    count: int,
+    per_group: int | None,
+    labels_from: Sequence[Path],
+    pictures: bool,
+    seed: int,
+) -> "tuple[list[Question], Shard]":
+    """Chooses rows to ask about, and writes them as a CSV with their pictures beside it.
+
+    Raises:
+        DataError, UsageError: as `trainer.inference.asking.open_models` and `trainer.inference.suggestions.suggest`.
+        StorageError: the disk is full or refuses.
+    """
+    from commands.thumbnails import write_thumbnails
+    from pipeline.sources.questions import Question, read_answers, write_questions
+    from trainer.inference.asking import open_models
+    from trainer.inference.suggestions import suggest
+
+    models, shard = open_models(runs, places, device)
+    answers: dict[int, str | None] = {}
+    for path in labels_from:
+        answers |= {row: answer.label for row, answer in read_answers(path, shard, new_classes=True).items()}
+    found = suggest(models, shard, count, per_group=per_group, answers=answers, seed=seed)
+    files = write_thumbnails(file, shard, [one.row for one in found], root) if pictures else [{} for _ in found]
+    questions = [
+        Question(
+            row=one.row,
+            id=str(shard.train.ids[one.row]),
+            group="" if shard.train.groups is None else str(shard.train.groups[one.row]),
+            predicted="" if one.predicted is None else shard.classes[one.predicted],
+            probability=one.probability,
+            disagreement=one.disagreement,
+            distance=one.distance,
+            files=names,
+        )
+        for one, names in zip(found, files, strict=True)
+    ]
+    write_questions(file, questions, shard)
+    return questions, shard

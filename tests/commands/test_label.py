@@ -1,0 +1,138 @@
+"""`mmssl label`, as a person uses it: by the keyboard in a real browser, stopped, gone on with, trained on."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra `serve` is not installed")
+
+from starlette.types import ASGIApp
+
+from commands.label import make_labelling
+from pipeline.shards.shard import Shard
+from pipeline.sources.questions import Question
+from tests.support.browser import PHONE, chromium, page_at
+from tests.support.commands import Command, start
+from tests.support.served import serving
+from tests.support.training import NETWORKS, X, clusters, make_shard
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
+def labels_in(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row["label"] for row in csv.DictReader(file)]
+
+
+def asked(path: Path, shard: Shard, rows: int, new_classes: bool = False) -> ASGIApp:
+    questions = [Question(row, str(shard.train.ids[row]), predicted=shard.classes[0]) for row in range(rows)]
+    command = f"mmssl train ... --labels-from {path}"
+    return make_labelling(path, questions, shard, command, new_classes).application()
+
+
+def press(page: Any, key: str, *, until: str) -> None:
+    """Presses a key, and waits until the title of the question begins so."""
+    page.keyboard.press(key)
+    page.wait_for_function(
+        """(text) => [...document.querySelectorAll("h2")].some(
+          (title) => !title.closest("[hidden]") && title.innerText.startsWith(text))""",
+        arg=until,
+    )
+
+
+def test_ten_rows_by_keyboard(browser: Any, tmp_path: Path) -> None:
+    """Each label is in the file when the next question is shown; undo, `?`, skipping and the end."""
+    path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
+    with serving(asked(path, shard, 10)) as address, page_at(browser, address) as page:
+        expected = [""] * 10
+        for k, (key, label) in enumerate([("1", "cup"), ("2", "bowl"), ("3", "spoon"), ("?", "?"), ("2", "bowl")]):
+            press(page, key, until=f"{k + 2} of 10")
+            expected[k] = label
+            assert labels_in(path) == expected
+        press(page, "u", until="5 of 10")
+        assert labels_in(path) == [*expected[:4], *[""] * 6]
+        press(page, "3", until="6 of 10")
+        press(page, "s", until="7 of 10")
+        press(page, "9", until="7 of 10")  # no class has this key
+        for k in range(6, 10):
+            press(page, "1", until=f"{k + 2} of 10" if k < 9 else "All rows")
+        assert labels_in(path) == ["cup", "bowl", "spoon", "?", "spoon", "", "cup", "cup", "cup", "cup"]
+        assert "8 labels, 1 never to be asked again, 1 left for later" in page.inner_text("#summary")
+        assert f"--labels-from {path}" in page.inner_text("#end pre")
+        press(page, "ArrowLeft", until="10 of 10")
+        assert page.inner_text("#said") == "You said: cup"
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_many_classes_are_chosen_by_their_first_letters(browser: Any, tmp_path: Path) -> None:
+    names = ["apple", "apricot", "bell_pepper", *(f"class {k}" for k in range(10))]
+    labels = [k % len(names) for k in range(26)]
+    shard = make_shard(tmp_path / "shard.h5", [X], classes=names, train=clusters("train", [k % 3 for k in labels], [X]))
+    path = tmp_path / "ask.csv"
+    with serving(asked(path, shard, 4, new_classes=True)) as address, page_at(browser, address) as page:
+        page.keyboard.type("apr")
+        press(page, "Enter", until="2 of 4")
+        assert labels_in(path)[:2] == ["apricot", ""]
+        page.keyboard.type("class 7")
+        press(page, "Enter", until="3 of 4")
+        press(page, "?", until="4 of 4")
+        page.fill("#name", "teapot")
+        press(page, "Enter", until="All rows")
+        assert labels_in(path) == ["apricot", "class 7", "?", "teapot"]
+
+
+def test_the_command_asks_stops_and_goes_on(mmssl: Command, tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx", reason="the tests of a server need httpx")
+    shard = make_shard(tmp_path / "clusters.h5")
+    networks = "\n".join(f'"{name}" = "{text}"' for name, text in NETWORKS["sshmvae-kl"].items())
+    (tmp_path / "kl.toml").write_text(f"epochs = 2\nbatch_size = 32\n[networks]\n{networks}\n")
+    train = ("train", "sshmvae-kl", "--data", shard.path, "--config", "kl.toml", "--labels", 6, "--no-reference")
+    run = json.loads(mmssl(*train, "--json").out)[0]["folder"]
+    for answers, said in (({0: "cup", 1: "?"}, "4 rows to label"), ({2: "bowl"}, "going on with ask.csv: 2 of 4 rows")):
+        process = start("label", run, "-n", 4, "--port", 0, "--out", "ask.csv", cwd=tmp_path, MMSSL_ROOT="workspace")
+        assert process.stdout is not None
+        lines = list[str]()
+        while "at http" not in (line := process.stdout.readline()):
+            assert line, lines
+            lines.append(line)
+        lines.append(line)
+        assert said in "".join(lines)
+        with (tmp_path / "ask.csv").open(encoding="utf-8", newline="") as file:
+            rows = [int(row["row"]) for row in csv.DictReader(file)]
+        for k, label in answers.items():
+            reply = httpx.post(f"{line.split()[-1]}/labels/{rows[k]}", json={"label": label})
+            assert reply.status_code == 200, reply.text
+        os.kill(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert labels_in(tmp_path / "ask.csv") == ["cup", "?", "bowl", ""]
+    assert "2 labels, 1 never to be asked again, in ask.csv" in out
+    command = out.splitlines()[-1]
+    assert command == f"mmssl {' '.join(map(str, train))} --json --labels-from ask.csv"
+    done = mmssl(*command.split()[1:])
+    assert done.code == 0, done.err
+    assert {label for _, label in done.json[0]["settings"]["answers"]} == {"cup", "?", "bowl"}
+
+
+def test_what_cannot_be_gone_on_with_is_said(mmssl: Command, tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "clusters.h5")
+    networks = "\n".join(f'"{name}" = "{text}"' for name, text in NETWORKS["sshmvae-kl"].items())
+    (tmp_path / "kl.toml").write_text(f"epochs = 1\nbatch_size = 32\n[networks]\n{networks}\n")
+    train = ("train", "sshmvae-kl", "--data", shard.path, "--config", "kl.toml", "--labels", 6, "--no-reference")
+    run = json.loads(mmssl(*train, "--json").out)[0]["folder"]
+    (tmp_path / "ask.csv").write_text("row,id,label\n0,train-0,cups\n")
+    done = mmssl("label", run, "--port", 0)
+    assert (done.code, "there is no class 'cups'; did you mean cup?" in done.err) == (1, True), done.err
+    done = mmssl("label", run, "--host", "0.0.0.0")
+    assert (done.code, "requests must bring a token" in done.err) == (2, True), done.err

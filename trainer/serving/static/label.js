@@ -1,0 +1,173 @@
+// One question after the other: pictures, classes, keys. What was answered lies on the server, in the CSV.
+
+import { find, make, percent, picture } from "./page.js";
+
+const facts = JSON.parse(find("facts").textContent);
+const questions = facts.questions;
+let classes = facts.classes;
+let at = Math.max(0, questions.findIndex((question) => !question.label));
+let ended = false;
+let busy = false;
+const past = []; // [place, label before]
+const KEYS = 10; // classes that a digit each can choose
+
+// Each class's key: its own name where all of them are digits, otherwise its place.
+const key = (name, k) => (classes.every((one) => /^[0-9]$/.test(one)) ? name : String((k + 1) % 10));
+const answered = () => questions.filter((question) => question.label).length;
+
+function curve(values, name) {
+  const low = Math.min(...values), span = Math.max(...values) - low || 1;
+  const across = Math.max(1, values.length - 1);
+  const points = values.map((v, k) => `${((300 * k) / across).toFixed(1)},${(96 - (92 * (v - low)) / span).toFixed(1)}`);
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 300 100");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `the values of ${name}, from ${low.toPrecision(3)} to ${(low + span).toPrecision(3)}`);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  line.setAttribute("points", points.join(" "));
+  svg.append(line);
+  return svg;
+}
+
+function shown(question) {
+  return question.modalities.map((modality, k) => {
+    const tile = make("div", { class: "tile" });
+    if (modality.picture) {
+      tile.append(picture(`pictures/${question.row}/${encodeURIComponent(modality.name)}`, `${modality.name} of ${question.id}`, true));
+    } else if (modality.values) {
+      tile.append(curve(modality.values, modality.name));
+    } else {
+      tile.append(make("span", { text: "this row lacks it" }));
+    }
+    const box = make("div", { class: "modality" }, make("header", {}, make("b", { text: modality.name })), tile);
+    box.style.setProperty("--own", `var(--m${k % 6})`);
+    return box;
+  });
+}
+
+function buttons(question) {
+  const typed = find("typed").value.trim().toLowerCase();
+  const fitting = classes.filter((name) => name.toLowerCase().startsWith(typed));
+  const list = classes.length > KEYS ? fitting : classes;
+  return list.map((name, k) => {
+    const pressed = classes.length > KEYS ? (k === 0 && typed ? "Enter" : "") : key(name, k);
+    const parts = pressed && pressed !== name ? [make("kbd", { text: pressed }), " "] : [];
+    return make("button", { type: "button", "aria-pressed": String(question.label === name), onclick: () => give(name) }, ...parts, name);
+  });
+}
+
+function show(moved) {
+  const count = answered();
+  find("bar").value = count;
+  find("done").textContent = `${count} of ${questions.length} answered`;
+  for (const section of document.querySelectorAll("main > section:not(.end)")) section.hidden = ended;
+  find("end").hidden = !ended;
+  if (ended) {
+    const never = questions.filter((question) => question.label === "?").length;
+    find("summary").textContent = `${count - never} labels, ${never} never to be asked again, ${questions.length - count} left for later.`;
+    find("end-title").focus();
+    return;
+  }
+  const question = questions[at];
+  find("question").textContent = `${at + 1} of ${questions.length}: ${question.id}` + (question.group ? ` (${question.group})` : "");
+  if (moved) {
+    find("modalities").replaceChildren(...shown(question));
+    find("hint").open = false;
+    find("hint").hidden = !question.predicted;
+    find("predicted").textContent = question.predicted + (question.probability === null ? "" : `, ${percent(question.probability)}`);
+  }
+  find("said").textContent = question.label === "?" ? "It is never to be asked about again." : question.label ? `You said: ${question.label}` : question.given ? `The data says: ${question.given}` : "";
+  find("classes").replaceChildren(...buttons(question));
+  find("search").hidden = classes.length <= KEYS;
+  find("undo").disabled = !past.length;
+  find("back").disabled = at === 0;
+}
+
+function go(place) {
+  ended = place >= questions.length;
+  at = Math.min(Math.max(place, 0), questions.length - 1);
+  find("typed").value = "";
+  find("problem").hidden = true;
+  show(true);
+  if (!ended && classes.length > KEYS) find("typed").focus();
+}
+
+async function send(place, label) {
+  if (busy) return false;
+  busy = true;
+  try {
+    const reply = await fetch(`labels/${questions[place].row}`, { method: "POST", body: JSON.stringify({ label }) });
+    const content = await reply.json();
+    if (!reply.ok) throw new Error([content.error, content.hint].filter(Boolean).join("; "));
+    questions[place].label = content.label;
+    classes = content.classes;
+    return true;
+  } catch (error) {
+    const away = error instanceof TypeError;
+    find("problem").textContent = away ? "The server does not answer, so nothing was kept: is it still running?" : error.message;
+    find("problem").hidden = false;
+    return false;
+  } finally {
+    busy = false;
+  }
+}
+
+async function give(label) {
+  if (ended) return;
+  const place = at, before = questions[place].label;
+  if (await send(place, label)) {
+    past.push([place, before]);
+    go(place + 1);
+  }
+}
+
+async function undo() {
+  if (!past.length) return;
+  const [place, before] = past[past.length - 1];
+  if (await send(place, before)) {
+    past.pop();
+    go(place);
+  }
+}
+
+const typing = (event) => event.target instanceof HTMLInputElement;
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (event.key === "ArrowLeft" && !(typing(event) && event.target.value)) go(ended ? questions.length - 1 : at - 1);
+  else if (event.key === "ArrowRight" && !(typing(event) && event.target.value) && !ended) go(at + 1);
+  else if (typing(event)) {
+    if (event.key !== "?" || event.target.value) return;
+    give("?");
+  } else if (ended && event.key !== "u") return;
+  else if (event.key === "?") give("?");
+  else if (event.key === "u") undo();
+  else if (event.key === "s") go(at + 1);
+  else if (classes.length <= KEYS && /^[0-9]$/.test(event.key)) {
+    const name = classes.find((one, k) => key(one, k) === event.key);
+    if (name !== undefined) give(name);
+  } else return;
+  event.preventDefault();
+});
+
+find("typed").addEventListener("input", () => show(false));
+find("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const first = find("typed").value.trim() ? find("classes").querySelector("button") : null;
+  if (first) first.click();
+});
+find("skip").addEventListener("click", () => go(at + 1));
+find("never").addEventListener("click", () => give("?"));
+find("undo").addEventListener("click", undo);
+find("back").addEventListener("click", () => go(at - 1));
+find("next").addEventListener("click", () => go(at + 1));
+find("again").addEventListener("click", () => go(0));
+if (find("new")) {
+  find("new").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = find("name").value.trim();
+    find("name").value = "";
+    if (name) give(name);
+  });
+}
+go(questions.length && answered() === questions.length ? questions.length : at);
