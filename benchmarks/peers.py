@@ -1,4 +1,4 @@
-"""Our training beside that of libraries for the same models: MultiVae and pixyz, extra `bench`.
+"""Our training beside that of libraries for the same models: MultiVae and pixyz, extra `peers`.
 
     python -m benchmarks.peers [--rounds 5] [--steps 20] [--out workspace/peers.jsonl]
 

@@ -124,15 +124,23 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
+_CODE = np.dtype(">u8")  # the first byte counts most, so that numbers sort as the rows do
+
+
 def patterns(present: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
     """Each pattern of modalities `[M]` that occurs in `[N, M]`, with its rows in order."""
     if present.all():
         if len(present):
             yield present[0], np.arange(len(present))
         return
-    which, number = np.unique(present, axis=0, return_inverse=True)
-    for k, pattern in enumerate(which):
-        yield pattern, np.flatnonzero(number.reshape(-1) == k)
+    packed = np.packbits(present, axis=1)  # [N, bytes]
+    codes: NDArray[np.unsignedinteger] = packed
+    if packed.shape[1] <= _CODE.itemsize:  # a number each, which is faster to sort than rows are
+        codes = np.pad(packed, ((0, 0), (0, _CODE.itemsize - packed.shape[1]))).view(_CODE).reshape(-1)
+    _, first, number, counts = np.unique(codes, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(number.reshape(-1), kind="stable")
+    for row, rows in zip(first, np.split(order, counts.cumsum()[:-1]), strict=True):
+        yield present[row], rows
 
 
 def _rounded(values: NDArray[np.float32]) -> list[float]:

@@ -94,10 +94,17 @@ def test_answers_that_are_no_numbers_are_refused_and_the_row_named(bundle: Bundl
         assert np.isfinite(of_bundle(bundle, CPU).predict_proba({"w": np.full((1, 3), value, np.float32)})).all()
 
 
-@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=20))
-def test_patterns_divide_the_rows(rows: list[list[bool]]) -> None:
-    present = np.array(rows, np.bool_).reshape(-1, 3)
+@given(
+    st.sampled_from([1, 3, 64, 65]).flatmap(
+        lambda m: st.tuples(st.just(m), st.lists(st.lists(st.booleans(), min_size=m, max_size=m), max_size=20))
+    )
+)
+def test_patterns_divide_the_rows(drawn: tuple[int, list[list[bool]]]) -> None:
+    modalities, rows = drawn
+    present = np.array(rows, np.bool_).reshape(-1, modalities)
     found = list(patterns(present))
+    assert [pattern.tolist() for pattern, _ in found] == sorted(map(list, set(map(tuple, rows))))
+    assert all(these.tolist() == sorted(these.tolist()) for _, these in found)
     assert sorted(row for _, these in found for row in these.tolist()) == list(range(len(rows)))
     for pattern, these in found:
         assert (present[these] == pattern).all()
