@@ -104,7 +104,7 @@ def make_labelling(
         DataError: an answer that the file has is no class of the shard.
     """
     from pipeline.shards.schema import NEVER
-    from pipeline.sources.questions import class_of, write_questions
+    from pipeline.sources.questions import class_of, read_answers, write_questions
     from trainer.serving.labelling import Asked, Labelling
 
     def understand(text: str, classes: "Sequence[str]") -> str:
@@ -122,10 +122,8 @@ def make_labelling(
         for one in questions
     ]  # fmt: skip
     labels: dict[int, str] = {}
-    for one in questions:
-        if one.label:
-            named = [*shard.classes, *labels.values()]
-            labels[one.row] = one.label if one.label == NEVER else class_of(one.label, named, f"{file}", new_classes)
+    for row, answer in read_answers(file, shard, new_classes).items() if file.exists() else ():
+        labels[row] = NEVER if answer.label is None else answer.label
     return Labelling(asked, labels, shard, keep, understand, str(file), folder, command, new_classes, token)
 
 
@@ -142,7 +140,12 @@ def command_to_train_on(folder: Path, files: list[Path], new_classes: bool) -> s
             made = "mmssl train ..."
     if not made.startswith("mmssl train "):
         made = "mmssl train ..."
-    given = made.split()
+    try:
+        given = shlex.split(made)
+    except ValueError:  # a quote in a name
+        given = made.split()
+    if "--json" in given:
+        made = made.replace(" --json", "")
     wanted = [path for path in files if str(path) not in given]
     options = [f"--labels-from {shlex.quote(str(path))}" for path in wanted]
     return " ".join([made, *options, *(["--new-classes"] if new_classes and "--new-classes" not in given else [])])

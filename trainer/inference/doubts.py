@@ -3,8 +3,8 @@
 Each labelled row is judged by a model that was trained without the labels of its part. Its label is as doubtful as
 another class is more probable than the given one: the margin p(given) - max p(other), by which rows are ranked in
 confident learning (Northcutt et al. 2021, arXiv:1911.00068, section 3.2). p is the mean of q(y|X) and of the labels
-propagated from the other parts along a graph of similar rows (`trainer.data.propagation`): a network and a graph seldom
-make the same mistake, and a mistake of both is rarely certain.
+propagated from the other parts along a graph of similar rows (`trainer.data.propagation`). On digits neither was
+better alone, nor was the mean (results/2026-11-27-doubts).
 """
 
 from collections.abc import Sequence

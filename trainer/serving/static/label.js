@@ -7,7 +7,7 @@ const questions = facts.questions;
 let classes = facts.classes;
 let at = Math.max(0, questions.findIndex((question) => !question.label));
 let ended = false;
-let busy = false;
+let waiting = Promise.resolve(); // what was pressed is done in order, however fast
 const past = []; // [place, label before]
 const KEYS = 10; // classes that a digit each can choose
 
@@ -33,7 +33,7 @@ function shown(question) {
   return question.modalities.map((modality, k) => {
     const tile = make("div", { class: "tile" });
     if (modality.picture) {
-      tile.append(picture(`pictures/${question.row}/${encodeURIComponent(modality.name)}`, `${modality.name} of ${question.id}`, true));
+      tile.append(picture(`pictures/${question.row}/${encodeURIComponent(modality.name)}`, modality.name, true));
     } else if (modality.values) {
       tile.append(curve(modality.values, modality.name));
     } else {
@@ -47,12 +47,13 @@ function shown(question) {
 
 function buttons(question) {
   const typed = find("typed").value.trim().toLowerCase();
-  const fitting = classes.filter((name) => name.toLowerCase().startsWith(typed));
+  const same = classes.filter((name) => name.toLowerCase() === typed);
+  const fitting = [...same, ...classes.filter((name) => name.toLowerCase().startsWith(typed) && !same.includes(name))];
   const list = classes.length > KEYS ? fitting : classes;
   return list.map((name, k) => {
     const pressed = classes.length > KEYS ? (k === 0 && typed ? "Enter" : "") : key(name, k);
     const parts = pressed && pressed !== name ? [make("kbd", { text: pressed }), " "] : [];
-    return make("button", { type: "button", "aria-pressed": String(question.label === name), onclick: () => give(name) }, ...parts, name);
+    return make("button", { type: "button", "aria-pressed": String(question.label === name), onclick: () => then(() => give(name)) }, ...parts, name);
   });
 }
 
@@ -69,12 +70,13 @@ function show(moved) {
     return;
   }
   const question = questions[at];
-  find("question").textContent = `${at + 1} of ${questions.length}: ${question.id}` + (question.group ? ` (${question.group})` : "");
+  find("question").textContent = `${at + 1} of ${questions.length}`;
   if (moved) {
     find("modalities").replaceChildren(...shown(question));
     find("hint").open = false;
-    find("hint").hidden = !question.predicted;
-    find("predicted").textContent = question.predicted + (question.probability === null ? "" : `, ${percent(question.probability)}`);
+    find("which").textContent = question.id + (question.group ? `, of ${question.group}` : "");
+    const sure = question.probability === null ? "" : `, ${percent(question.probability)}`;
+    find("predicted").textContent = question.predicted ? `The model takes it for ${question.predicted}${sure}.` : "";
   }
   find("said").textContent = question.label === "?" ? "It is never to be asked about again." : question.label ? `You said: ${question.label}` : question.given ? `The data says: ${question.given}` : "";
   find("classes").replaceChildren(...buttons(question));
@@ -93,8 +95,6 @@ function go(place) {
 }
 
 async function send(place, label) {
-  if (busy) return false;
-  busy = true;
   try {
     const reply = await fetch(`labels/${questions[place].row}`, { method: "POST", body: JSON.stringify({ label }) });
     const content = await reply.json();
@@ -107,8 +107,6 @@ async function send(place, label) {
     find("problem").textContent = away ? "The server does not answer, so nothing was kept: is it still running?" : error.message;
     find("problem").hidden = false;
     return false;
-  } finally {
-    busy = false;
   }
 }
 
@@ -130,22 +128,27 @@ async function undo() {
   }
 }
 
+// Does something once all that was asked before is done.
+const then = (act) => {
+  waiting = waiting.then(act);
+};
+
 const typing = (event) => event.target instanceof HTMLInputElement;
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.key === "ArrowLeft" && !(typing(event) && event.target.value)) go(ended ? questions.length - 1 : at - 1);
-  else if (event.key === "ArrowRight" && !(typing(event) && event.target.value) && !ended) go(at + 1);
+  if (event.key === "ArrowLeft" && !(typing(event) && event.target.value)) then(() => go(ended ? questions.length - 1 : at - 1));
+  else if (event.key === "ArrowRight" && !(typing(event) && event.target.value)) then(() => ended || go(at + 1));
   else if (typing(event)) {
     if (event.key !== "?" || event.target.value) return;
-    give("?");
-  } else if (ended && event.key !== "u") return;
-  else if (event.key === "?") give("?");
-  else if (event.key === "u") undo();
-  else if (event.key === "s") go(at + 1);
+    then(() => give("?"));
+  } else if (event.key === "?") then(() => give("?"));
+  else if (event.key === "u") then(undo);
+  else if (event.key === "s") then(() => ended || go(at + 1));
   else if (classes.length <= KEYS && /^[0-9]$/.test(event.key)) {
     const name = classes.find((one, k) => key(one, k) === event.key);
-    if (name !== undefined) give(name);
+    if (name === undefined) return;
+    then(() => give(name));
   } else return;
   event.preventDefault();
 });
@@ -155,19 +158,23 @@ find("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const first = find("typed").value.trim() ? find("classes").querySelector("button") : null;
   if (first) first.click();
+  else if (find("typed").value.trim()) {
+    find("problem").textContent = `No class begins with ${find("typed").value.trim()}.`;
+    find("problem").hidden = false;
+  }
 });
-find("skip").addEventListener("click", () => go(at + 1));
-find("never").addEventListener("click", () => give("?"));
-find("undo").addEventListener("click", undo);
-find("back").addEventListener("click", () => go(at - 1));
-find("next").addEventListener("click", () => go(at + 1));
+find("skip").addEventListener("click", () => then(() => go(at + 1)));
+find("never").addEventListener("click", () => then(() => give("?")));
+find("undo").addEventListener("click", () => then(undo));
+find("back").addEventListener("click", () => then(() => go(at - 1)));
+find("next").addEventListener("click", () => then(() => go(at + 1)));
 find("again").addEventListener("click", () => go(0));
 if (find("new")) {
   find("new").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = find("name").value.trim();
     find("name").value = "";
-    if (name) give(name);
+    if (name) then(() => give(name));
   });
 }
 go(questions.length && answered() === questions.length ? questions.length : at);
