@@ -247,7 +247,7 @@ def main() -> None:
         for name in OURS:
             for what in ("step", "epoch", "memory"):
                 ratios = sorted(
-                    mine[what] / theirs[what] for mine, theirs in zip(found[name], found[peer], strict=True)
+                    of_ours[what] / of_peer[what] for of_ours, of_peer in zip(found[name], found[peer], strict=True)
                 )
                 goal = {"memory": ""}.get(what, "<= 0.35" if "stack" in name else "<= 0.67" if name == "ours" else "")
                 table.add(

@@ -1,6 +1,7 @@
 """The questions that `mmssl suggest` and `mmssl label` ask: chosen by models, with their rows' pictures, in a CSV."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,8 +56,7 @@ def write_asked(
         DataError, UsageError: as `trainer.inference.asking.open_models` and `trainer.inference.suggestions.suggest`.
         StorageError: the disk is full or refuses.
     """
-    from commands.thumbnails import write_thumbnails
-    from pipeline.sources.questions import Question, read_answers, write_questions
+    from pipeline.sources.questions import Question, read_answers
     from trainer.inference.asking import open_models
     from trainer.inference.suggestions import suggest
 
@@ -65,19 +65,36 @@ def write_asked(
     for path in labels_from:
         answers |= {row: answer.label for row, answer in read_answers(path, shard, new_classes=True).items()}
     found = suggest(models, shard, count, per_group=per_group, answers=answers, seed=seed)
-    files = write_thumbnails(file, shard, [one.row for one in found], root) if pictures else [{} for _ in found]
     questions = [
-        Question(
-            row=one.row,
-            id=str(shard.train.ids[one.row]),
-            group="" if shard.train.groups is None else str(shard.train.groups[one.row]),
+        Question.about(
+            shard,
+            one.row,
             predicted="" if one.predicted is None else shard.classes[one.predicted],
             probability=one.probability,
             disagreement=one.disagreement,
             distance=one.distance,
-            files=names,
         )
-        for one, names in zip(found, files, strict=True)
+        for one in found
     ]
+    return write_illustrated(file, questions, shard, root if pictures else None), shard
+
+
+def write_illustrated(
+    file: Path, questions: "Sequence[Question]", shard: "Shard", root: Path | None
+) -> "list[Question]":
+    """Writes questions as a CSV with their rows' pictures beside it, and returns them with the pictures' names.
+
+    Args:
+        root: the workspace, for `write_thumbnails`; None to write no pictures.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    from commands.thumbnails import write_thumbnails
+    from pipeline.sources.questions import write_questions
+
+    if root is not None:
+        files = write_thumbnails(file, shard, [one.row for one in questions], root)
+        questions = [replace(one, files=names) for one, names in zip(questions, files, strict=True)]
     write_questions(file, questions, shard)
-    return questions, shard
+    return list(questions)

@@ -7,6 +7,7 @@ import typer
 
 from commands import messages, progress
 from commands.app import app
+from commands.asking import write_illustrated
 from commands.messages import Table
 from commands.options import MODEL, OUTPUT, WORKSPACE, Device, DeviceOption, Jobs, Json, Root
 from commands.run_folders import RunData, places
@@ -44,10 +45,9 @@ def doubts(
     nothing once everything is done. Correct what is wrong in the CSV, and train with --labels-from.
     """
     from commands.label_files import check_not_answered
-    from commands.thumbnails import write_thumbnails
     from pipeline.runtime.devices import choose_device
     from pipeline.runtime.failures import raise_if_failed
-    from pipeline.sources.questions import Question, write_questions
+    from pipeline.sources.questions import Question
     from trainer.inference.asking import open_models
     from trainer.inference.doubts import doubts as find_doubts
     from trainer.inference.loading import shard_of
@@ -67,23 +67,20 @@ def doubts(
     models, shard = open_models([part.folder for part in runs], [shard.path], chosen_device)
     found = find_doubts(models, shard)
     listed = found[:count]
-    files = write_thumbnails(file, shard, [one.row for one in listed], root) if pictures else [{} for _ in listed]
     classes, names = shard.classes, models[0].network.names
     questions = [
-        Question(
-            row=one.row,
-            id=str(shard.train.ids[one.row]),
-            group="" if shard.train.groups is None else str(shard.train.groups[one.row]),
+        Question.about(
+            shard,
+            one.row,
             predicted=classes[one.probable],
             probability=one.other,
             disagreement=one.disagreement,
-            files=pictures_of,
             others={"given": classes[one.given], "given_probability": f"{one.probability:.4g}"}
             | {f"{name}_predicted": classes[one.opinions[name]] for name in names if name in one.opinions},
         )
-        for one, pictures_of in zip(listed, files, strict=True)
+        for one in listed
     ]
-    write_questions(file, questions, shard)
+    write_illustrated(file, questions, shard, root if pictures else None)
     improbable = sum(one.margin < 0 for one in found)
     if as_json:
         rows = [

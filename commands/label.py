@@ -63,7 +63,8 @@ def label(
     looked = places(data, root)
     listening = listen(host, port)
     chosen_device = choose_device(device)
-    if file.exists():
+    there = file.exists()
+    if there:
         _, shard = open_models(run, looked, chosen_device)
         questions = read_questions(file, shard)
     else:
@@ -73,8 +74,11 @@ def label(
         )  # fmt: skip
     command = command_to_train_on(run[0], [*(labels_from or []), file], new_classes)
     server = make_labelling(file, questions, shard, command, new_classes, token)
-    if server.labels:
-        messages.say(f"going on with {file}: {len(server.labels)} of {len(questions)} rows are answered")
+    if there:
+        messages.say(
+            f"going on with {file}: {len(server.labels)} of {len(questions)} rows are answered "
+            "(-n, --per-group and --seed are for a new file)"
+        )
 
     def ready(address: str) -> None:
         messages.say(f"{len(questions)} rows to label, at {address}" + ("" if token is None else "/?token=..."))
@@ -127,25 +131,19 @@ def make_labelling(
     return Labelling(asked, labels, shard, keep, understand, str(file), folder, command, new_classes, token)
 
 
-def command_to_train_on(folder: Path, files: list[Path], new_classes: bool) -> str:
-    """The command that trained a run, with these answers."""
+def command_to_train_on(folder: Path, files: "Sequence[Path]", new_classes: bool) -> str:
+    """The command that trained a run, with these answers; its beginning alone where the run does not say."""
     from trainer.training.run_folder import Run
     from trainer.training.run_listing import SETTINGS
 
-    made = "mmssl train ..."
+    words = ["mmssl", "train", "..."]
     if (folder / SETTINGS).exists():
         try:
-            made = str(Run.open(folder).provenance().get("command", made))
-        except MmsslError:
-            made = "mmssl train ..."
-    if not made.startswith("mmssl train "):
-        made = "mmssl train ..."
-    try:
-        given = shlex.split(made)
-    except ValueError:  # a quote in a name
-        given = made.split()
-    if "--json" in given:
-        made = made.replace(" --json", "")
-    wanted = [path for path in files if str(path) not in given]
-    options = [f"--labels-from {shlex.quote(str(path))}" for path in wanted]
-    return " ".join([made, *options, *(["--new-classes"] if new_classes and "--new-classes" not in given else [])])
+            made = shlex.split(str(Run.open(folder).provenance().get("command", "")))
+        except (MmsslError, ValueError):  # no record, or an older one that does not quote its words
+            made = []
+        if made[:2] == words[:2]:
+            words = [word for word in made if word != "--json"]
+    for file in files:
+        words += ["--labels-from", str(file)] if str(file) not in words else []
+    return shlex.join([*words, *(["--new-classes"] if new_classes and "--new-classes" not in words else [])])

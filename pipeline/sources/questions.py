@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime.csv_writing import csv_lines
 from pipeline.runtime.errors import DataError
@@ -54,6 +55,12 @@ class Question:
     distance: float | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def about(cls, shard: Shard, row: int, **said: Any) -> "Question":
+        """A question about a row, with its id and group."""
+        group = "" if shard.train.groups is None else str(shard.train.groups[row])
+        return cls(row, str(shard.train.ids[row]), group, **said)
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,9 @@ def _questions(path: Path, shard: Shard) -> list[tuple[Question, str]]:
                 "remove one of the two",
             )
         lines[row] = line
-        question = Question(
-            row=row,
-            id=str(shard.train.ids[row]),
-            group="" if shard.train.groups is None else str(shard.train.groups[row]),
+        question = Question.about(
+            shard,
+            row,
             label=text("label", line),
             predicted=text("predicted", line),
             probability=number("probability", line),

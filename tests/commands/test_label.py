@@ -83,6 +83,38 @@ def test_keys_may_come_faster_than_answers(browser: Any, tmp_path: Path) -> None
         assert labels_in(path) == ["cup", "bowl", "spoon", "?", "bowl", "", "spoon", "bowl", "spoon", ""]
 
 
+def test_after_a_failed_answer_nothing_that_was_pressed_goes_to_another_row(browser: Any, tmp_path: Path) -> None:
+    path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
+    with serving(asked(path, shard, 4)) as address, page_at(browser, address) as page:
+        page.route("**/labels/1", lambda route: route.abort())
+        page.keyboard.type("1232")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "does not answer" in page.inner_text("#problem")
+        page.unroute("**/labels/1")
+        press(page, "3", until="3 of 4")
+        assert labels_in(path) == ["cup", "spoon", "", ""]
+        page.console_lines.clear()  # the browser's own line about the request that failed
+
+
+def test_a_new_class_changes_no_key(browser: Any, tmp_path: Path) -> None:
+    names = [str(digit) for digit in range(9)]
+    train = clusters("train", [row % 3 for row in range(30)], [X])
+    shard = make_shard(tmp_path / "shard.h5", [X], classes=names, train=train)
+    path = tmp_path / "ask.csv"
+    with serving(asked(path, shard, 8, new_classes=True)) as address, page_at(browser, address) as page:
+        press(page, "1", until="2 of 8")
+        for k, name in enumerate(("teapot", "kettle")):
+            page.fill("#name", name)
+            press(page, "Enter", until=f"{k + 3} of 8")
+        page.locator("#question").click()
+        press(page, "1", until="5 of 8")
+        press(page, "9", until="6 of 8")
+        page.get_by_role("button", name="3", exact=True).focus()
+        press(page, "Enter", until="7 of 8")
+        press(page, "Enter", until="8 of 8")  # the focus stays on the class
+        assert labels_in(path) == ["1", "teapot", "kettle", "1", "teapot", "3", "3", ""]
+
+
 def test_many_classes_are_chosen_by_their_first_letters(browser: Any, tmp_path: Path) -> None:
     names = ["apricot_jam", "apricot", "bell_pepper", *(f"class {k}" for k in range(10))]
     labels = [k % len(names) for k in range(26)]
@@ -92,6 +124,10 @@ def test_many_classes_are_chosen_by_their_first_letters(browser: Any, tmp_path: 
         page.keyboard.type("apricot")  # itself, not the first that begins so
         press(page, "Enter", until="2 of 4")
         assert labels_in(path)[:2] == ["apricot", ""]
+        page.keyboard.type("bell\nclass 7")  # the second before the first is answered
+        press(page, "Enter", until="4 of 4")
+        press(page, "Escape", until="3 of 4")
+        press(page, "Escape", until="2 of 4")
         page.keyboard.type("class 7")
         press(page, "Enter", until="3 of 4")
         press(page, "?", until="4 of 4")

@@ -105,7 +105,7 @@ def test_how_a_user_calls_this_program(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     called = {"bin/mmssl": "mmssl", str(tmp_path / "bin/mmssl"): "mmssl", "my bin/mmssl": "'my bin/mmssl'",
-              "/work/cli.py": "mmssl", "-c": "mmssl"}  # fmt: skip
+              "/srv/cli.py": "mmssl", "-c": "mmssl"}  # fmt: skip
     for name, expected in called.items():
         monkeypatch.setattr(sys, "argv", [name])
         assert messages.own_name() == expected

@@ -146,14 +146,14 @@ def test_a_camera_stays_off_from_example_to_example_and_a_threshold_can_be_moved
     assert examples.nth(4).get_attribute("aria-pressed") == "true"
     assert page.locator("#nearest li").count() == 4
     assert page.locator("#behind-title").inner_text() == "What depth would have seen"
-    own = page.locator("#coverage tr.now").inner_text()
-    assert own.startswith("RGB (now)")
+    now = page.locator("#coverage tr.now").inner_text()
+    assert now.startswith("RGB (now)")
     page.locator("#threshold").press("Home")
     assert "It answers" in page.locator("#stance").inner_text() or "right on" in page.locator("#stance").inner_text()
     page.locator("#threshold").press("End")
     assert "would rather not answer" in page.locator("#stance").inner_text()
     page.get_by_role("button", name="the model’s own thresholds").click()
-    assert page.locator("#coverage tr.now").inner_text() == own
+    assert page.locator("#coverage tr.now").inner_text() == now
     page.get_by_role("switch", name="RGB in use").click()
     assert "Everything is switched off" in page.locator("#nothing").inner_text()
     examples.nth(2).click()  # which switches everything on again

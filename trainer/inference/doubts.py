@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.shards.shard import Shard
+from trainer.data.propagation import propagated_labels
 from trainer.data.selection import parts_of_labels
 from trainer.data.streaming import load
-from trainer.inference.opinions import Opinions, propagated, read_opinions
+from trainer.inference.opinions import Opinions, read_opinions
 from trainer.inference.suggestions import TrainedOn
 
 
@@ -99,7 +100,7 @@ def judge(model: TrainedOn, shard: Shard) -> Judged:
     rows = labelled[part == number]
     opinions = read_opinions([model.network], shard.train, len(shard.classes), rows)
     data = load([settings.model_copy(update={"window": None})], [shard], torch.device("cpu"))
-    graph = propagated(data, settings.neighbours, shard)[rows]
+    graph = propagated_labels(data, settings.neighbours)[0, rows].numpy()
     return Judged(rows, shard.train.labels[rows].astype(np.int64), opinions, graph)
 
 

@@ -1,7 +1,7 @@
 """The network of a bundle: its replicas as one stack, built from the card and filled with the weights."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -18,7 +18,6 @@ from trainer.inference.unlikeness import Passes
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, LatentModel
 from trainer.models.registry import card as model_card
-from trainer.nn.distributions import Gaussian, PerModality
 from trainer.nn.labels import LabelRule
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings, build
@@ -74,32 +73,17 @@ class Network:
         classifier = cast(Classifier, self.model)
         return classifier.classify(self.completed(given), 0).float().exp().mean(0)
 
-    @contextmanager
-    def encoding_once(self) -> Iterator[None]:
-        """A context in which the same tensors are encoded only once.
-
-        A classification, the latent variable's mean and what is decoded from it all begin with the same encoders, which
-        are most of the work; so does what each modality alone says, where several encoders are combined.
-        """
-        memos = [_Memo(self.model, "encode")] if hasattr(self.model, "encode") else []
-        if "encoders" in cast(Classifier, self.model).completions:
-            encoders = cast("PerModality[Gaussian]", cast(Classifier, self.model).encoders)
-            memos += [_Memo(encoder, "forward") for _, encoder in encoders.items()]
-        with ExitStack() as stack:
-            for memo in memos:
-                stack.enter_context(memo.in_place())
-            yield
-
     def answers(self, given: Batch) -> tuple[Tensor, Passes]:
-        """The probabilities, and what unlikeness is computed from."""
-        with self.encoding_once():
-            x = self.completed(given)
-            probabilities = cast(Classifier, self.model).classify(x, 0).float().exp().mean(0)
-            latent = cast(Classifier, self.model).latent_mean(x).float()
-            surprise = {}
-            if self.has_decoders:
-                decode = cast(LatentModel, self.model).decode
-                surprise = {name: -decode(latent, name).log_prob(given[name]).float() for name in given}
+        """The probabilities, and what unlikeness is computed from; rows are encoded only once."""
+        x, classifier = self.completed(given), cast(Classifier, self.model)
+        # Where a latent variable comes before the classifier, both start from it.
+        q_a = cast(LatentModel, self.model).encode(x) if hasattr(self.model, "encode") else None
+        probabilities = classifier.classify(x, 0, q_a).float().exp().mean(0)
+        latent = (classifier.latent_mean(x) if q_a is None else q_a.mean).float()
+        surprise = {}
+        if self.has_decoders:
+            decode = cast(LatentModel, self.model).decode
+            surprise = {name: -decode(latent, name).log_prob(given[name]).float() for name in given}
         return probabilities, Passes(latent, surprise)
 
     def latent_mean(self, given: Batch) -> Tensor:
@@ -245,34 +229,3 @@ def _weights_fault(weights: Mapping[str, Tensor], expected: Mapping[str, torch.S
         if not tensor.isfinite().all():
             return f"the weights '{name}' are not finite"
     return None
-
-
-class _Memo:
-    """A method of a module that takes features by modality, computed once for the same tensors.
-
-    Within another memo of the same method nothing changes.
-    """
-
-    def __init__(self, module: nn.Module, method: str) -> None:
-        self.module, self.method = module, method
-        self.compute: Callable[..., Any] = getattr(module, method)
-        # The tensors are kept too: another one could get the identity of one that is gone.
-        self.known: dict[tuple[tuple[str, int], ...], tuple[list[Tensor], Any]] = {}
-
-    def __call__(self, x: Mapping[str, Tensor]) -> Any:
-        key = tuple((name, id(values)) for name, values in x.items())
-        if key not in self.known:
-            self.known[key] = list(x.values()), self.compute(x)
-        return self.known[key][1]
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """A context in which the module's method is this one."""
-        if isinstance(self.compute, _Memo):
-            yield
-            return
-        object.__setattr__(self.module, self.method, self)
-        try:
-            yield
-        finally:
-            object.__delattr__(self.module, self.method)

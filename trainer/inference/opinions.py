@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.shards.shard import Part, Shard
-from trainer.data.interface import Data
-from trainer.data.propagation import propagated_labels
+from pipeline.shards.shard import Part
 from trainer.evaluation.evaluate import BATCH
 from trainer.inference.network import Batch, Network
 from trainer.inference.predictions import patterns
@@ -117,11 +115,6 @@ def read_opinions(
         np.concatenate([opinions.single for opinions in found]),
         np.concatenate([opinions.latent for opinions in found], axis=1),
     )
-
-
-def propagated(data: Data, neighbours: int, shard: Shard) -> NDArray[np.float32]:
-    """What the labelled rows of data say of all training rows along a graph of similar ones, `[N, K]`."""
-    return propagated_labels(data, neighbours)[0][: shard.train.rows].numpy()
 
 
 def _opinions_of(

@@ -54,12 +54,12 @@ class Predictor:
                 entry = self.card.subset(given)
                 thresholds[these] = self._threshold(entry)
                 for some, batch in self.batches(x, given, these):
-                    with self.network.encoding_once():
-                        probabilities[some], unlikeness[some] = self._answer(batch, entry)
-                        for name in given if len(given) > 1 else ():
-                            alone = self.network.probabilities({name: batch[name]}).cpu().numpy()
-                            m = names.index(name)
-                            opinions[some, m], surety[some, m] = alone.argmax(-1), alone.max(-1)
+                    probabilities[some], unlikeness[some] = self._answer(batch, entry)
+            for m, name in enumerate(names):
+                several = np.flatnonzero(present[:, m] & (present.sum(1) > 1))
+                for some, batch in self.batches(x, (name,), several):
+                    alone = self.network.probabilities(batch).cpu().numpy()
+                    opinions[some, m], surety[some, m] = alone.argmax(-1), alone.max(-1)
         only = present.sum(1) == 1
         which = present[only].argmax(1)
         opinions[only, which], surety[only, which] = probabilities[only].argmax(-1), probabilities[only].max(-1)

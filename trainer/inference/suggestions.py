@@ -21,12 +21,13 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.schema import NEVER
 from pipeline.shards.shard import Shard
 from trainer.data.interface import Data
+from trainer.data.propagation import propagated_labels
 from trainer.data.selection import chosen_rows
 from trainer.data.similarity import comparable_rows
 from trainer.data.streaming import load
 from trainer.inference.coverage import as_rows, choose_rows
 from trainer.inference.network import Network
-from trainer.inference.opinions import Opinions, entropy, propagated, read_opinions
+from trainer.inference.opinions import Opinions, entropy, read_opinions
 from trainer.settings.run_settings import Settings
 
 EQUAL_WEIGHT = 0.5  # of each row, over the mean of what uncertainty gives
@@ -146,4 +147,5 @@ def _of_graph(models: Sequence[TrainedOn], data: Data, shard: Shard) -> NDArray[
     rows = as_rows(list(_labelled(models, shard, learns=True)))
     (examples,) = data.examples
     known: Data = replace(data, examples=(replace(examples, labelled=examples.first + rows),))  # type: ignore[type-var]
-    return propagated(known, models[0].settings[0].neighbours, shard)
+    soft = propagated_labels(known, models[0].settings[0].neighbours)[0]
+    return soft[: shard.train.rows].numpy()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "host": platform.node(),
-        "command": " ".join(["mmssl" if name == "cli.py" else name, *sys.argv[1:]]),  # `python -m cli` is mmssl too
+        "command": shlex.join(["mmssl" if name == "cli.py" else name, *sys.argv[1:]]),  # `python -m cli` is mmssl too
     }
 
 

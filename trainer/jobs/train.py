@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -125,7 +124,9 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
     method = method_of(settings)
     data = load([run.settings for run in runs], shards, device)
     method.check(settings, data)
-    _say_precision(settings.precision == "auto" and chosen_precision(settings, device) == "bf16")
+    chosen = chosen_precision(settings, device)
+    if settings.precision == "auto" and chosen == "bf16":
+        _log.info("matrix products in bfloat16, which this processor multiplies fast (float32: --set precision=fp32)")
     for run, examples in zip(runs, data.examples, strict=True):
         run.begin(examples.labelled_ids)
     trained = method.train(runs, data, device, progress)
@@ -139,7 +140,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
                 "shard": str(shard.path.resolve()),
                 **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),
-                "precision": chosen_precision(settings, device),
+                "precision": chosen,
                 "runs in the stack": len(runs),
                 "seconds of the last sitting": round(time.monotonic() - clock, 3),
             }
@@ -147,13 +148,6 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         run.write_evaluation(result.evaluation)
     for run in runs:
         run.conclude()
-
-
-@cache
-def _say_precision(halved: bool) -> None:
-    """Says once that products are computed in half the bytes, where nobody asked for it."""
-    if halved:
-        _log.info("matrix products in bfloat16, which this processor multiplies fast (float32: --set precision=fp32)")
 
 
 def _raise_if_not_finite(run: Run, result: Evaluation) -> None:

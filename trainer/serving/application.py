@@ -31,7 +31,7 @@ from trainer.serving.openapi import document
 from trainer.serving.pages import environment, static_route
 from trainer.serving.pictures import Pictures, png
 from trainer.serving.receiving import received, wanted_subset
-from trainer.serving.replies import Refused, refusal
+from trainer.serving.replies import Refused, not_found, refusal, refused
 from trainer.serving.rows import Request, answer_rows, predict, read
 
 MOST_ROWS_TOGETHER = 256  # of several requests that are answered together
@@ -185,21 +185,6 @@ class Server:
         if self.rows is None:
             raise Refused(404, "there are no examples", "mmssl serve MODEL --examples SHARD")
         return self.rows
-
-
-async def refused(_: HttpRequest, error: Exception) -> Response:
-    """The reply to an error that says what is wrong."""
-    assert isinstance(error, MmsslError)
-    return refusal(error)
-
-
-async def not_found(http: HttpRequest, error: Exception) -> Response:
-    """The reply to a path that is none, or a method that it does not take."""
-    assert isinstance(error, HTTPException)
-    what = {404: f"there is no {http.url.path[:100]}", 405: f"{http.url.path[:100]} does not take {http.method}"}
-    return refusal(
-        Refused(error.status_code, what.get(error.status_code, str(error.detail)), "/api lists what there is")
-    )
 
 
 async def _gone(_: HttpRequest, __: Exception) -> Response:

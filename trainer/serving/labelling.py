@@ -20,10 +20,9 @@ from pipeline.shards.schema import NEVER
 from pipeline.shards.shard import Shard
 from trainer.inference.subsets import read_rows
 from trainer.serving.access import Guard
-from trainer.serving.application import not_found, refused
 from trainer.serving.limits import LimitedBodies, Limits
 from trainer.serving.pages import environment, static_route
-from trainer.serving.replies import Refused
+from trainer.serving.replies import Refused, not_found, refused
 
 MOST_VALUES = 200  # of a vector that is drawn: a screen has no more columns for it
 _BYTES = 64 * 1024  # of an answer

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
 
 from pipeline.runtime.errors import MmsslError
 
@@ -22,3 +24,18 @@ def refusal(error: MmsslError, headers: Mapping[str, str] | None = None) -> JSON
     """An error as a reply: what was given is wrong, unless the error says otherwise."""
     status = error.status if isinstance(error, Refused) else 422
     return JSONResponse({"error": error.message, "hint": error.hint}, status, headers)
+
+
+async def refused(_: HttpRequest, error: Exception) -> Response:
+    """The reply to an error that says what is wrong."""
+    assert isinstance(error, MmsslError)
+    return refusal(error)
+
+
+async def not_found(http: HttpRequest, error: Exception) -> Response:
+    """The reply to a path that is none, or a method that it does not take."""
+    assert isinstance(error, HTTPException)
+    what = {404: f"there is no {http.url.path[:100]}", 405: f"{http.url.path[:100]} does not take {http.method}"}
+    return refusal(
+        Refused(error.status_code, what.get(error.status_code, str(error.detail)), "/api lists what there is")
+    )

@@ -10,20 +10,20 @@ export const pictureOf = (given) => pictures.get(given) || null;
 
 // Asks; `otherwise` is what is shown again if the server refuses what was given.
 export async function ask(otherwise = null) {
-  const given = switchedOn(), mine = ++turn;
+  const given = switchedOn(), thisTurn = ++turn;
   problem(null);
   waiting(given.length > 0);
   changed();
   if (!given.length) return;
   try {
     const content = await answer(given);
-    if (mine !== turn) return;
+    if (thisTurn !== turn) return;
     state.reply = content;
     for (const [name, value] of Object.entries(state.given)) {
       if (content.images[name]) pictures.set(value, content.images[name]);
     }
   } catch (error) {
-    if (mine !== turn) return;
+    if (thisTurn !== turn) return;
     if (error.again) problem(error.message, () => ask(otherwise));
     else {
       problem(error.message);

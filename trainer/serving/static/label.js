@@ -8,11 +8,21 @@ let classes = facts.classes;
 let at = Math.max(0, questions.findIndex((question) => !question.label));
 let ended = false;
 let waiting = Promise.resolve(); // what was pressed is done in order, however fast
+let failures = 0; // what was pressed before one is not done: it was meant for what came next
 const past = []; // [place, label before]
-const KEYS = 10; // classes that a digit each can choose
+const DIGITS = [..."1234567890"];
+const many = classes.length > DIGITS.length; // then classes are chosen by their first letters
 
-// Each class's key: its own name where all of them are digits, otherwise its place.
-const key = (name, k) => (classes.every((one) => /^[0-9]$/.test(one)) ? name : String((k + 1) % 10));
+// Each class's digit: its own name where all of them are digits, otherwise its place. None changes while the page is open.
+const keys = new Map();
+function assignKeys() {
+  const digits = classes.slice(0, DIGITS.length).every((name) => DIGITS.includes(name));
+  for (const name of many ? [] : classes) {
+    if (keys.has(name)) continue;
+    const free = DIGITS.filter((digit) => ![...keys.values()].includes(digit));
+    keys.set(name, digits && free.includes(name) ? name : free[0]);
+  }
+}
 const answered = () => questions.filter((question) => question.label).length;
 
 function curve(values, name) {
@@ -45,13 +55,18 @@ function shown(question) {
   });
 }
 
+// The classes that begin with some letters, first the one that is them.
+function fitting(typed) {
+  const letters = typed.toLowerCase();
+  const same = classes.filter((name) => name.toLowerCase() === letters);
+  return [...same, ...classes.filter((name) => name.toLowerCase().startsWith(letters) && !same.includes(name))];
+}
+
 function buttons(question) {
-  const typed = find("typed").value.trim().toLowerCase();
-  const same = classes.filter((name) => name.toLowerCase() === typed);
-  const fitting = [...same, ...classes.filter((name) => name.toLowerCase().startsWith(typed) && !same.includes(name))];
-  const list = classes.length > KEYS ? fitting : classes;
+  const typed = find("typed").value.trim();
+  const list = many ? fitting(typed) : classes;
   return list.map((name, k) => {
-    const pressed = classes.length > KEYS ? (k === 0 && typed ? "Enter" : "") : key(name, k);
+    const pressed = many ? (k === 0 && typed ? "Enter" : "") : keys.get(name);
     const parts = pressed && pressed !== name ? [make("kbd", { text: pressed }), " "] : [];
     return make("button", { type: "button", "aria-pressed": String(question.label === name), onclick: () => then(() => give(name)) }, ...parts, name);
   });
@@ -79,8 +94,9 @@ function show(moved) {
     find("predicted").textContent = question.predicted ? `The model takes it for ${question.predicted}${sure}.` : "";
   }
   find("said").textContent = question.label === "?" ? "It is never to be asked about again." : question.label ? `You said: ${question.label}` : question.given ? `The data says: ${question.given}` : "";
+  const focused = [...find("classes").children].indexOf(document.activeElement);
   find("classes").replaceChildren(...buttons(question));
-  find("search").hidden = classes.length <= KEYS;
+  find("classes").children[focused]?.focus();
   find("undo").disabled = !past.length;
   find("back").disabled = at === 0;
 }
@@ -88,10 +104,9 @@ function show(moved) {
 function go(place) {
   ended = place >= questions.length;
   at = Math.min(Math.max(place, 0), questions.length - 1);
-  find("typed").value = "";
   find("problem").hidden = true;
   show(true);
-  if (!ended && classes.length > KEYS) find("typed").focus();
+  if (!ended && many && !find("classes").contains(document.activeElement)) find("typed").focus();
 }
 
 async function send(place, label) {
@@ -101,8 +116,10 @@ async function send(place, label) {
     if (!reply.ok) throw new Error([content.error, content.hint].filter(Boolean).join("; "));
     questions[place].label = content.label;
     classes = content.classes;
+    assignKeys();
     return true;
   } catch (error) {
+    failures += 1;
     const away = error instanceof TypeError;
     find("problem").textContent = away ? "The server does not answer, so nothing was kept: is it still running?" : error.message;
     find("problem").hidden = false;
@@ -128,16 +145,22 @@ async function undo() {
   }
 }
 
-// Does something once all that was asked before is done.
-const then = (act) => {
-  waiting = waiting.then(act);
-};
+// Does something once all that was asked before is done, unless that fails.
+function then(act) {
+  const before = failures;
+  waiting = waiting.then(() => (failures === before ? act() : undefined));
+}
 
 const typing = (event) => event.target instanceof HTMLInputElement;
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.key === "ArrowLeft" && !(typing(event) && event.target.value)) then(() => go(ended ? questions.length - 1 : at - 1));
+  if (event.key === "Escape") {
+    if (typing(event) && event.target.value) {
+      event.target.value = "";
+      show(false);
+    } else then(undo);
+  } else if (event.key === "ArrowLeft" && !(typing(event) && event.target.value)) then(() => go(ended ? questions.length - 1 : at - 1));
   else if (event.key === "ArrowRight" && !(typing(event) && event.target.value)) then(() => ended || go(at + 1));
   else if (typing(event)) {
     if (event.key !== "?" || event.target.value) return;
@@ -145,8 +168,8 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "?") then(() => give("?"));
   else if (event.key === "u") then(undo);
   else if (event.key === "s") then(() => ended || go(at + 1));
-  else if (classes.length <= KEYS && /^[0-9]$/.test(event.key)) {
-    const name = classes.find((one, k) => key(one, k) === event.key);
+  else if (DIGITS.includes(event.key)) {
+    const name = classes.find((one) => keys.get(one) === event.key);
     if (name === undefined) return;
     then(() => give(name));
   } else return;
@@ -156,10 +179,13 @@ document.addEventListener("keydown", (event) => {
 find("typed").addEventListener("input", () => show(false));
 find("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  const first = find("typed").value.trim() ? find("classes").querySelector("button") : null;
-  if (first) first.click();
-  else if (find("typed").value.trim()) {
-    find("problem").textContent = `No class begins with ${find("typed").value.trim()}.`;
+  const typed = find("typed").value.trim();
+  const [chosen] = typed ? fitting(typed) : [];
+  if (chosen !== undefined) {
+    find("typed").value = ""; // at once: what is typed from now on is for the next row
+    then(() => give(chosen));
+  } else if (typed) {
+    find("problem").textContent = `No class begins with ${typed}.`;
     find("problem").hidden = false;
   }
 });
@@ -177,4 +203,7 @@ if (find("new")) {
     if (name) then(() => give(name));
   });
 }
+find("search").hidden = !many;
+for (const hint of document.querySelectorAll(many ? ".few" : ".many")) hint.hidden = true;
+assignKeys();
 go(questions.length && answered() === questions.length ? questions.length : at);
