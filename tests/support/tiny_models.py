@@ -12,9 +12,9 @@ from pipeline.shards.shard import Modality
 from trainer.models.factory import Factory
 from trainer.models.posterior import Pooling
 from trainer.models.registry import card
+from trainer.nn.batch_norm import ReplicaBatchNorm
 from trainer.nn.distributions import Conditional, Gaussian
 from trainer.nn.labels import LabelPrior, LabelRule
-from trainer.nn.layers import ReplicaBatchNorm
 from trainer.nn.presence import Incomplete
 from trainer.nn.rng import Noise
 

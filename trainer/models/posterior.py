@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainer.nn.batch_norm import only_rows
 from trainer.nn.distributions import DiagonalNormal, Gaussian, PerModality
-from trainer.nn.layers import only_rows
 from trainer.nn.presence import all_present, given, present_rows
 
 Pooling = Literal["geometric", "product"]

@@ -31,8 +31,8 @@ from trainer.models.bound import Bound, average_classifier
 from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.models.posterior import Posterior
+from trainer.nn.batch_norm import only_rows
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
-from trainer.nn.layers import only_rows
 from trainer.nn.presence import any_present, present_rows, where_present
 
 

@@ -15,14 +15,14 @@ part of the network is evaluated for each of K classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
+from trainer.nn.batch_norm import ReplicaBatchNorm
 from trainer.nn.notation import Chain, Dropout
 from trainer.nn.rng import Noise
 from trainer.nn.segments import Segments
@@ -46,117 +46,6 @@ class ReplicaLinear(nn.Module):
             weight = self.weight.squeeze(0)
             return x @ weight if self.bias is None else torch.addmm(self.bias.squeeze(0), x, weight)
         return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
-
-
-class ReplicaBatchNorm(nn.Module):
-    """Batch normalisation over B for each replica: `[R, B, F] -> [R, B, F]`.
-
-    Training normalises with the statistics of the batch and updates the running ones, except within
-    `frozen_statistics`. Evaluation normalises with the running statistics. Within `only_rows`, rows that are not there
-    count in no statistic. A batch in two segments is normalised segment by segment, and the running statistics follow
-    the second, the unlabelled rows.
-    """
-
-    momentum = 0.1
-    epsilon = 1e-5
-    mean: Tensor
-    variance: Tensor
-
-    def __init__(self, features: int, replicas: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(replicas, features))
-        self.shift = nn.Parameter(torch.zeros(replicas, features))
-        self.register_buffer("mean", torch.zeros(replicas, features))
-        self.register_buffer("variance", torch.ones(replicas, features))
-        self.frozen = False
-        self.rows: Tensor | None = None  # bool [R, B]
-        self.segments: Segments | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
-            result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
-            return result.view(x.shape)
-        if self.segments is None:
-            return self._normalise_segment(x, self.rows, self.frozen)
-        at = self.segments.labelled
-        rows_l, rows_u = (None, None) if self.rows is None else (self.rows[:, :at], self.rows[:, at:])
-        labelled = self._normalise_segment(x[..., :at, :], rows_l, True)
-        return torch.cat([labelled, self._normalise_segment(x[..., at:, :], rows_u, self.frozen)], -2)
-
-    def _normalise_segment(self, x: Tensor, rows: Tensor | None, frozen: bool) -> Tensor:
-        if rows is not None:
-            return self._normalise_some(x, rows, frozen)
-        if x.dim() == 2:  # a stack of one, without its replica axis
-            return self._normalise(x, *(t.squeeze(0) for t in self._own()), frozen=frozen)
-        return self._normalise_together(x, frozen) if x.is_cuda else self._normalise_each(x, frozen)
-
-    def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.mean, self.variance, self.scale, self.shift
-
-    def _normalise(
-        self, x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, *, frozen: bool
-    ) -> Tensor:
-        """Normalises one replica, `[B, F]`, with PyTorch's own kernel instead of cuDNN's (times: results/README.md)."""
-        if frozen:
-            return torch.batch_norm(x, scale, shift, None, None, True, self.momentum, self.epsilon, False)
-        return torch.batch_norm(x, scale, shift, mean, variance, True, self.momentum, self.epsilon, False)
-
-    def _normalise_each(self, x: Tensor, frozen: bool) -> Tensor:
-        """Normalises replica by replica: the fastest way on a CPU."""
-        replicas = zip(*(t.unbind(0) for t in (x, *self._own())), strict=True)
-        return torch.stack([self._normalise(*replica, frozen=frozen) for replica in replicas])
-
-    def _normalise_together(self, x: Tensor, frozen: bool) -> Tensor:
-        """Normalises all replicas in one call, their features side by side: the fastest way on a GPU."""
-        replicas, batch, features = x.shape
-        joined = x.transpose(0, 1).reshape(batch, replicas * features)
-        result = self._normalise(joined, *(t.view(-1) for t in self._own()), frozen=frozen)
-        return result.view(batch, replicas, features).transpose(0, 1)
-
-    def _normalise_some(self, x: Tensor, rows: Tensor, frozen: bool) -> Tensor:
-        """Normalises with the statistics of some rows; a batch that has fewer than two takes the running statistics."""
-        batch = x.reshape(len(rows), -1, x.shape[-1]).float()
-        counts = rows.to(batch.dtype).unsqueeze(-1)  # [R, B, 1]
-        number = counts.sum(1)  # [R, 1]
-        mean = (counts * batch).sum(1) / number.clamp_min(1)
-        variance = (counts * (batch - mean.unsqueeze(1)).square()).sum(1) / number.clamp_min(1)
-        enough = number >= 2
-        if not frozen:
-            with torch.no_grad():
-                step = self.momentum * enough.to(mean.dtype)
-                self.mean.lerp_(mean.detach(), step.expand_as(mean))
-                self.variance.lerp_(variance.detach() * number / (number - 1).clamp_min(1), step.expand_as(mean))
-        mean, variance = torch.where(enough, mean, self.mean), torch.where(enough, variance, self.variance)
-        scale = self.scale * torch.rsqrt(variance + self.epsilon)
-        result = torch.addcmul((self.shift - mean * scale).unsqueeze(1), batch, scale.unsqueeze(1))
-        return result.to(x.dtype).view(x.shape)
-
-
-@contextmanager
-def only_rows(model: nn.Module, rows: Tensor | None) -> Iterator[None]:
-    """A context in which batch normalisation counts only some rows, bool `[R, B]`; all of them if `rows` is None."""
-    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)] if rows is not None else []
-    for norm in norms:
-        norm.rows = rows
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.rows = None
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """A context in which batch normalisation does not update its running statistics (docs/design/deviations.md, 10)."""
-    before = {module: module.frozen for module in model.modules() if isinstance(module, ReplicaBatchNorm)}
-    for norm in before:
-        norm.frozen = True
-    try:
-        yield
-    finally:
-        for norm, frozen in before.items():
-            norm.frozen = frozen
 
 
 class ReplicaDropout(nn.Module):

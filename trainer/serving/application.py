@@ -78,9 +78,12 @@ class Server:
             routes=routes,
             lifespan=self._running,
             exception_handlers={
-                MmsslError: refused, HTTPException: not_found, ClientDisconnect: _gone, Exception: _failed,
+                MmsslError: refused,
+                HTTPException: not_found("/api lists what there is"),
+                ClientDisconnect: _gone,
+                Exception: _failed,
             },
-        )  # fmt: skip
+        )
         return Guard(LimitedBodies(app, self.limits), self.token)
 
     @asynccontextmanager

@@ -91,7 +91,7 @@ class Labelling:
             Route("/pictures/{row:int}/{modality}", self._picture),
             static_route(),
         ]
-        app = Starlette(routes=routes, exception_handlers={MmsslError: refused, HTTPException: not_found})
+        app = Starlette(routes=routes, exception_handlers={MmsslError: refused, HTTPException: not_found()})
         return Guard(LimitedBodies(app, Limits(body=_BYTES)), self.token)
 
     @property

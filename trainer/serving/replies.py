@@ -1,6 +1,6 @@
 """What a server says when it does not answer: one sentence, what helps, and the status that fits."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -32,10 +32,12 @@ async def refused(_: HttpRequest, error: Exception) -> Response:
     return refusal(error)
 
 
-async def not_found(http: HttpRequest, error: Exception) -> Response:
-    """The reply to a path that is none, or a method that it does not take."""
-    assert isinstance(error, HTTPException)
-    what = {404: f"there is no {http.url.path[:100]}", 405: f"{http.url.path[:100]} does not take {http.method}"}
-    return refusal(
-        Refused(error.status_code, what.get(error.status_code, str(error.detail)), "/api lists what there is")
-    )
+def not_found(hint: str | None = None) -> Callable[[HttpRequest, Exception], Awaitable[Response]]:
+    """The replies to a path that is none, or a method that it does not take."""
+
+    async def reply(http: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        what = {404: f"there is no {http.url.path[:100]}", 405: f"{http.url.path[:100]} does not take {http.method}"}
+        return refusal(Refused(error.status_code, what.get(error.status_code, str(error.detail)), hint))
+
+    return reply

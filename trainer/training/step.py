@@ -13,8 +13,8 @@ from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model
 from trainer.models.registry import card
+from trainer.nn.batch_norm import frozen_statistics
 from trainer.nn.labels import LabelPrior, LabelRule
-from trainer.nn.layers import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.nn.segments import in_segments, segments_of
 from trainer.objective.regularisers import label_terms, penalties

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
+from trainer.nn.batch_norm import ReplicaBatchNorm, frozen_statistics
 from trainer.nn.layers import (
     MLP,
-    ReplicaBatchNorm,
     ReplicaDropout,
     ReplicaLinear,
     concatenate,
-    frozen_statistics,
     over_classes,
 )
 from trainer.nn.notation import Chain, Dense, Dropout, Notation, expand, parse

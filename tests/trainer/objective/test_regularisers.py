@@ -14,7 +14,7 @@ from tests.support.training import CPU, V, W, X, make_settings, make_shard, make
 from trainer.jobs.plan import plan
 from trainer.jobs.train import evaluate_run
 from trainer.models.interface import Classifier
-from trainer.nn.layers import frozen_statistics
+from trainer.nn.batch_norm import frozen_statistics
 from trainer.nn.rng import Noise
 from trainer.objective.regularisers import (
     agreement,

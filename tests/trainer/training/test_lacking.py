@@ -31,7 +31,7 @@ from trainer.baselines.references import references
 from trainer.data.resident import Resident
 from trainer.data.streaming import load
 from trainer.jobs.plan import plan
-from trainer.nn.layers import ReplicaBatchNorm, only_rows
+from trainer.nn.batch_norm import ReplicaBatchNorm, only_rows
 from trainer.nn.presence import Incomplete, present_rows
 from trainer.settings.run_settings import Settings
 from trainer.training.step import label_prior

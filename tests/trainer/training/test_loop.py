@@ -26,7 +26,8 @@ from tests.support.training import (
 )
 from trainer.data.resident import Resident
 from trainer.evaluation.evaluate import evaluate
-from trainer.nn.layers import ReplicaBatchNorm, ReplicaLinear
+from trainer.nn.batch_norm import ReplicaBatchNorm
+from trainer.nn.layers import ReplicaLinear
 from trainer.nn.rng import Noise
 from trainer.training.step import Step
 

@@ -23,7 +23,7 @@ from tests.support.training import (
 )
 from trainer.models.bound import Bound
 from trainer.models.interface import Classifier
-from trainer.nn.layers import ReplicaBatchNorm, frozen_statistics
+from trainer.nn.batch_norm import ReplicaBatchNorm, frozen_statistics
 from trainer.nn.presence import some_rows
 from trainer.nn.rng import Noise
 from trainer.nn.segments import in_segments, segments_of
