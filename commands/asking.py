@@ -10,10 +10,9 @@ import typer
 from commands.options import DATA, MODEL, OUTPUT
 
 if TYPE_CHECKING:
-    import torch
-
     from pipeline.shards.shard import Shard
     from pipeline.sources.questions import Question
+    from trainer.inference.suggestions import TrainedOn
 
 Runs = Annotated[
     list[Path], typer.Argument(help="Folders of finished runs, or of bundles; several are asked together.")
@@ -39,9 +38,8 @@ SampleSeed = Annotated[int, typer.Option(min=0, help="Seed of the samples of lar
 
 def write_asked(
     file: Path,
-    runs: Sequence[Path],
-    places: Sequence[Path],
-    device: "torch.device",
+    models: "Sequence[TrainedOn]",
+    shard: "Shard",
     root: Path,
     *,
     count: int,
@@ -49,18 +47,19 @@ def write_asked(
     labels_from: Sequence[Path],
     pictures: bool,
     seed: int,
-) -> "tuple[list[Question], Shard]":
+) -> "list[Question]":
     """Chooses rows to ask about, and writes them as a CSV with their pictures beside it.
 
+    Args:
+        models, shard: as `trainer.inference.asking.open_models` gives them.
+
     Raises:
-        DataError, UsageError: as `trainer.inference.asking.open_models` and `trainer.inference.suggestions.suggest`.
+        DataError, UsageError: as `trainer.inference.suggestions.suggest`.
         StorageError: the disk is full or refuses.
     """
     from pipeline.sources.questions import Question, read_answers
-    from trainer.inference.asking import open_models
     from trainer.inference.suggestions import suggest
 
-    models, shard = open_models(runs, places, device)
     answers: dict[int, str | None] = {}
     for path in labels_from:
         answers |= {row: answer.label for row, answer in read_answers(path, shard, new_classes=True).items()}
@@ -76,7 +75,7 @@ def write_asked(
         )
         for one in found
     ]
-    return write_illustrated(file, questions, shard, root if pictures else None), shard
+    return write_illustrated(file, questions, shard, root if pictures else None)
 
 
 def write_illustrated(

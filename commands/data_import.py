@@ -46,6 +46,15 @@ def import_data(
             rich_help_panel=DATA,
         ),
     ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class, which need not have a label yet; may be repeated, and then all must be named.",
+            show_default="those of the labels",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the test part.", rich_help_panel=SCHEDULE)] = 0,
     distribution: Annotated[
         list[str] | None,
@@ -75,8 +84,8 @@ def import_data(
 ) -> None:
     """Import your own pictures or vectors: say what is in them, then make an image store or a shard.
 
-    Any row may lack a label, and any of its modalities. Pictures become images/NAME, from which `mmssl extract --data
-    NAME` makes a shard; vectors become the shard shards/NAME.h5 at once.
+    Any row may lack a label, and any of its modalities; where no row has a label yet, name the classes. Pictures become
+    images/NAME, from which `mmssl extract --data NAME` makes a shard; vectors become the shard shards/NAME.h5 at once.
     """
     from commands.settings_from_options import settings_of
     from pipeline.datasets.names import check_name
@@ -95,7 +104,7 @@ def import_data(
     if strict and rows.left_out:
         what, why = next(iter(rows.left_out.items()))
         raise DataError(f"{source}: {what}: {why}", "without --strict such rows are listed and left out")
-    labelling = divide(rows, test, seed)
+    labelling = divide(rows, test, seed, classes or ())
     tables.findings(survey(rows, labelling))
     if test is not None and rows.pictures and rows.groups is None:
         _log.warning("pictures of one recording may be in both parts: --group folder, or a column, keeps them together")

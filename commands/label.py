@@ -1,6 +1,5 @@
 """`mmssl label`."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,17 +10,17 @@ from commands import messages
 from commands.app import app
 from commands.asking import Answered, Count, PerGroup, Runs, SampleSeed, write_asked
 from commands.label_files import NewClasses
+from commands.next_step import next_step
 from commands.options import OUTPUT, WORKSPACE, Device, DeviceOption, Root
 from commands.run_folders import RunData, places
 from commands.serve import Host, Port, Token, check_access, check_installed
-from pipeline.runtime.errors import MmsslError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pipeline.shards.shard import Shard
     from pipeline.sources.questions import Question
-    from trainer.serving.labelling import Labelling
+    from trainer.serving.labelling import Labelling, NextStep
 
 
 @app.command()
@@ -64,16 +63,17 @@ def label(
     listening = listen(host, port)
     chosen_device = choose_device(device)
     there = file.exists()
+    models, shard = open_models(run, looked, chosen_device)
     if there:
-        _, shard = open_models(run, looked, chosen_device)
         questions = read_questions(file, shard)
     else:
-        questions, shard = write_asked(
-            file, run, looked, chosen_device, root,
+        questions = write_asked(
+            file, models, shard, root,
             count=count, per_group=per_group, labels_from=labels_from or [], pictures=True, seed=seed,
         )  # fmt: skip
-    command = command_to_train_on(run[0], [*(labels_from or []), file], new_classes)
-    server = make_labelling(file, questions, shard, command, new_classes, token)
+    again = ["-n", str(count), *_unless_usual("--root", root, WORKSPACE), *_unless_usual("--data", data, None)]
+    step = next_step(run, models, shard, labels_from or [], file, again, new_classes)
+    server = make_labelling(file, questions, shard, step, new_classes, token)
     if there:
         messages.say(
             f"going on with {file}: {len(server.labels)} of {len(questions)} rows are answered "
@@ -90,7 +90,8 @@ def label(
     labels = len(server.labels) - never
     messages.say(f"{labels} labels{f', {never} never to be asked again' if never else ''}, in {file}")
     if labels:
-        messages.say("train on them:")
+        what, command = step(server.labels)
+        messages.say(f"{what}:")
         messages.say(command)
 
 
@@ -98,11 +99,14 @@ def make_labelling(
     file: Path,
     questions: "Sequence[Question]",
     shard: "Shard",
-    command: str,
+    step: "Callable[[Mapping[int, str]], NextStep]",
     new_classes: bool = False,
     token: str | None = None,
 ) -> "Labelling":
     """What asks these questions, and keeps the answers in the CSV.
+
+    Args:
+        step: what to do with the answers, given what they are.
 
     Raises:
         DataError: an answer that the file has is no class of the shard.
@@ -128,22 +132,8 @@ def make_labelling(
     labels: dict[int, str] = {}
     for row, answer in read_answers(file, shard, new_classes).items() if file.exists() else ():
         labels[row] = NEVER if answer.label is None else answer.label
-    return Labelling(asked, labels, shard, keep, understand, str(file), folder, command, new_classes, token)
+    return Labelling(asked, labels, shard, keep, understand, str(file), folder, step, new_classes, token)
 
 
-def command_to_train_on(folder: Path, files: "Sequence[Path]", new_classes: bool) -> str:
-    """The command that trained a run, with these answers; its beginning alone where the run does not say."""
-    from trainer.training.run_folder import Run
-    from trainer.training.run_listing import SETTINGS
-
-    words = ["mmssl", "train", "..."]
-    if (folder / SETTINGS).exists():
-        try:
-            made = shlex.split(str(Run.open(folder).provenance().get("command", "")))
-        except (MmsslError, ValueError):  # no record, or an older one that does not quote its words
-            made = []
-        if made[:2] == words[:2]:
-            words = [word for word in made if word != "--json"]
-    for file in files:
-        words += ["--labels-from", str(file)] if str(file) not in words else []
-    return shlex.join([*words, *(["--new-classes"] if new_classes and "--new-classes" not in words else [])])
+def _unless_usual(option: str, value: object, usual: object) -> list[str]:
+    return [] if value == usual else [option, str(value)]

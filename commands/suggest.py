@@ -39,27 +39,31 @@ def suggest(
 
     from commands.label_files import check_not_answered
     from pipeline.runtime.devices import choose_device
+    from trainer.inference.asking import open_models
 
     chosen_device = choose_device(device)
     check_not_answered(file)
-    questions, _ = write_asked(
-        file, run, places(data, root), chosen_device, root,
+    models, shard = open_models(run, places(data, root), chosen_device)
+    questions = write_asked(
+        file, models, shard, root,
         count=count, per_group=per_group, labels_from=labels_from or [], pictures=pictures, seed=seed,
     )  # fmt: skip
     if as_json:
         messages.as_json({"file": str(file.resolve()), "rows": [asdict(question) for question in questions]})
         return
-    table = Table("row", "id", "predicted", "probability (%)", "disagreement (nats)", "distance")
+    opinions = any(one.predicted for one in questions)
+    table = Table(
+        "row", "id", *(("predicted", "probability (%)", "disagreement (nats)") if opinions else ()), "distance"
+    )
     for one in questions:
-        table.add_row(
-            str(one.row),
-            one.id,
-            one.predicted or "-",
-            messages.percent(one.probability),
-            *("-" if value is None else f"{value:.2f}" for value in (one.disagreement, one.distance)),
-        )
+        said = (one.predicted or "-", messages.percent(one.probability), _number(one.disagreement))
+        table.add_row(str(one.row), one.id, *(said if opinions else ()), _number(one.distance))
     messages.show(table)
     if len(questions) < count:
         messages.say(f"there are no more: {len(questions)} of {count} rows")
     messages.say("fill its column label (? for never to be asked again), then train with --labels-from:")
     messages.say_path(file)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

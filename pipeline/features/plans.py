@@ -90,7 +90,7 @@ def imported_plan(store: ImageStore, rows: ImportedRows, name: str) -> RowPlan:
     """The plan of an imported store: every labelled training frame keeps its label.
 
     Raises:
-        DataError: the labelled training frames are of fewer than two classes, or the rows do not fit the frames.
+        DataError: the rows do not fit the frames.
     """
     for what, values in (("labels", rows.labels), ("groups", rows.groups), ("test", rows.test)):
         if len(values) != len(store.ids):
@@ -100,13 +100,6 @@ def imported_plan(store: ImageStore, rows: ImportedRows, name: str) -> RowPlan:
         raise DataError(f"{store.folder}: its index names frames or classes that there are not", "import again")
     labels, test = np.array(rows.labels, np.int64), np.array(rows.test, np.bool_)
     labelled = (labels >= 0) & ~test
-    seen = np.unique(labels[labelled])
-    if len(seen) < 2:
-        found = f"of one class alone ({rows.classes[seen[0]]})" if len(seen) else "none at all"
-        raise DataError(
-            f"{store.folder}: its labelled training frames are {found}, and a classifier needs two classes",
-            "label some frames of another class, and import again",
-        )
     names = {}
     for modality in MODALITIES:
         if (store.has(modality) & ~test).any():

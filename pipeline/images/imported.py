@@ -183,9 +183,12 @@ def _index(
     rows = [number[sample] for key in order for sample in headers[key].ids]
     skipped = dict(source.left_out) | {key: why for each in order for key, why in headers[each].skipped.items()}
     labels, test = labelling.labels[rows], labelling.test[rows]
-    learned = np.bincount(labels[~test & (labels >= 0)], minlength=len(labelling.classes))
-    if not learned.all():
-        lost = labelling.classes[int(np.flatnonzero(learned == 0)[0])]
+    before, after = (
+        np.bincount(label[(label >= 0) & ~part], minlength=len(labelling.classes))
+        for label, part in ((labelling.labels, labelling.test), (labels, test))
+    )
+    if (lost_all := (before > 0) & (after == 0)).any():
+        lost = labelling.classes[int(np.flatnonzero(lost_all)[0])]
         raise DataError(
             f"{source.path}: no labelled training picture of the class {lost} can be read: "
             f"{next(iter(skipped.values()))}",

@@ -1,6 +1,7 @@
 """Classes of a person's labels, and the test part: a share of the labelled rows that cuts no group."""
 
 import logging
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pipeline.sources.rows import Source
 _log = logging.getLogger(__name__)
 _DRAWS = 32  # divisions into groups among which the best is taken
 _NAMED = 5  # classes that a message names
+_NAME_THEM = "name the classes that will have labels later: --class cup --class bowl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +39,25 @@ class Labelling:
     rule: str
 
 
-def divide(source: Source, share: float | None, seed: int) -> Labelling:
+def divide(source: Source, share: float | None, seed: int, named: Sequence[str] = ()) -> Labelling:
     """Orders the classes and chooses the test part: that of the column `split`, a share of the labelled rows, or none.
 
     Args:
         share: of the labelled rows, between 0 and 1; None for the source's own division, or no test part.
         seed: of the choice.
+        named: all classes in their order, of which any may have no label yet; none to find them in the labels.
 
     Raises:
-        UsageError: the share is not between 0 and 1, or the source says itself what is for testing.
-        DataError: fewer than two classes have labels, a group lies in both parts, or no division leaves every class a
-            labelled row to train on.
+        UsageError: the share is not between 0 and 1, the source says itself what is for testing, or `named` are not the
+            names of two classes or more.
+        DataError: fewer than two classes have labels, or a label is not among those named; a group lies in both parts,
+            or no division leaves every class that has labels a labelled row to train on.
     """
     if share is not None and not 0 < share < 1:
         raise UsageError(f"--test {share:g}: the share of rows for testing lies between 0 and 1", "example: --test 0.2")
     if share is not None and source.test is not None:
         raise UsageError("--test: the source has a column split, which says it already", "leave --test out")
-    classes, labels = _classes(source)
+    classes, labels = _named_classes(source, named) if named else _classes(source)
     groups = None if source.groups is None else np.array(source.groups, np.str_)
     if source.test is not None:
         test, rule = source.test, "the column split"
@@ -76,17 +80,39 @@ def _classes(source: Source) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     if not known:
         raise DataError(
             f"{where}: no row has a label ({source.labels_from} says so), so there is nothing to learn",
-            "label a few rows of every class",
+            f"label a few rows of every class, or {_NAME_THEM}",
         )
     if len(known) == 1:
-        raise DataError(f"{where}: all labels are {next(iter(known))!r}, but a classifier needs two classes")
+        raise DataError(
+            f"{where}: all labels are {next(iter(known))!r}, but a classifier needs two classes", _NAME_THEM
+        )
     odd = next((label for label in sorted(known) if not is_class_name(label)), None)
     if odd is not None:
         raise DataError(f"{where}: the label {odd!r} is not text, or is blank at its ends")
     numeric = all(label.removeprefix("-").isdecimal() for label in known)
     classes = tuple(sorted(known, key=(lambda label: (int(label), label)) if numeric else (lambda label: (0, label))))
+    return classes, _indices(source, classes)
+
+
+def _named_classes(source: Source, named: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    classes = tuple(named)
+    odd = next((name for k, name in enumerate(classes) if name in classes[:k] or not is_class_name(name)), None)
+    if odd is not None:
+        raise UsageError(f"--class {odd!r}: is there twice, is not text, or is blank at its ends")
+    if len(classes) < 2:
+        raise UsageError("--class: a classifier needs two classes", "name each of them: --class cup --class bowl")
+    other = next((label for label in source.labels if label is not None and label not in classes), None)
+    if other is not None:
+        raise DataError(
+            f"{source.path}: a row has the label {other!r}, which --class does not name",
+            f"add --class {shlex.quote(other)}, or correct the label",
+        )
+    return classes, _indices(source, classes)
+
+
+def _indices(source: Source, classes: Sequence[str]) -> NDArray[np.int64]:
     index = {label: number for number, label in enumerate(classes)}
-    return classes, np.array([-1 if label is None else index[label] for label in source.labels], np.int64)
+    return np.array([-1 if label is None else index[label] for label in source.labels], np.int64)
 
 
 def _others(source: Source) -> str:
@@ -195,7 +221,8 @@ def _check(
                 f"{source.path}: the group {both[0]!r} has rows in both splits",
                 "put all rows of a group into one split, or leave out the column split and use --test",
             )
-    untrained = np.flatnonzero(np.bincount(labels[~test & (labels >= 0)], minlength=len(classes)) == 0)
+    tested, trained = (np.bincount(labels[part & (labels >= 0)], minlength=len(classes)) for part in (test, ~test))
+    untrained = np.flatnonzero((tested > 0) & (trained == 0))
     if untrained.size:
         raise DataError(
             f"{source.path}: no labelled training row is of the class {_list([classes[k] for k in untrained])}",

@@ -21,6 +21,7 @@ from tests.support.browser import PHONE, chromium, page_at
 from tests.support.commands import Command, start
 from tests.support.served import serving
 from tests.support.training import NETWORKS, X, clusters, make_shard
+from trainer.serving.labelling import NextStep
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def labels_in(path: Path) -> list[str]:
 
 def asked(path: Path, shard: Shard, rows: int, new_classes: bool = False) -> ASGIApp:
     questions = [Question(row, str(shard.train.ids[row]), predicted=shard.classes[0]) for row in range(rows)]
-    command = f"mmssl train ... --labels-from {path}"
-    return make_labelling(path, questions, shard, command, new_classes).application()
+    step = NextStep("train on the answers", f"mmssl train ... --labels-from {path}")
+    return make_labelling(path, questions, shard, lambda _: step, new_classes).application()
 
 
 def press(page: Any, key: str, *, until: str) -> None:

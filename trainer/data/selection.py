@@ -147,12 +147,14 @@ def choose_labelled(settings: Settings, shard: Shard) -> Rows:
     labels = shard.train.labels
     counts = np.bincount(labels[rows], minlength=len(shard.classes))
     if not counts.all() and (settings.learns_labels or len(rows)):
-        names = [shard.classes[k] for k in np.flatnonzero(counts == 0)]
+        missing, known = np.flatnonzero(counts == 0), np.bincount(labels[labels >= 0], minlength=len(shard.classes))
+        names = [shard.classes[k] for k in missing]
         raise DataError(
             f"{shard.path}: no labelled training example of class {', '.join(names[:5])}{' ...' * (len(names) > 5)}",
-            "label at least one example of every class: mmssl suggest RUN says which rows to look at"
-            if settings.labels in ("all", 0)
-            else f"--labels {2 * len(shard.classes)} draws equally many of every class from all known labels",
+            f"--labels {2 * len(shard.classes)} draws equally many of every class from all known labels"
+            if known[missing].all() and settings.labels not in ("all", 0)
+            else "label at least one example of every class: mmssl label RUN asks about rows worth it, and mmssl train "
+            "jmvae --labels 0 makes a RUN that needs no label",
         )
     return rows
 

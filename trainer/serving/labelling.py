@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import numpy as np
@@ -27,6 +27,13 @@ from trainer.serving.replies import Refused, not_found, refused
 MOST_VALUES = 200  # of a vector that is drawn: a screen has no more columns for it
 _BYTES = 64 * 1024  # of an answer
 Labels = Mapping[int, str]  # by row: a class, `?` for never to be asked again; rows without an answer are not in it
+
+
+class NextStep(NamedTuple):
+    """What to do with answers, in words and as a command."""
+
+    what: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Labelling:
         understand: the class that a text means, given those that there are; raises if it is none.
         file: the name of what `keep` writes, for people.
         folder: where the pictures lie; none outside it is shown.
-        command: what trains on the answers.
+        step: what to do with the answers.
         new_classes: whether the page offers to name a class of its own.
     """
 
@@ -74,7 +81,7 @@ class Labelling:
     understand: Callable[[str, Sequence[str]], str]
     file: str
     folder: Path
-    command: str
+    step: Callable[[Labels], NextStep]
     new_classes: bool = False
     token: str | None = None
 
@@ -118,7 +125,7 @@ class Labelling:
             "classes": self.classes,
             "new_classes": self.new_classes,
             "file": self.file,
-            "command": self.command,
+            "next": self.step(self.labels)._asdict(),
             "questions": [
                 {
                     "row": one.row,
@@ -171,7 +178,8 @@ class Labelling:
                 labels[row] = text
             await anyio.to_thread.run_sync(self.keep, labels)
             self.labels = labels
-        return JSONResponse({"row": row, "label": text, "classes": self.classes})
+        following = self.step(labels)._asdict()
+        return JSONResponse({"row": row, "label": text, "classes": self.classes, "next": following})
 
     async def _picture(self, http: HttpRequest) -> Response:
         one, modality = self._asked(http.path_params["row"]), http.path_params["modality"]

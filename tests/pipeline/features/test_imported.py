@@ -117,6 +117,18 @@ def test_a_camera_that_only_test_frames_have_is_left_out(tmp_path: Path, caplog:
     assert [modality.name for modality in Shard.open(path).modalities] == ["rgb"]
 
 
+def test_frames_of_which_none_has_a_label_yet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import_pictures(tmp_path, [Frame(-1) for _ in range(4)])
+    (path,) = extract(tmp_path)
+    train = Shard.open(path).train
+    assert (train.labels == -1).all()
+    assert not train.labelled.any()
+    assert "mine: among its 0 labelled images there is none of" in caplog.text
+    (tuned,) = extract(tmp_path, FeatureSettings(epochs=2, batch_size=4, learning_rate=1e-2), name="tuned")
+    assert "fewer than two classes have a labelled training frame" in caplog.text
+    np.testing.assert_array_equal(Shard.open(tuned).train.features("rgb"), train.features("rgb"))
+
+
 def test_a_class_without_a_labelled_training_frame_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import_pictures(tmp_path, [*(Frame(k % 2) for k in range(4)), Frame(2, test=True)], classes=("cup", "hat", "owl"))
     extract(tmp_path)
@@ -126,8 +138,6 @@ def test_a_class_without_a_labelled_training_frame_is_told(tmp_path: Path, caplo
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([Frame(0), Frame(0), Frame(-1), Frame(1, test=True)], r"are of one class alone \(cup\)"),
-        ([Frame(-1), Frame(1, test=True)], "are none at all"),
         ([Frame(0), Frame(7)], "names frames or classes that there are not"),
         ([Frame(0, lacks=("depth",)), Frame(1, lacks=("depth",)), Frame(0, test=True, lacks=("rgb",))],
          "the frame frame 2 has no modality that training frames have"),

@@ -38,6 +38,24 @@ def test_classes_are_ordered_as_people_would() -> None:
     assert labelling.rule == "no test part"
 
 
+def test_classes_may_be_named_before_they_have_labels() -> None:
+    labelling = divide(source_of([None, "b", None]), None, 0, named=["cup", "b", "a"])
+    assert labelling.classes == ("cup", "b", "a")
+    assert labelling.labels.tolist() == [-1, 1, -1]
+    assert divide(source_of([None, None]), None, 0, named=["cup", "bowl"]).labels.tolist() == [-1, -1]
+    with pytest.raises(DataError, match="a row has the label 'hat', which --class does not name") as raised:
+        divide(source_of(["hat", None]), None, 0, named=["cup", "bowl"])
+    assert raised.value.hint == "add --class hat, or correct the label"
+    with pytest.raises(DataError, match="no labelled training row is of the class cup"):
+        divide(source_of(["cup", None], None, [True, False]), None, 0, named=["cup", "bowl"])
+
+
+@pytest.mark.parametrize("named", [["cup"], ["cup", "cup"], ["cup", ""], ["cup", " bowl"]])
+def test_names_that_are_no_classes(named: list[str]) -> None:
+    with pytest.raises(UsageError, match="--class"):
+        divide(source_of([None, None]), None, 0, named=named)
+
+
 @given(
     st.lists(st.integers(2, 30), min_size=2, max_size=5),
     st.integers(0, 30),

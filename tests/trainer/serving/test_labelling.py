@@ -20,9 +20,10 @@ from commands.label import make_labelling
 from pipeline.shards.shard import Shard
 from pipeline.sources.questions import Question, read_answers
 from tests.support.training import CLASSES, make_shard
-from trainer.serving.labelling import Labelling
+from trainer.serving.labelling import Labelling, NextStep
 
 TOKEN = "opensesame"
+STEP = NextStep("train on them", "mmssl train ... --labels-from ask.csv")
 
 
 @pytest.fixture
@@ -40,9 +41,7 @@ def labelling(tmp_path: Path) -> Labelling:
 def make(
     folder: Path, questions: list[Question], shard: Shard, new_classes: bool = False, token: str | None = None
 ) -> Labelling:
-    return make_labelling(
-        folder / "ask.csv", questions, shard, "mmssl train ... --labels-from ask.csv", new_classes, token
-    )
+    return make_labelling(folder / "ask.csv", questions, shard, lambda _: STEP, new_classes, token)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_every_answer_is_in_the_file(labelling: Labelling, client: TestClient) -
     ):
         reply = say(client, row, said)
         assert reply.status_code == 200, reply.text
-        assert reply.json() == {"row": row, "label": kept, "classes": list(CLASSES)}
+        assert reply.json() == {"row": row, "label": kept, "classes": list(CLASSES), "next": STEP._asdict()}
         assert written(labelling).get(row, "") == kept
     assert written(labelling) == {0: "cup", 1: "spoon", 5: "?"}
     assert labelling.labels == {0: "cup", 1: "spoon", 5: "?"}

@@ -5,6 +5,7 @@ import { find, make, percent, picture } from "./page.js";
 const facts = JSON.parse(find("facts").textContent);
 const questions = facts.questions;
 let classes = facts.classes;
+let following = facts.next; // what to do with the answers
 let at = Math.max(0, questions.findIndex((question) => !question.label));
 let ended = false;
 let waiting = Promise.resolve(); // what was pressed is done in order, however fast
@@ -81,6 +82,8 @@ function show(moved) {
   if (ended) {
     const never = questions.filter((question) => question.label === "?").length;
     find("summary").textContent = `${count - never} labels, ${never} never to be asked again, ${questions.length - count} left for later.`;
+    find("what").textContent = following.what;
+    find("command").textContent = following.command;
     find("end-title").focus();
     return;
   }
@@ -116,6 +119,7 @@ async function send(place, label) {
     if (!reply.ok) throw new Error([content.error, content.hint].filter(Boolean).join("; "));
     questions[place].label = content.label;
     classes = content.classes;
+    following = content.next;
     assignKeys();
     return true;
   } catch (error) {
