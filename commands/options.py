@@ -51,6 +51,13 @@ class RgbdDataSet(StrEnum):
     sample = "rgbd-sample"
 
 
+class Tuned(StrEnum):
+    """What fine-tuning changes of a network."""
+
+    all = "all"
+    fc1 = "fc1"
+
+
 class Taken(StrEnum):
     """Which frames of the Washington layout are taken."""
 

@@ -26,6 +26,7 @@ from commands.options import (
     Size,
     Taken,
     Trials,
+    Tuned,
     names,
     numbers,
 )
@@ -195,6 +196,15 @@ def extract(
             help="Seed of the labelled images and of fine-tuning.", show_default="0", rich_help_panel=SCHEDULE
         ),
     ] = None,
+    tune: Annotated[
+        Tuned | None,
+        typer.Option(
+            help="Fine-tune the whole network, or VGG's fully connected layers alone: then what the others give is "
+            "computed once for all splits, in 100 kB per image and modality.",
+            show_default="all, the paper's",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     device: DeviceOption = Device.auto,
     scheduler: Scheduler = None,
     name: Annotated[
@@ -234,7 +244,13 @@ def extract(
             numbers(split if split is not None or data not in DATASETS else "0..9", int, "--split"),
             settings_of(ImageSettings, size=size, depth_encoding=depth_encoding),
             settings_of(
-                FeatureSettings, labelled=labelled, seed=seed, epochs=epochs, learning_rate=lr, batch_size=batch_size
+                FeatureSettings,
+                labelled=labelled,
+                seed=seed,
+                epochs=epochs,
+                learning_rate=lr,
+                batch_size=batch_size,
+                tune=None if tune is None else tune.value,
             ),
             weights=weights,
             backbone=backbone,

@@ -87,6 +87,11 @@ class Backbone:
         return Backbone(name, layer, distribution, InputRecipe(mean=preset.mean, std=preset.std, resize=side))
 
     @property
+    def has_upper_layers(self) -> bool:
+        """Whether fully connected layers come after the one that is taken, so that they can be tuned by themselves."""
+        return self.name.startswith("vgg")
+
+    @property
     def title(self) -> str:
         """The name as messages write it."""
         return "VGG16" if self.name == VGG16 else self.name
@@ -140,7 +145,7 @@ def trunk(backbone: Backbone, network: nn.Module) -> tuple[nn.Module, int]:
 
     It shares the layers of `network`, which cannot be used as a classifier any more.
     """
-    if not backbone.name.startswith("vgg"):
+    if not backbone.has_upper_layers:
         head = _head(network)
         width = _linear(network, head).in_features
         network.set_submodule(head, nn.Identity())
@@ -150,6 +155,17 @@ def trunk(backbone: Backbone, network: nn.Module) -> tuple[nn.Module, int]:
         features=parts.features, avgpool=parts.avgpool, flatten=nn.Flatten(1), classifier=parts.classifier[:2]
     )
     return nn.Sequential(layers), int(parts.classifier[0].out_features)
+
+
+def lower_layers(network: nn.Module) -> tuple[nn.Module, int]:
+    """A VGG network up to its fully connected layers, and the width of what it gives, `[n, 25088]`."""
+    parts = cast(Any, network)
+    return nn.Sequential(parts.features, parts.avgpool, nn.Flatten(1)), int(parts.classifier[0].in_features)
+
+
+def upper_layers(network: nn.Module) -> nn.Sequential:
+    """A VGG network's fully connected layers, from what `lower_layers` give to the classes."""
+    return cast(nn.Sequential, cast(Any, network).classifier)
 
 
 def blank_trunk(backbone: Backbone) -> tuple[nn.Module, int]:

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from pipeline.features.split_modality import ExtractionTask, Progress, compute, has_encoder, read_recipe
+from pipeline.features.feature_file import read_recipe
+from pipeline.features.split_modality import ExtractionTask, Progress, compute, has_encoder
 from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
 from pipeline.runtime.errors import DataError, MmsslError, TrainingError
 from pipeline.runtime.failures import Failures

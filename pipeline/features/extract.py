@@ -1,9 +1,10 @@
 """From the image store to feature shards: a pair (split, modality) is the unit of work, and of resuming after a stop.
 
 A unit fine-tunes a network on its split's labelled images and then computes the features of every image, which are
-stored in `features/<name>/split-<k>-<modality>.h5`. Once all units of a split exist, its shard is written. Imported
-data have no splits: one unit per modality, and one shard. Units run one after another in this process, or as Dask tasks
-on a cluster whose workers see the same workspace.
+stored in `features/<name>/split-<k>-<modality>.h5`. What layers give that are not tuned is computed once for all
+splits, in `<modality>-lower.h5`. Once all units of a split exist, its shard is written. Imported data have no splits:
+one unit per modality, and one shard. Units run one after another in this process, or as Dask tasks on a cluster whose
+workers see the same workspace.
 """
 
 import logging
@@ -20,10 +21,11 @@ from pipeline.datasets.locations import DATASETS
 from pipeline.features import feature_shards
 from pipeline.features.backbones import Backbone
 from pipeline.features.executors import compute_all
+from pipeline.features.feature_file import is_complete
 from pipeline.features.feature_shards import ShardPlan
 from pipeline.features.fine_tuning import FeatureSettings
 from pipeline.features.plans import RowPlan, digest_of_labels, imported_plan, trial_plans
-from pipeline.features.split_modality import ExtractionTask, Progress, has_encoder, is_complete
+from pipeline.features.split_modality import ExtractionTask, Progress, has_encoder
 from pipeline.features.weights import VGG16, Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
@@ -52,13 +54,18 @@ class Extraction:
     folder: Path
     device: str
     keep: bool
+    share: bool
 
     def recipe(self, plan: RowPlan) -> dict[str, Any]:
         """Identifies the results of a split, or of imported data, whoever computed them."""
         recipe: dict[str, Any] = {
             "images": self.store.digest,
             "weights": self.weights.identity,
-            "settings": self.settings.model_dump(exclude=None if plan.split is not None else {"labelled"}),
+            "settings": {
+                key: value
+                for key, value in self.settings.identity().items()
+                if key != "labelled" or plan.split is not None
+            },
         }
         if self.backbone.name != VGG16:
             recipe["backbone"] = self.backbone.name
@@ -85,7 +92,7 @@ class Extraction:
                 recipe |= {"classes": len(plan.classes), "labelled": digest_of_labels(labelled, labels)}
         return ExtractionTask(
             store=self.store.folder.resolve(),
-            path=self.folder / f"{'' if plan.split is None else f'split-{plan.split}-'}{modality}.h5",
+            path=self.folder / f"{self._own(plan)}{modality}.h5",
             split=plan.split,
             modality=modality,
             classes=len(plan.classes),
@@ -97,7 +104,14 @@ class Extraction:
             recipe=recipe,
             backbone=self.backbone,
             keep=self.keep,
+            lower=self.folder / f"{self._own(plan) if self.weights.is_random else ''}{modality}-lower.h5"
+            if self.share
+            else None,
         )
+
+    def _own(self, plan: RowPlan) -> str:
+        """What the names of a split's files begin with."""
+        return "" if plan.split is None else f"split-{plan.split}-"
 
     def shard(self, path: Path, plan: RowPlan) -> ShardPlan:
         """The shard of a split, or of imported data."""
@@ -178,6 +192,11 @@ def extract(
             settings = settings.model_copy(update={"epochs": OWN_EPOCHS})
         name = name or dataset
         keep = keep_encoder is not False
+    if settings.tune == "fc1" and not network.has_upper_layers:
+        raise UsageError(
+            f"--tune fc1: {backbone} has no layers between the one that is taken and the last one",
+            "--epochs 0 takes the network as it is, --tune all tunes all of it",
+        )
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     if name.endswith(VALIDATION):
@@ -189,7 +208,12 @@ def extract(
     if scheduler is None:
         choose_device(device)  # a missing device is reported before the work begins
     folder = (root / "features" / name).resolve()
-    work = Extraction(store, settings, network, Weights.named(weights, backbone), name, folder, device, keep)
+    start = Weights.named(weights, backbone)
+    # Where no layer is tuned, all splits have the same network, but for random ones.
+    share = settings.tune == "fc1" or (
+        not settings.epochs and len(plans) > 1 and network.has_upper_layers and not start.is_random
+    )
+    work = Extraction(store, settings, network, start, name, folder, device, keep, share)
     shards: dict[int | None, Path] = {}
     there: set[int | None] = set()  # the splits whose shard existed already
     todo: dict[str, ExtractionTask] = {}
@@ -201,7 +225,9 @@ def extract(
     def finish(plan: RowPlan) -> None:
         path = shard_path(root, name, plan.split)
         shard = work.shard(path, plan)
-        missing = [modality for modality, unit in shard.units.items() if not is_complete(unit, store.ids)]
+        missing = [
+            modality for modality, unit in shard.units.items() if not is_complete(unit.path, store.ids, unit.recipe)
+        ]
         if missing:
             _log.warning("%s: no shard yet, for %s is missing", title_of(plan), " and ".join(missing))
             return
@@ -226,7 +252,7 @@ def extract(
             unit = shard.units.get(modality)
             if unit is None:
                 continue
-            complete, kept = is_complete(unit, store.ids), not keep or has_encoder(unit)
+            complete, kept = is_complete(unit.path, store.ids, unit.recipe), not keep or has_encoder(unit)
             if complete and kept:
                 remove(unit.checkpoint)  # left by a run that was killed just before it did this
                 continue

@@ -5,9 +5,11 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.features.fine_tuning import Prepare, Stop, _endless, low_precision
@@ -15,11 +17,17 @@ from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import TrainingError
 from pipeline.shards.schema import Features
 
+Given = Bytes | Features  # images, or what lower layers give of them
 _AHEAD = 4  # batches that are read before they are needed
 
 
 def features(
-    network: nn.Module, prepare: Prepare, blocks: Iterable[Bytes], batch: int, *, stop: Stop = _endless
+    network: nn.Module,
+    prepare: Prepare,
+    blocks: Iterable[Given],
+    batch: int,
+    *,
+    stop: Stop = _endless,
 ) -> Iterator[Features]:
     """Yields what a network gives for every image, in order: float32 `[n, D]`, `batch` rows at a time; the rest last.
 
@@ -29,7 +37,7 @@ def features(
     Args:
         network: a trunk (`pipeline.features.backbones.trunk`).
         prepare: makes images what it expects.
-        blocks: uint8 `[m, S, S, 3]`, any m.
+        blocks: uint8 `[m, S, S, 3]`, any m; or what the layers below give of these, float32 `[m, D]`.
 
     Raises:
         TrainingError: a feature is not finite.
@@ -62,9 +70,9 @@ def _fetch(values: Tensor) -> Features:
     return features
 
 
-def _batches(blocks: Iterable[Bytes], size: int) -> Iterator[Bytes]:
+def _batches(blocks: Iterable[Given], size: int) -> Iterator[NDArray[Any]]:
     """Regroups the images, `size` at a time."""
-    parts: list[Bytes] = []
+    parts: list[NDArray[Any]] = []
     count = 0
     for block in blocks:
         while len(block):
@@ -78,7 +86,7 @@ def _batches(blocks: Iterable[Bytes], size: int) -> Iterator[Bytes]:
         yield np.concatenate(parts)
 
 
-def _ahead(batches: Iterator[Bytes], device: torch.device) -> Generator[Tensor]:
+def _ahead(batches: Iterator[NDArray[Any]], device: torch.device) -> Generator[Tensor]:
     """Yields the batches as tensors, which a thread reads a few ahead."""
     queue: Queue[Tensor | BaseException | None] = Queue(_AHEAD)
     over = Event()

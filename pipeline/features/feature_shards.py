@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pipeline.datasets.locations import SAMPLE
 from pipeline.features.backbones import Backbone
 from pipeline.features.encoder import origin_of, read_encoder_recipe
+from pipeline.features.feature_file import check_recipe, read_rows
 from pipeline.features.plans import RowPlan
-from pipeline.features.split_modality import ExtractionTask, check_recipe, is_close, read_rows
+from pipeline.features.split_modality import ExtractionTask, is_close
 from pipeline.features.weights import VGG16
 from pipeline.images.store import ImageModality, ImageStore
 from pipeline.runtime import hdf5

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from pipeline.features.vgg import normalise
 from pipeline.images.resize import Bytes
 from pipeline.runtime.errors import DataError, Interrupted, TrainingError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
+from pipeline.shards.schema import Features
 
 _log = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 300.0  # between checkpoints, which take 1.6 GB each
@@ -29,7 +30,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam's state
 
 Stop = Callable[[], None]  # raises if the work should stop
 Report = Callable[[int, int, str], None]  # steps done, steps in all, what they are
-Prepare = Callable[[Tensor], Tensor]  # uint8 `[n, S, S, 3]` to what the network expects
+Prepare = Callable[[Tensor], Tensor]  # what is given of images, to what the network expects
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -50,6 +51,8 @@ class FeatureSettings(BaseModel):
         learning_rate: Adam's (the paper: 1e-5).
         batch_size: for fine-tuning; the paper does not give it.
         extract_batch: images per step when features are computed; changes nothing but rounding.
+        tune: the whole network (the paper's), or VGG's fully connected layers alone: then what the layers below give is
+            computed once for all splits, and fine-tuning takes a small part of the time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +63,11 @@ class FeatureSettings(BaseModel):
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=32, ge=1)
     extract_batch: int = Field(default=64, ge=1)
+    tune: Literal["all", "fc1"] = "all"
+
+    def identity(self) -> dict[str, Any]:
+        """What a recipe says of them. The paper's way to tune is not named, as before there was another."""
+        return self.model_dump(exclude={"tune"} if self.tune == "all" else None)
 
 
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -69,7 +77,7 @@ def low_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 def fine_tune(
     network: nn.Module,
-    images: Bytes,
+    images: Bytes | Features,
     labels: NDArray[np.int64],
     settings: FeatureSettings,
     purpose: tuple[int | None, str],
@@ -80,13 +88,13 @@ def fine_tune(
     stop: Stop = _endless,
     report: Report = _silent,
 ) -> None:
-    """Fine-tunes the whole network on labelled images, starting from the checkpoint if there is one.
+    """Fine-tunes a network, or its upper layers, on labelled images, starting from the checkpoint if there is one.
 
     Adam minimises the cross-entropy, in an order redrawn every epoch, without augmentation. A checkpoint is written
     every few minutes and when the work is stopped; on a CPU the result is bit for bit the same however often that was.
 
     Args:
-        images: uint8 `[n, S, S, 3]`.
+        images: uint8 `[n, S, S, 3]`, or what the layers below give of them, float32 `[n, D]`.
         labels: `[n]`, class indices.
         purpose: split (None if there are none) and modality; together with the seed they determine every draw.
         checkpoint: the file; the caller removes it when it is no longer needed.

@@ -1,35 +1,33 @@
-"""One modality of one split, the unit of work: fine-tuned, extracted, and stored in its own HDF5 file.
+"""One modality of one split, the unit of work: fine-tuned, extracted, and stored in a file of features of its own.
 
-The file holds `fc1`, float32 `[N, D]` (named after the paper's layer, whichever is taken), and `id [N]`, in the image
-store's order. Its root's attributes are `recipe`, which identifies the result, `device`, which computed it, and
-`digest`, the sha256 of the features. Data without splits have one unit per modality.
+Data without splits have one unit per modality.
 """
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from pipeline.features.backbones import PAPERS, Backbone, make_network, trunk
+from pipeline.features import feature_file
+from pipeline.features.backbones import PAPERS, Backbone, lower_layers, make_network, trunk, upper_layers
 from pipeline.features.encoder import Encoder, encoder_path, origin_of
-from pipeline.features.extraction import features
-from pipeline.features.fine_tuning import FeatureSettings, fine_tune
+from pipeline.features.extraction import Given, features
+from pipeline.features.fine_tuning import FeatureSettings, Prepare, fine_tune
 from pipeline.features.noise import seed_of
 from pipeline.features.weights import Weights
 from pipeline.images.resize import Bytes
 from pipeline.images.store import ImageModality, ImageStore
-from pipeline.runtime import hdf5
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, NewerError
-from pipeline.runtime.files import atomic_path, remove
+from pipeline.runtime.files import remove
+from pipeline.runtime.leases import lease
 from pipeline.shards.schema import Features
 
 _log = logging.getLogger(__name__)
@@ -46,7 +44,8 @@ Progress = Callable[[str, int, int], None]  # what is counted, how many are done
 class ExtractionTask:
     """Everything needed to compute one modality of one split; it is sent to a worker.
 
-    `keep` asks for the encoder too; `split` is None for data without splits.
+    `keep` asks for the encoder too; `split` is None for data without splits. `lower` is the file of what the layers
+    below the fully connected ones give, where they are not tuned: all units that share it compute it once.
     """
 
     store: Path
@@ -62,6 +61,7 @@ class ExtractionTask:
     recipe: Mapping[str, Any]
     backbone: Backbone = PAPERS
     keep: bool = False
+    lower: Path | None = None
 
     @property
     def name(self) -> str:
@@ -70,6 +70,15 @@ class ExtractionTask:
     @property
     def checkpoint(self) -> Path:
         return self.path.with_suffix(".checkpoint.safetensors")
+
+    @property
+    def lower_recipe(self) -> dict[str, Any]:
+        """Identifies what the lower layers give; random ones are those of a seed and a split."""
+        own = ("images", "weights", "backbone", "lacking", "modality")
+        recipe = {key: self.recipe[key] for key in own if key in self.recipe}
+        if self.weights.is_random:
+            recipe |= {"seed": self.settings.seed, "split": self.split}
+        return recipe | {"layers": "those below the fully connected ones"}
 
     @property
     def encoder(self) -> Path:
@@ -92,18 +101,20 @@ def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress |
     device = choose_device(unit.device)
     network = make_network(unit.backbone, unit.weights, unit.classes, seed_of(unit.settings.seed, unit.split), device)
     reporter = ProgressReporter(unit.name, progress)
+    source = _source(unit, store, network, device, stop, reporter)
     if unit.settings.epochs and unit.labelled:
-        images = store.images(unit.modality, unit.labelled)
-        _log.info("%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(images), unit.settings.epochs)
+        _log.info(
+            "%s: fine-tuning on %d labelled images, %d epochs", unit.name, len(unit.labelled), unit.settings.epochs
+        )
         fine_tune(
-            network,
-            images,
+            source.tuned,
+            source.labelled(),
             unit.labels,
             unit.settings,
             (unit.split, unit.modality),
             unit.checkpoint,
             unit.recipe,
-            prepare=unit.backbone.input,
+            prepare=source.prepare,
             stop=stop,
             report=reporter,
         )
@@ -119,12 +130,78 @@ def compute(unit: ExtractionTask, stop: Callable[[], None], progress: Progress |
     if not unit.path.exists():
         present = store.has(unit.modality)
         _log.info("%s: features of %d images", unit.name, int(present.sum()))
-        blocks = _chosen(store.blocks(unit.modality), present)
-        rows = features(layers, unit.backbone.input, blocks, unit.settings.extract_batch, stop=stop)
-        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-        _write_unit(unit, store.ids, _spread(rows, present), width, f"{device_name}, {precision}", reporter)
+        taken = layers if unit.lower is None else upper_layers(network)[:2]
+        rows = features(taken, source.prepare, source.blocks(), unit.settings.extract_batch, stop=stop)
+        _write(unit.path, store, unit, rows, width, unit.recipe, device, reporter)
     remove(unit.checkpoint)
+
+
+class _Source(NamedTuple):
+    """What is left to compute, and of what.
+
+    Attributes:
+        tuned: the layers to fine-tune.
+        prepare: makes what is given what they expect.
+        labelled: what is given of the labelled images.
+        blocks: what is given of all images that have the modality, in blocks.
+    """
+
+    tuned: nn.Module
+    prepare: Prepare
+    labelled: Callable[[], Given]
+    blocks: Callable[[], Iterable[Given]]
+
+
+def _source(
+    unit: ExtractionTask,
+    store: ImageStore,
+    network: nn.Module,
+    device: torch.device,
+    stop: Callable[[], None],
+    reporter: "ProgressReporter",
+) -> _Source:
+    """The whole network and the images; or its upper layers, and what the lower ones give, which is computed first."""
+    present = store.has(unit.modality)
+
+    def images() -> Iterable[Given]:
+        return _chosen(store.blocks(unit.modality), present)
+
+    if unit.lower is None:
+        return _Source(network, unit.backbone.input, lambda: store.images(unit.modality, unit.labelled), images)
+    lower, rows = unit.lower, np.isin(np.array(store.ids), unit.labelled)
+    with lease(lower, wait=stop):
+        if not feature_file.is_complete(lower, store.ids, unit.lower_recipe):
+            remove(lower)
+            _log.info("%s: what the layers below the fully connected ones give, once for all splits", unit.modality)
+            layers, width = lower_layers(network)
+            given = features(layers, unit.backbone.input, images(), unit.settings.extract_batch, stop=stop)
+            _write(lower, store, unit, given, width, unit.lower_recipe, device, reporter)
+    return _Source(
+        upper_layers(network),
+        lambda rows: rows,
+        lambda: np.concatenate(list(feature_file.read_rows(lower, rows))),
+        lambda: feature_file.read_rows(lower, present),
+    )
+
+
+def _write(
+    path: Path,
+    store: ImageStore,
+    unit: ExtractionTask,
+    rows: Iterable[Features],
+    width: int,
+    recipe: Mapping[str, Any],
+    device: torch.device,
+    reporter: "ProgressReporter",
+) -> None:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+
+    def report(done: int, total: int) -> None:
+        reporter(done, total, "images")
+
+    rows = _spread(rows, store.has(unit.modality))
+    feature_file.write(path, store.ids, rows, width, recipe, f"{name}, {precision}", report)
 
 
 def _chosen(blocks: Iterable[Bytes], rows: NDArray[np.bool_]) -> Iterator[Bytes]:
@@ -160,7 +237,7 @@ def _check_features(unit: ExtractionTask, store: ImageStore, encoder: Encoder) -
     chosen = present[np.unique(np.linspace(0, len(present) - 1, _COMPARED).astype(int))]
     mask = np.zeros(len(store.ids), np.bool_)
     mask[chosen] = True
-    stored = np.concatenate(list(read_rows(unit.path, mask)))
+    stored = np.concatenate(list(feature_file.read_rows(unit.path, mask)))
     given = encoder.prepared(store.images(unit.modality, [store.ids[k] for k in chosen]))
     difference = relative_difference(given, stored)
     if difference > _CLOSE:
@@ -219,85 +296,10 @@ class ProgressReporter:
             if minutes > _LONG_MINUTES:
                 _log.warning(
                     "%s: fine-tuning takes about %.0f min here; fewer --epochs take less (0: the weights as they are), "
-                    "and so does a smaller network (--backbone resnet18) or a GPU",
+                    "and so do --tune fc1, a smaller network (--backbone resnet18) or a GPU",
                     self.name,
                     minutes,
                 )
-
-
-def _write_unit(
-    unit: ExtractionTask,
-    ids: Sequence[str],
-    rows: Iterable[Features],
-    width: int,
-    device: str,
-    report: ProgressReporter,
-) -> None:
-    digest = hashlib.sha256()
-    with (
-        atomic_path(unit.path) as temporary,
-        hdf5.creating(temporary) as (file, check_disk),
-        hdf5.creating_rows(file, "fc1", (len(ids), width), np.dtype("<f4")) as target,
-    ):
-        start = 0
-        for block in rows:
-            target[start : start + len(block)] = block
-            digest.update(np.ascontiguousarray(block, "<f4").data)
-            check_disk()
-            start += len(block)
-            report(start, len(ids), "images")
-        if start != len(ids):
-            raise DataError(f"{unit.store}: holds {start} images, and its index names {len(ids)}")
-        hdf5.write_rows(file, "id", np.array(ids, np.str_))
-        for key, value in (("recipe", json.dumps(unit.recipe)), ("device", device), ("digest", digest.hexdigest())):
-            hdf5.write_attribute(file, key, value)
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Reads what identifies the result in a unit's file."""
-    with hdf5.reading(path) as file:
-        recipe: dict[str, Any] = hdf5.parse_json(path, "recipe", hdf5.attribute(path, file, "recipe"), dict)
-    return recipe
-
-
-def read_rows(path: Path, mask: NDArray[np.bool_]) -> Iterator[Features]:
-    """Yields the features of the rows in a mask, in order, about 8 MiB at a time."""
-    with hdf5.reading(path) as file:
-        source = hdf5.dataset(path, file, "fc1")
-        step = max(1, hdf5.BLOCK_BYTES // (4 * source.shape[1]))
-        for start in range(0, source.shape[0], step):
-            part = slice(start, start + step)
-            if mask[part].any():
-                yield hdf5.read(path, source, part)[mask[part]]
-
-
-def is_complete(unit: ExtractionTask, ids: Sequence[str]) -> bool:
-    """Whether a unit's file exists and passes verification; logs a warning if it is damaged.
-
-    Raises:
-        DataError: it holds the results of other settings.
-    """
-    path = unit.path
-    if not path.exists():
-        return False
-    try:
-        recipe = read_recipe(path)
-        with hdf5.reading(path) as file:
-            digest = hdf5.attribute(path, file, "digest")
-            rows = hdf5.dataset(path, file, "fc1").shape[0]
-            stored_ids = hdf5.read_text(path, hdf5.dataset(path, file, "id")).tolist()
-        content = hashlib.sha256()
-        for block in read_rows(path, np.ones(rows, np.bool_)):
-            content.update(np.ascontiguousarray(block, "<f4").data)
-        if content.hexdigest() != digest or rows != len(ids) or stored_ids != list(ids):
-            raise DataError(f"{path}: its content does not match its digest")
-    except NewerError:
-        raise
-    except DataError as error:
-        _log.warning("%s; it is made again", error.message)
-        return False
-    check_recipe(path, recipe, unit.recipe)
-    return True
 
 
 def has_encoder(unit: ExtractionTask) -> bool:
@@ -321,31 +323,3 @@ def has_encoder(unit: ExtractionTask) -> bool:
             "choose another name for these (--name), or move the old one away",
         )
     return True
-
-
-def check_recipe(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises an error if a file holds the results of other settings.
-
-    Raises:
-        DataError: the recipes `found` and `wanted` differ; the message says how.
-    """
-    # The paper's network is not named, so that what was made before there were others stays valid.
-    wanted_values, found_values = ({"backbone": PAPERS.name} | _flat(recipe) for recipe in (wanted, found))
-    differences = [
-        f"{key} {found_values.get(key)}, not {wanted_values.get(key)}"
-        for key in (*wanted_values, *(key for key in found_values if key not in wanted_values))
-        if found_values.get(key) != wanted_values.get(key)
-    ]
-    if differences:
-        raise DataError(
-            f"{path} holds results of other settings: {'; '.join(differences)}",
-            "choose another name for these (--name), or move the old ones away",
-        )
-
-
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested recipe as a flat dictionary; the names of nested values are joined by spaces."""
-    flat: dict[str, Any] = {}
-    for key, value in recipe.items():
-        flat |= _flat(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -23,6 +23,7 @@ from pipeline.runtime.files import atomic_path, sha256
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)
+RANDOM = "random"
 VGG16 = "vgg16"  # the paper's network; the only one whose weights have a manifest
 _REASON_CHARACTERS = 120  # of an error from torch, at most
 _COUNTER = "num_batches_tracked"  # of batch normalisation; files of older versions lack it, and nothing here needs it
@@ -56,7 +57,7 @@ class Weights:
         Raises:
             DataError: there is no such file.
         """
-        if name == "random":
+        if name == RANDOM:
             return cls(name, backbone=backbone)
         if name == "imagenet":
             if backbone == VGG16:
@@ -71,6 +72,11 @@ class Weights:
         return cls(path.name, sha256(path), path.resolve(), backbone)
 
     @property
+    def is_random(self) -> bool:
+        """Whether there is no file."""
+        return self.name == RANDOM and self.sha256 is None
+
+    @property
     def identity(self) -> str:
         """Tells these weights from all others, before and after they are located."""
         return self.sha256 or self.file or self.name
@@ -82,7 +88,7 @@ class Weights:
             DataError: the file has the wrong bytes, or cannot be obtained.
             StorageError: the disk is full or refuses.
         """
-        if self.name == "random":
+        if self.is_random:
             _log.warning("random weights: the features will be POOR; use them only to try the pipeline out")
         if self.name != "imagenet":
             return self

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.features.feature_file import is_complete, read_recipe, read_rows
 from pipeline.features.fine_tuning import FeatureSettings
-from pipeline.features.split_modality import ExtractionTask, is_complete, read_recipe, read_rows
+from pipeline.features.split_modality import ExtractionTask
 from pipeline.features.weights import Weights
 from pipeline.images.store import ImageStore, read_header, verify_object
 from pipeline.runtime.errors import DataError
@@ -63,7 +64,7 @@ def unit_open(path: Path) -> Any:
 def unit_verify(path: Path) -> Any:
     """What `mmssl extract` holds a feature file against before it takes it."""
     unit, ids = UNIT
-    if not is_complete(replace(unit, path=path), ids):
+    if not is_complete(path, ids, unit.recipe):
         raise DataError(f"{path}: is made again")
     return unit_open(path)
 

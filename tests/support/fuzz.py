@@ -34,7 +34,7 @@ from pipeline.datasets import archives, washington
 from pipeline.datasets.digits import build
 from pipeline.datasets.manifests import Manifest
 from pipeline.datasets.washington_splits import read_trials
-from pipeline.features.split_modality import read_recipe
+from pipeline.features.feature_file import read_recipe
 from pipeline.images.store import ImageSettings, ImageStore, ObjectImages, StoreIndex, verify_object, write_object
 from pipeline.runtime.errors import MmsslError
 from pipeline.runtime.tensor_files import TensorFile, read_tensor_file, write_tensor_file
