@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from commands.label import make_labelling
 from pipeline.shards.shard import Shard
 from pipeline.sources.questions import Question
-from tests.support.browser import PHONE, chromium, page_at
+from tests.support.browser import DESKTOP, PHONE, chromium, page_at
 from tests.support.commands import Command, start
 from tests.support.served import serving
 from tests.support.training import NETWORKS, X, clusters, make_shard
@@ -74,6 +74,37 @@ def test_ten_rows_by_keyboard(browser: Any, tmp_path: Path) -> None:
         assert page.inner_text("#said") == "You said: cup"
         page.set_viewport_size(PHONE)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("size", "dark"), [(DESKTOP, True), (PHONE, False)], ids=["desktop, dark", "phone, light"])
+def test_roles_labels_and_contrast(browser: Any, tmp_path: Path, size: dict[str, int], dark: bool) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="the extra `browser` (axe-playwright-python) is not installed"
+    ).Axe()
+    path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
+    with serving(asked(path, shard, 2, new_classes=True)) as address, page_at(browser, address, size, dark) as page:
+        page.click("summary")
+        for key, title in (("1", "2 of 2"), ("?", "All rows")):
+            found = axe.run(page).response
+            assert not found["violations"], [(one["id"], one["nodes"]) for one in found["violations"]]
+            assert "color-contrast" in {one["id"] for one in found["passes"]}
+            press(page, key, until=title)
+        assert not axe.run(page).response["violations"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_undo_goes_on_after_the_page_was_loaded_again(browser: Any, tmp_path: Path) -> None:
+    path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
+    with serving(asked(path, shard, 4)) as address, page_at(browser, address) as page:
+        page.keyboard.type("12")
+        press(page, "3", until="4 of 4")
+        page.reload()
+        press(page, "u", until="3 of 4")
+        press(page, "u", until="2 of 4")
+        assert labels_in(path) == ["cup", "", "", ""]
+        press(page, "3", until="3 of 4")
+        press(page, "u", until="2 of 4")
+        assert labels_in(path) == ["cup", "", "", ""]
 
 
 def test_keys_may_come_faster_than_answers(browser: Any, tmp_path: Path) -> None:

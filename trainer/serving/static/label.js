@@ -10,7 +10,10 @@ let at = Math.max(0, questions.findIndex((question) => !question.label));
 let ended = false;
 let waiting = Promise.resolve(); // what was pressed is done in order, however fast
 let failures = 0; // what was pressed before one is not done: it was meant for what came next
-const past = []; // [place, label before]
+// What can be undone: [place, label before]. The tab keeps it, for whoever loads the page again.
+const store = `answers in ${facts.file}`;
+const past = JSON.parse(sessionStorage.getItem(store) ?? "[]").filter(([place]) => place < questions.length);
+const keepPast = () => sessionStorage.setItem(store, JSON.stringify(past));
 const DIGITS = [..."1234567890"];
 const many = classes.length > DIGITS.length; // then classes are chosen by their first letters
 
@@ -136,6 +139,7 @@ async function give(label) {
   const place = at, before = questions[place].label;
   if (await send(place, label)) {
     past.push([place, before]);
+    keepPast();
     go(place + 1);
   }
 }
@@ -145,6 +149,7 @@ async function undo() {
   const [place, before] = past[past.length - 1];
   if (await send(place, before)) {
     past.pop();
+    keepPast();
     go(place);
   }
 }
