@@ -61,7 +61,7 @@ def next_step(
         if not unseen:
             return NextStep("train on the answers", train)
         names = ", ".join(unseen[:_NAMED]) + (f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else "")
-        return NextStep(f"no row is labelled {names} yet: ask about more of them", shlex.join(more))
+        return NextStep(f"ask about more rows, since none is labelled {names} yet", shlex.join(more))
 
     return step
 

@@ -65,7 +65,7 @@ def test_from_no_label_to_a_classifier(mmssl: Command, tmp_path: Path) -> None:
     assert "predicted" not in asked
     answer(tmp_path / "ask.csv", ["cup", "?", "", "hat"])
     what, command = next_step(tmp_path, cold, "-n", 4)
-    assert what == "no row is labelled bowl yet: ask about more of them:"
+    assert what == "ask about more rows, since none is labelled bowl yet:"
     assert command == f"mmssl label {cold} --labels-from ask.csv --out ask-2.csv -n 4"
 
     run("suggest", *shlex.split(command)[2:])
