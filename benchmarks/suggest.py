@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="compare the first labels, where there is none")
     parser.add_argument("--epochs", type=int, help="instead of the recommended number")
     parser.add_argument("--beta", type=float, help="instead of the recommended weight")
+    parser.add_argument("--precision", help="instead of float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--root", type=Path, default=Path("workspace"))
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all accuracies")
@@ -103,6 +104,8 @@ def main() -> None:
     fixed: dict[str, Any] = {} if options.epochs is None else {"epochs": options.epochs}
     if options.beta is not None:
         fixed["beta"] = options.beta
+    if options.precision is not None:
+        fixed["precision"] = options.precision
     rows: list[dict[str, Any]] = []
 
     def record(way: str, seed: int, labels: int, run: Run) -> None:
