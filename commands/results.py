@@ -80,7 +80,7 @@ def generate(
     from trainer.inference.loading import shard_path
     from trainer.reporting.generated_images import write_generated
 
-    chosen, left_out = choose_device(device), Failures()
+    chosen, left_out = choose_device(device), Failures(alone=len(run) == 1)
     modalities = names(given)
     path = file or Path(f"{target}-from-{'-'.join(modalities)}.png")
     usable = []

@@ -202,6 +202,7 @@ def train(
         )
         return
     wanted = [PlannedRun(job, path) for job, path in zip(planned, folders, strict=True)]
+    left_out.alone = len(wanted) == 1
     wanted, pieces = usable(wanted, left_out), len(wanted)
     if not wanted:
         left_out.raise_if_any(pieces)
@@ -256,7 +257,7 @@ def evaluate(
     from trainer.jobs.train import evaluate_run
     from trainer.reporting.run_tables import reference_rows
 
-    chosen, left_out = choose_device(device), Failures()
+    chosen, left_out = choose_device(device), Failures(alone=len(run) == 1)
     evaluated = []
     references: dict[Path, tuple[Reference, ...]] = {}
     for opened in open_runs(run, data, root, left_out):

@@ -201,7 +201,7 @@ def extract(
         raise UsageError(f"--name {name}: a name has letters, digits, '.', '_' and '-' alone")
     if name.endswith(VALIDATION):
         raise UsageError(f"--name {name}: names that end in {VALIDATION} are for validation parts")
-    failures = Failures()
+    failures = Failures(alone=len(splits) < 2)
     plans = (
         trial_plans(store, splits, settings, failures) if imported is None else [imported_plan(store, imported, name)]
     )

@@ -15,9 +15,13 @@ class Failures:
 
     Only errors that concern one piece are collected, such as files that are damaged or that another process is writing;
     a full disk, a wrong option or a request to stop ends everything.
+
+    Attributes:
+        alone: whether there is one piece only: its error is the command's own, and needs no line before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
+        self.alone = alone
         self.errors: dict[str, MmsslError] = {}
 
     def __len__(self) -> int:
@@ -25,17 +29,21 @@ class Failures:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Collects the error of a piece of work, and logs it, instead of raising it."""
+        """Collects the error of a piece of work, and logs it where there are more, instead of raising it."""
         try:
             yield
         except (DataError, LeasedError, TrainingError) as error:
-            _log.error("%s is left out: %s", name, error.message)
+            if not self.alone:
+                _log.error("%s is left out: %s", name, error.message)
             self.errors.setdefault(name, error)
 
     def raise_if_any(self, pieces: int) -> None:
-        """As `raise_if_failed`, with the names of the pieces."""
-        errors = [type(error)(f"{name}: {error.message}", error.hint) for name, error in self.errors.items()]
-        raise_if_failed(errors if pieces > 1 else list(self.errors.values()), pieces)
+        """As `raise_if_failed`, with the names of the pieces, unless there is one or all failed for the same reason."""
+        errors = list(self.errors.values())
+        for_one_reason = len(errors) > 1 and len({error.message for error in errors}) == 1
+        if pieces > 1 and not for_one_reason:
+            errors = [type(error)(f"{name}: {error.message}", error.hint) for name, error in self.errors.items()]
+        raise_if_failed(errors, pieces)
 
 
 def raise_if_failed(failures: Sequence[MmsslError], pieces: int) -> None:

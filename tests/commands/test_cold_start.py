@@ -75,3 +75,12 @@ def test_from_no_label_to_a_classifier(mmssl: Command, tmp_path: Path) -> None:
     expected = "mmssl train sshmvae-kl --data mine --labels 0 --labels-from ask.csv --labels-from ask-2.csv"
     assert command == expected
     assert "3 labels" in run(*shlex.split(command)[1:], "--epochs", 1, "--device", "cpu")
+
+
+def test_the_reason_why_one_run_cannot_be_trained_is_given_once(mmssl: Command, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", camera=np.eye(6), touch=np.eye(6), label=np.full(6, -1))
+    assert mmssl("data", "import", "rows.npz", "--name", "mine", "--class", "cup", "--class", "bowl").code == 0
+    for seeds, times in (("0", 1), ("0,1", 3)):
+        refused = mmssl("train", "sshmvae-kl", "--data", "mine", "--seeds", seeds)
+        assert refused.code == 1
+        assert refused.err.count("no labelled training example of class cup, bowl") == times, refused.err
