@@ -10,3 +10,7 @@ python -m benchmarks.lacking thinned workspace/shards/mfeat.h5 --labels 100 --se
 python -m benchmarks.encode
 python -m benchmarks.predict
 python -m benchmarks.frame
+python -m benchmarks.unlikeness workspace/shards/mfeat.h5 --labels 50 --out unlikeness.jsonl
+# What leaving them out changes, on a validation part on which nothing is reported: more seeds.
+mmssl shards validation workspace/shards/hm-digits.h5
+python -m benchmarks.lacking dropped workspace/shards/hm-digits-validation.h5 --labels 50 --seeds {0..14} --out dropped-validation.jsonl
