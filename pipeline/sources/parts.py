@@ -75,7 +75,8 @@ def _classes(source: Source) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     if source.labels_from is None:
         raise DataError(
             f"{where}: has no column label, so there is nothing to learn",
-            f"name the column with the labels `label`, and leave it empty (or -1) where there is none{_others(source)}",
+            "name the column with the labels `label`, and leave it empty (or -1) where there is none; or "
+            f"{_NAME_THEM}{_others(source)}",
         )
     if not known:
         raise DataError(
