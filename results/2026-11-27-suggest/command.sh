@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Suggested labels against labels drawn at random, as many of each. The same command resumes.
+# Suggested labels against labels drawn at random, as many of each; and the first labels where there is none. The same commands resume.
 set -euo pipefail
-OMP_NUM_THREADS=1 python -m benchmarks.suggest hm-digits --out hm-digits.json
-# Ready, not run yet:
-# python -m benchmarks.suggest mfeat --out mfeat.json
-# python -m benchmarks.suggest "workspace/shards/demo-split-{split}.h5" --split 0 1 2 3 4 --out rgbd-sample.json
-# python -m benchmarks.suggest hm-mnist --beta 0.1 --device cuda --out hm-mnist.json
+export OMP_NUM_THREADS=1
+mmssl preprocess mfeat # its files lie in $MMSSL_DATA/mfeat
+mmssl demo             # the rendered sample's shards
+for first in "" cold-; do
+  option=${first:+--cold}
+  python -m benchmarks.suggest hm-digits $option --out "${first}hm-digits.json"
+  python -m benchmarks.suggest mfeat $option --out "${first}mfeat.json"
+  python -m benchmarks.suggest "workspace/shards/demo-split-{split}.h5" --split 0 1 2 3 4 $option --out "${first}rgbd-sample.json"
+done
+python -m benchmarks.suggest_figure hm-digits.json mfeat.json rgbd-sample.json --out curves.svg
