@@ -28,7 +28,7 @@ from trainer.models.card import ModelCard
 from trainer.models.factory import Factory
 from trainer.models.posterior import Posterior
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
-from trainer.nn.presence import present_rows, where_present
+from trainer.nn.presence import beside_others, where_present
 
 
 class JMVAEkl(nn.Module):
@@ -51,7 +51,7 @@ class JMVAEkl(nn.Module):
             log_p={**self.p_x.log_prob(x, z=z), "p(z)": standard_normal_log_prob(z)},
             log_q={self.posterior.name: q_z.log_prob(z)},
             divergence={  # eq. 12
-                self.q_z_each[m].name: where_present(present_rows(x, m), kl_divergence(q_z, q))
+                self.q_z_each[m].name: where_present(beside_others(x, m), kl_divergence(q_z, q))
                 for m, q in q_z_each.items()
             },
         )

@@ -33,7 +33,7 @@ from trainer.models.factory import Factory
 from trainer.models.posterior import Posterior
 from trainer.nn.batch_norm import only_rows
 from trainer.nn.distributions import DiagonalNormal, Observation, standard_normal_log_prob
-from trainer.nn.presence import any_present, present_rows, where_present
+from trainer.nn.presence import any_present, beside_others, where_present
 
 
 class SSHMVAEkl(nn.Module):
@@ -79,7 +79,7 @@ class SSHMVAEkl(nn.Module):
             },
             log_q_y=label.log_likelihood,
             divergence={  # eq. 12
-                self.q_a_each[m].name: where_present(present_rows(x, m), kl_divergence(q_a, q))
+                self.q_a_each[m].name: where_present(beside_others(x, m), kl_divergence(q_a, q))
                 for m, q in q_a_each.items()
             },
             posteriors={tuple(x): q_a} | self.posterior.of_singles(x, q_a_each),

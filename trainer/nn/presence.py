@@ -39,6 +39,19 @@ def any_present(x: Mapping[str, Tensor]) -> Tensor | None:
     return torch.stack(list(x.present.values())).any(0)
 
 
+def beside_others(x: Mapping[str, Tensor], modality: str) -> Tensor | None:
+    """Which rows have a modality and at least one more, bool `[R, B]`; None if all of them do.
+
+    All rows do if there is one modality only: then no row lacks any.
+    """
+    if not isinstance(x, Incomplete) or not x.present or len(x) == 1:
+        return present_rows(x, modality)
+    always = len(x) - len(x.present)
+    several = torch.stack(list(x.present.values())).sum(0) + always > 1
+    rows = x.present.get(modality)
+    return several if rows is None else rows & several
+
+
 def same_rows(x: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Other values, or some of the modalities, of the same rows: they lack what x's rows lack."""
     return Incomplete(values, x.present) if isinstance(x, Incomplete) and x.present else values

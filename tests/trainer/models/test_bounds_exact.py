@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.shards.schema import Modality
 from tests.support.oracles import (
     Oracle,
     Rule,
@@ -19,7 +20,17 @@ from tests.support.oracles import (
     terms_of,
     with_noise,
 )
-from tests.support.tiny_models import ALIKE, CLASSES, LABELLED_MODELS, ODD, UNLABELLED_MODELS, Tiny, tiny
+from tests.support.tiny_models import (
+    ALIKE,
+    CLASSES,
+    KL_MODELS,
+    LABELLED_MODELS,
+    ODD,
+    TWO,
+    UNLABELLED_MODELS,
+    Tiny,
+    tiny,
+)
 from trainer.models.posterior import Pooling
 
 TEMPERATURE = 0.5
@@ -131,6 +142,20 @@ def test_a_complete_rows_bound_does_not_change_by_a_bit_beside_rows_that_lack_so
     assert torch.equal(values[0][complete], values[1][complete])
     if name != "sdgm":  # which has one modality
         assert (values[0][~complete] != values[1][~complete]).all()
+
+
+@pytest.mark.parametrize("pooling", ["geometric", "product"])
+@pytest.mark.parametrize("modalities", [TWO, ODD], ids=["two", "three"])
+@pytest.mark.parametrize("name", KL_MODELS)
+def test_eq_12_compares_what_a_row_has_and_nothing_where_that_is_one_modality(
+    name: str, modalities: tuple[Modality, ...], pooling: Pooling
+) -> None:
+    subject = tiny(name, modalities=modalities, pooling=pooling)
+    x = subject.lacking(12)
+    has = torch.stack(list(x.present.values()))
+    with torch.no_grad():
+        found = torch.stack(list(subject.model.bound(x).divergence.values()))
+    assert torch.equal(found != 0, has & (has.sum(0) > 1))
 
 
 @pytest.mark.parametrize(
