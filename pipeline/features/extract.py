@@ -61,11 +61,7 @@ class Extraction:
         recipe: dict[str, Any] = {
             "images": self.store.digest,
             "weights": self.weights.identity,
-            "settings": {
-                key: value
-                for key, value in self.settings.identity().items()
-                if key != "labelled" or plan.split is not None
-            },
+            "settings": self.settings.identity(*(("labelled",) if plan.split is None else ())),
         }
         if self.backbone.name != VGG16:
             recipe["backbone"] = self.backbone.name
@@ -92,7 +88,7 @@ class Extraction:
                 recipe |= {"classes": len(plan.classes), "labelled": digest_of_labels(labelled, labels)}
         return ExtractionTask(
             store=self.store.folder.resolve(),
-            path=self.folder / f"{self._own(plan)}{modality}.h5",
+            path=self.folder / f"{self._split(plan)}{modality}.h5",
             split=plan.split,
             modality=modality,
             classes=len(plan.classes),
@@ -104,12 +100,12 @@ class Extraction:
             recipe=recipe,
             backbone=self.backbone,
             keep=self.keep,
-            lower=self.folder / f"{self._own(plan) if self.weights.is_random else ''}{modality}-lower.h5"
+            lower=self.folder / f"{self._split(plan) if self.weights.is_random else ''}{modality}-lower.h5"
             if self.share
             else None,
         )
 
-    def _own(self, plan: RowPlan) -> str:
+    def _split(self, plan: RowPlan) -> str:
         """What the names of a split's files begin with."""
         return "" if plan.split is None else f"split-{plan.split}-"
 

@@ -53,7 +53,9 @@ def write(
             start += len(block)
             report(start, len(ids))
         if start != len(ids):
-            raise DataError(f"the image store holds {start} images, and its index names {len(ids)}")
+            raise DataError(
+                f"{path} cannot be written: the image store holds {start} images, and its index names {len(ids)}"
+            )
         hdf5.write_rows(file, "id", np.array(ids, np.str_))
         for key, value in (("recipe", json.dumps(dict(recipe))), ("device", device), ("digest", digest.hexdigest())):
             hdf5.write_attribute(file, key, value)

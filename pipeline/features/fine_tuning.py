@@ -65,9 +65,9 @@ class FeatureSettings(BaseModel):
     extract_batch: int = Field(default=64, ge=1)
     tune: Literal["all", "fc1"] = "all"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, *without: str) -> dict[str, Any]:
         """What a recipe says of them. The paper's way to tune is not named, as before there was another."""
-        return self.model_dump(exclude={"tune"} if self.tune == "all" else None)
+        return self.model_dump(exclude={*without, *(("tune",) if self.tune == "all" else ())})
 
 
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:

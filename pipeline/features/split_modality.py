@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +75,8 @@ class ExtractionTask:
     @property
     def lower_recipe(self) -> dict[str, Any]:
         """Identifies what the lower layers give; random ones are those of a seed and a split."""
-        own = ("images", "weights", "backbone", "lacking", "modality")
-        recipe = {key: self.recipe[key] for key in own if key in self.recipe}
+        not_of_tuning = ("images", "weights", "backbone", "lacking", "modality")
+        recipe = {key: self.recipe[key] for key in not_of_tuning if key in self.recipe}
         if self.weights.is_random:
             recipe |= {"seed": self.settings.seed, "split": self.split}
         return recipe | {"layers": "those below the fully connected ones"}
@@ -160,7 +161,7 @@ def _source(
     stop: Callable[[], None],
     reporter: "ProgressReporter",
 ) -> _Source:
-    """The whole network and the images; or its upper layers, and what the lower ones give, which is computed first."""
+    """The network and the images; or its upper layers and what the lower ones give, computed once it is needed."""
     present = store.has(unit.modality)
 
     def images() -> Iterable[Given]:
@@ -168,19 +169,24 @@ def _source(
 
     if unit.lower is None:
         return _Source(network, unit.backbone.input, lambda: store.images(unit.modality, unit.labelled), images)
-    lower, rows = unit.lower, np.isin(np.array(store.ids), unit.labelled)
-    with lease(lower, wait=stop):
-        if not feature_file.is_complete(lower, store.ids, unit.lower_recipe):
-            remove(lower)
-            _log.info("%s: what the layers below the fully connected ones give, once for all splits", unit.modality)
-            layers, width = lower_layers(network)
-            given = features(layers, unit.backbone.input, images(), unit.settings.extract_batch, stop=stop)
-            _write(lower, store, unit, given, width, unit.lower_recipe, device, reporter)
+    path, labelled = unit.lower, np.isin(np.array(store.ids), unit.labelled)
+
+    @cache
+    def lower() -> Path:
+        with lease(path, wait=stop):
+            if not feature_file.is_complete(path, store.ids, unit.lower_recipe):
+                remove(path)
+                _log.info("%s: what the layers below the fully connected ones give, once for all splits", unit.modality)
+                layers, width = lower_layers(network)
+                given = features(layers, unit.backbone.input, images(), unit.settings.extract_batch, stop=stop)
+                _write(path, store, unit, given, width, unit.lower_recipe, device, reporter)
+        return path
+
     return _Source(
         upper_layers(network),
-        lambda rows: rows,
-        lambda: np.concatenate(list(feature_file.read_rows(lower, rows))),
-        lambda: feature_file.read_rows(lower, present),
+        lambda given: given,
+        lambda: np.concatenate(list(feature_file.read_rows(lower(), labelled))),
+        lambda: feature_file.read_rows(lower(), present),
     )
 
 

@@ -187,10 +187,10 @@ def _index(
         np.bincount(label[(label >= 0) & ~part], minlength=len(labelling.classes))
         for label, part in ((labelling.labels, labelling.test), (labels, test))
     )
-    if (lost_all := (before > 0) & (after == 0)).any():
-        lost = labelling.classes[int(np.flatnonzero(lost_all)[0])]
+    lost = [name for name, had, has in zip(labelling.classes, before, after, strict=True) if had and not has]
+    if lost:
         raise DataError(
-            f"{source.path}: no labelled training picture of the class {lost} can be read: "
+            f"{source.path}: no labelled training picture of the class {lost[0]} can be read: "
             f"{next(iter(skipped.values()))}",
             "copy or export the pictures again",
         )

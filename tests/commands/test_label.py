@@ -107,6 +107,21 @@ def test_undo_goes_on_after_the_page_was_loaded_again(browser: Any, tmp_path: Pa
         assert labels_in(path) == ["cup", "", "", ""]
 
 
+def test_undo_knows_nothing_of_other_questions_in_a_file_of_that_name(browser: Any, tmp_path: Path) -> None:
+    path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
+    server, other = asked(path, shard, 4), asked(path, shard, 3)
+
+    async def one_after_the_other(scope: Any, receive: Any, send: Any) -> None:
+        await (server if not turned else other)(scope, receive, send)
+
+    turned: list[bool] = []
+    with serving(one_after_the_other) as address, page_at(browser, address) as page:
+        press(page, "1", until="2 of 4")
+        turned.append(True)
+        page.reload()
+        assert page.locator("#undo").is_disabled()
+
+
 def test_keys_may_come_faster_than_answers(browser: Any, tmp_path: Path) -> None:
     path, shard = tmp_path / "ask.csv", make_shard(tmp_path / "shard.h5")
     with serving(asked(path, shard, 10)) as address, page_at(browser, address) as page:

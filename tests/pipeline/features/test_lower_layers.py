@@ -113,6 +113,19 @@ def test_its_encoder_gives_its_features(root: Path, weights: str) -> None:
             np.testing.assert_allclose(found[f"{name} x"], row, rtol=1e-4, atol=1e-6)
 
 
+def test_an_encoder_for_features_that_exist_needs_no_lower_layers(
+    root: Path, weights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    plain = PLAIN.model_copy(update={"tune": "fc1"})
+    extract(root, (3,), plain, weights=weights)
+    (root / "features/rgbd-32/rgb-lower.h5").unlink()
+    caplog.clear()
+    extract(root, (3,), plain, weights=weights, keep_encoder=True)
+    assert (root / "features/rgbd-32/split-3-rgb.encoder.safetensors").exists()
+    assert ONCE not in caplog.text
+
+
 def test_what_has_no_upper_layers_is_refused(root: Path) -> None:
     with pytest.raises(UsageError, match="--tune fc1: resnet18 has no layers between"):
         extract(root, (0,), ABOVE, backbone="resnet18")

@@ -11,8 +11,8 @@ let ended = false;
 let waiting = Promise.resolve(); // what was pressed is done in order, however fast
 let failures = 0; // what was pressed before one is not done: it was meant for what came next
 // What can be undone: [place, label before]. The tab keeps it, for whoever loads the page again.
-const store = `answers in ${facts.file}`;
-const past = JSON.parse(sessionStorage.getItem(store) ?? "[]").filter(([place]) => place < questions.length);
+const store = `answers in ${facts.file} on ${questions.map((question) => question.row)}`;
+const past = JSON.parse(sessionStorage.getItem(store) ?? "[]");
 const keepPast = () => sessionStorage.setItem(store, JSON.stringify(past));
 const DIGITS = [..."1234567890"];
 const many = classes.length > DIGITS.length; // then classes are chosen by their first letters
