@@ -10,9 +10,11 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
 W_ij is the similarity (`trainer.data.similarity`) between i and each of its nearest neighbours j, to a high power, so
 that the nearest of them count most. It counts for less where i is not among the nearest of j: rows between clusters
 have neighbours in them, but few rows have these as neighbours.
-Where one modality is mostly noise, the graph of another one alone is better; where each modality tells some classes
-apart and none tells all, so is the mean of the graphs of all together and of each (Zhou and Burges 2007, a random walk
-that changes graphs). Held-out labels choose.
+The graph of several modalities is the mean of two (Zhou and Burges 2007, a random walk that changes graphs): that of
+all modalities joined, which sees everything, and that of what they share (`trainer.data.shared_components`), which the
+noise of none of them reaches. On some data another one is better: either of the two alone; that of one modality, where
+the others are mostly noise; the mean of all joined and of each, where each modality tells some classes apart and none
+tells all. Held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
+from trainer.data.shared_components import shared_components
 from trainer.data.similarity import Read, comparable_rows
 from trainer.nn.labels import one_hot
 from trainer.nn.presence import given
@@ -36,7 +39,13 @@ POWER, ONE_SIDED = 8, 0.25  # of a similarity; the share that counts where only 
 EXACT_ROWS = {"cpu": 200_000, "cuda": 2_000_000}  # beyond these, comparing all pairs takes hours
 _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
-MEAN = "\0"  # the name of the mean of the graphs: no modality can have it
+# The names of graphs that are not of one modality alone; no modality can be called so.
+USUAL, JOINED, MEAN, SHARED = "", "\0joined", "\0mean", "\0shared"
+_TOLD = {
+    JOINED: "the neighbours in all modalities joined",
+    MEAN: "the neighbours in all modalities joined and those in each",
+    SHARED: "the neighbours in what the modalities share",
+}
 _FOLDS = 5  # of the labels, to choose a graph
 _MANY = 10_000  # rows from which on the work is announced
 Check = Callable[[], None]
@@ -72,12 +81,9 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
             name = choose(graphs, labelled, label)
-            if name == MEAN:
-                _log.info(
-                    "propagating labels along the neighbours of all modalities and of each, which tell more right"
-                )
-            elif name:
-                _log.info("propagating labels along the neighbours in %s alone, which tell more of them right", name)
+            if name != USUAL:
+                told = _TOLD.get(name, f"the neighbours in {name} alone")
+                _log.info("propagating labels along %s, which tell more of them right", told)
             labels[replica] = propagate(graphs[name], labelled, label)
     longest = max(len(soft) for soft in labels.values())
     result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)
@@ -87,16 +93,26 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
 
 
 def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> dict[str, Tensor]:
-    """The graph over all modalities, by the name "".
+    """The graph that is used unless another one proves better, by the name `USUAL`, then the others by theirs.
 
-    Where there are several modalities, also that of each by its name, and the mean of all these, by the name `MEAN`.
+    Of one modality there is one graph. Of several, the usual one is the mean of `JOINED` and `SHARED`; the others are
+    these two, that of each modality by its name, and `MEAN`, that of all of these but `SHARED`.
     """
-    graphs = {"": neighbour_graph(comparable_rows(read), neighbours, check)}
-    if len(data.modalities) > 1:
-        for m in data.modalities:
-            graphs[m.name] = neighbour_graph(comparable_rows(partial(_only, read, m.name)), neighbours, check)
-        graphs[MEAN] = mean_graph(list(graphs.values()))
-    return graphs
+    joined = neighbour_graph(comparable_rows(read), neighbours, check)
+    if len(data.modalities) == 1:
+        return {USUAL: joined}
+    shared = neighbour_graph(shared_components(read, check), neighbours, check)
+    alone = {
+        m.name: neighbour_graph(comparable_rows(partial(_only, read, m.name)), neighbours, check)
+        for m in data.modalities
+    }
+    return {
+        USUAL: mean_graph([joined, shared]),
+        JOINED: joined,
+        **alone,
+        MEAN: mean_graph([joined, *alone.values()]),
+        SHARED: shared,
+    }
 
 
 def mean_graph(graphs: Sequence[Tensor]) -> Tensor:

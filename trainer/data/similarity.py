@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainer.nn.presence import Incomplete, present_rows
+from trainer.nn.presence import Incomplete, present_rows, same_rows
 
 COMPONENTS = 64  # of each modality; 20 are too few for MNIST, and from 40 to 160 little changes (docs/log/2026-11.md)
 _ITERATIONS = 3
@@ -38,13 +38,31 @@ def comparable_rows(read: Read) -> Tensor:
         read: yields the rows from the first to the last, a block of each modality `[n, D_m]` at a time; it is called
             five times, so that the rows need not fit into memory.
     """
+    reduced = reduced_rows(read)
+    return torch.cat([_vectors(block) for block in reduced()])
+
+
+def reduced_rows(read: Read) -> Read:
+    """Reads each modality centred, divided by the root of its mean squared length, and in its principal components.
+
+    A modality of no more than `COMPONENTS` features keeps all of them. What a row lacks is zeros.
+
+    Args:
+        read: as in `comparable_rows`; it is called four times now, and once whenever the result is.
+    """
     scales = _scales(read())
     axes = _principal_axes(lambda: (_scaled(block, scales) for block in read()), scales)
-    return torch.cat([_vectors(block, scales, axes) for block in read()])
+
+    def reduced() -> Iterable[Mapping[str, Tensor]]:
+        for block in read():
+            scaled = _scaled(block, scales)
+            yield same_rows(block, {m: x @ axes[m] if m in axes else x for m, x in scaled.items()})
+
+    return reduced
 
 
-def _vectors(block: Mapping[str, Tensor], scales: Mapping[str, Scale], axes: Mapping[str, Tensor]) -> Tensor:
-    parts = [x @ axes[m] if m in axes else x for m, x in _scaled(block, scales).items()]
+def _vectors(block: Mapping[str, Tensor]) -> Tensor:
+    parts = list(block.values())
     if isinstance(block, Incomplete):
         return torch.cat([normalize(x, dim=-1) / math.sqrt(len(parts)) for x in parts], -1)
     return normalize(torch.cat(parts, -1), dim=-1)

@@ -17,7 +17,10 @@ from tests.support.streamed_data import numbered, streamed, streaming_settings
 from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, turns
 from trainer.data import propagation
 from trainer.data.propagation import (
+    JOINED,
     MEAN,
+    SHARED,
+    USUAL,
     candidate_graphs,
     choose,
     held_out,
@@ -126,8 +129,8 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_graph_must_be_clearly_better(
     joint: str, alone: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = {name: neighbour_graph(points(seed=seed), 3) for seed, name in enumerate(("", "x"))}
-    right = {id(graphs[""]): joint, id(graphs["x"]): alone}
+    graphs = {name: neighbour_graph(points(seed=seed), 3) for seed, name in enumerate((USUAL, "x"))}
+    right = {id(graphs[USUAL]): joint, id(graphs["x"]): alone}
     monkeypatch.setattr(
         propagation, "held_out", lambda graph, *_: torch.tensor([letter == "1" for letter in right[id(graph)]])
     )
@@ -160,7 +163,7 @@ def test_the_mean_of_graphs_is_theirs() -> None:
     torch.testing.assert_close(mean.to_dense(), torch.stack([graph.to_dense() for graph in graphs]).mean(0))
 
 
-def test_the_mean_may_be_chosen_where_there_are_several_modalities(
+def test_another_graph_may_be_chosen_where_there_are_several_modalities(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"x": ["x"], "both": ["x", "w"]}
@@ -169,11 +172,12 @@ def test_the_mean_may_be_chosen_where_there_are_several_modalities(
         shard = make_shard(tmp_path / f"{name}.h5", [m for m in (X, W) if m.name in modalities])
         data = load([make_settings("ssmvae", shard)], [shard], CPU)
         found[name] = candidate_graphs(partial(data.training_features, 0), data, 5, lambda: None)
-    assert list(found["x"]) == [""]
-    assert list(found["both"]) == ["", "x", "w", MEAN]
-    torch.testing.assert_close(
-        found["both"][MEAN].to_dense(), mean_graph([found["both"][name] for name in ("", "x", "w")]).to_dense()
-    )
+    assert list(found["x"]) == [USUAL]
+    assert list(found["both"]) == [USUAL, JOINED, "x", "w", MEAN, SHARED]
+    for mean, parts in ((MEAN, (JOINED, "x", "w")), (USUAL, (JOINED, SHARED))):
+        torch.testing.assert_close(
+            found["both"][mean].to_dense(), mean_graph([found["both"][name] for name in parts]).to_dense()
+        )
     monkeypatch.setattr(propagation, "choose", lambda *_: MEAN)
     (examples,) = data.examples
     labelled = torch.from_numpy(examples.labelled)
