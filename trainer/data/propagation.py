@@ -101,7 +101,8 @@ def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> d
     joined = neighbour_graph(comparable_rows(read), neighbours, check)
     if len(data.modalities) == 1:
         return {USUAL: joined}
-    shared = neighbour_graph(shared_components(read, check), neighbours, check)
+    components = shared_components(read, check)
+    shared = neighbour_graph(components, neighbours, check) if components.any() else joined  # no row has two modalities
     alone = {
         m.name: neighbour_graph(comparable_rows(partial(_only, read, m.name)), neighbours, check)
         for m in data.modalities

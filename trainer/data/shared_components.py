@@ -20,23 +20,23 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize, pad, threshold
 
 from trainer.data.similarity import Read, reduced_rows
 from trainer.nn.presence import present_rows
 
 COMPONENTS = 256
 FEATURES = 4000  # of all modalities; twice as many gain half a point on MNIST, in six times the time
-_RIDGE = 0.25  # times the mean squared length of f_m, over the number of rows
+_RIDGE = 0.25  # times the mean squared length of f_m, over the number of rows that have m and another modality
 _ITERATIONS, _SPARE = 8, 20
-_LEAST_RIDGE = 1e-6
+_LEAST_RIDGE, _LEAST_CORRELATION = 1e-6, 1e-3  # below it, rounding alone
 _TINY = 1e-30
 
 
 def shared_components(read: Read, check: Callable[[], None] = lambda: None) -> Tensor:
     """A vector of unit length for each row, `[N, d]`; the product of two is the similarity of what is shared.
 
-    A row with one modality alone has what this one says of it.
+    A row with one modality alone has what this one says of it. All vectors are zero if no row has two modalities.
 
     Args:
         read: yields the rows of two or more modalities, as for `comparable_rows`; it is called seven times.
@@ -100,12 +100,13 @@ def _products(read: Read, features: Mapping[str, _Cosines], check: Callable[[], 
 def _weights(products: Tensor) -> Tensor:
     """What maps all f_m to s, `[M F, d]`."""
     modalities, features = products.shape[:2]
-    number = products[:, -1:, :, -1:]  # the products of the ones count the rows that have both
-    covariance = products / number.clamp_min(1)
+    number = products[:, -1:, :, -1:].clamp_min(1)  # the products of the ones count the rows that have both
+    covariance = products / number
+    fewest = number.amin((1, 2, 3))
     roots = []
     for m in range(modalities):
         own = covariance[m, :, m].clone()
-        ridge = _RIDGE * own.trace() / number[m, 0, m, 0].clamp_min(1)
+        ridge = _RIDGE * own.trace() / fewest[m]
         own.diagonal().add_(ridge.clamp_min(_LEAST_RIDGE))
         roots.append(torch.linalg.cholesky(own))
     correlation = torch.eye(modalities * features, device=products.device)
@@ -116,7 +117,7 @@ def _weights(products: Tensor) -> Tensor:
                 half = torch.linalg.solve_triangular(roots[m], covariance[m, :, other], upper=False)
                 blocks[m, :, other] = torch.linalg.solve_triangular(roots[other].T, half, upper=True, left=False)
     values, vectors = _largest(correlation, min(COMPONENTS + 1, features))
-    agreed = (values - 1).clamp_min(0) / (modalities - 1)
+    agreed = threshold((values - 1) / (modalities - 1), _LEAST_CORRELATION, 0)
     unwhitened = [
         torch.linalg.solve_triangular(root.T, own.double(), upper=True)
         for root, own in zip(roots, vectors.unflatten(0, (modalities, features)), strict=True)

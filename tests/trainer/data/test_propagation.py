@@ -185,6 +185,16 @@ def test_another_graph_may_be_chosen_where_there_are_several_modalities(
     torch.testing.assert_close(propagated_labels(data, 5)[0], expected)
 
 
+def test_where_no_row_has_two_modalities_the_graph_is_of_all_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(propagation, "shared_components", lambda read, _: 0 * comparable_rows(read))
+    shard = make_shard(tmp_path / "shard.h5")
+    data = load([make_settings("ssmvae", shard)], [shard], CPU)
+    graphs = candidate_graphs(partial(data.training_features, 0), data, 5, lambda: None)
+    torch.testing.assert_close(graphs[USUAL].to_dense(), graphs[JOINED].to_dense())
+
+
 def right(soft: Tensor, shard: Shard) -> float:
     """How many rows get their own label."""
     return float((soft.argmax(-1).numpy() == shard.train.labels).mean())
