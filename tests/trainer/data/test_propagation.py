@@ -119,9 +119,10 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ("joint", "alone", "chosen"),
     [
         ("1111000000", "1111111110", "x"),
-        ("1111111000", "1111111110", "x"),  # two more, and a standard error of 1.4
-        ("1111111100", "1111111110", ""),  # one more may be chance
-        ("0001111111", "1111111110", ""),  # three gained and one lost: two, as much as the standard error
+        ("1111110000", "1111111110", "x"),  # three more, and a standard error of 1.7
+        ("1111111000", "1111111110", ""),  # two more may be chance: a standard error of 1.4
+        ("0000011111", "1111111110", "x"),  # five gained and one lost: four, and a standard error of 2.4
+        ("0000111111", "1111111110", ""),  # four gained and one lost: three, and a standard error of 2.2
         ("1111111111", "0000000000", ""),
         ("1111100000", "1111100000", ""),
     ],
