@@ -10,6 +10,5 @@ for first in "" cold-; do
   python -m benchmarks.suggest mfeat $option --out "${first}mfeat.json"
   python -m benchmarks.suggest "workspace/shards/demo-split-{split}.h5" --split 0 1 2 3 4 $option --out "${first}rgbd-sample.json"
 done
-# One seed, stopped after 60 labels:
-python -m benchmarks.suggest hm-mnist --seeds 0 --epochs 10 --beta 0.1 --precision bf16 --out hm-mnist.json
-python -m benchmarks.suggest_figure hm-digits.json mfeat.json rgbd-sample.json --out curves.svg
+python -m benchmarks.suggest hm-mnist --seeds 0 1 2 --rounds 2 --epochs 10 --beta 0.1 --precision bf16 --out hm-mnist.json
+python -m benchmarks.suggest_figure hm-digits.json mfeat.json rgbd-sample.json hm-mnist.json --out curves.svg
