@@ -1,6 +1,7 @@
 """Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData
 from tests.support.streamed_data import numbered, streamed, streaming_settings
-from tests.support.training import CPU, W, X, clusters, make_settings, make_shard, turns
+from tests.support.training import CPU, W, X, clusters, holey_shard, make_settings, make_shard, turns
 from trainer.data import propagation
 from trainer.data.propagation import (
     JOINED,
@@ -210,6 +211,18 @@ def test_replicas_spread_their_own_labels_and_shards_have_their_own_graphs(tmp_p
         alone = propagated_labels(load([settings], [shard], CPU), 3)
         torch.testing.assert_close(together[replica, : alone.shape[1]], alone[0])
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: propagated labels are not compared")
+@pytest.mark.parametrize("make", [make_shard, holey_shard])
+def test_the_gpu_propagates_what_the_cpu_does(make: Callable[[Path], Shard], tmp_path: Path) -> None:
+    shard = make(tmp_path / "shard.h5")
+    stack = [make_settings("ssmvae", shard)]
+    on_cpu, on_gpu = (
+        propagated_labels(load(stack, [shard], torch.device(device)), 5).cpu() for device in ("cpu", "cuda")
+    )
+    assert (on_cpu.argmax(-1) == on_gpu.argmax(-1)).float().mean() > 0.95
 
 
 def test_streamed_rows_find_their_own_propagated_labels(tmp_path: Path) -> None:
