@@ -41,7 +41,7 @@ _SIMILARITIES = 2**26  # cosines in memory at a time: 256 MiB
 _TINY = 1e-30
 # The names of graphs that are not of one modality alone; no modality can be called so.
 USUAL, JOINED, MEAN, SHARED = "", "\0joined", "\0mean", "\0shared"
-_TOLD = {
+_DESCRIPTIONS = {
     JOINED: "the neighbours in all modalities joined",
     MEAN: "the neighbours in all modalities joined and those in each",
     SHARED: "the neighbours in what the modalities share",
@@ -82,8 +82,8 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
             name = choose(graphs, labelled, label)
             if name != USUAL:
-                told = _TOLD.get(name, f"the neighbours in {name} alone")
-                _log.info("propagating labels along %s, which tell more of them right", told)
+                graph = _DESCRIPTIONS.get(name, f"the neighbours in {name} alone")
+                _log.info("propagating labels along %s, which tell more of them right", graph)
             labels[replica] = propagate(graphs[name], labelled, label)
     longest = max(len(soft) for soft in labels.values())
     result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)

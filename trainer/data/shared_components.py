@@ -16,14 +16,15 @@ is blind to it, and all modalities joined (`trainer.data.similarity`) tell more.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad, threshold
 
-from trainer.data.similarity import Read, reduced_rows
-from trainer.nn.presence import present_rows
+from trainer.data.similarity import Read, Scale, reduced_rows, scales_of
+from trainer.nn.presence import present_rows, zeros_where_absent
 
 COMPONENTS = 256
 FEATURES = 4000  # of all modalities; twice as many gain half a point on MNIST, in six times the time
@@ -43,7 +44,7 @@ def shared_components(read: Read, check: Callable[[], None] = lambda: None) -> T
         check: is called between pieces of the work, and may raise.
     """
     reduced = reduced_rows(read)
-    features = _random_features(reduced)
+    features = _random_features(scales_of(reduced()))
     weights = _weights(_products(reduced, features, check))
     return torch.cat([normalize(_of_rows(block, features) @ weights, dim=-1) for block in reduced()])
 
@@ -60,28 +61,16 @@ class _Cosines:
         return pad(torch.cos(x @ self.frequencies + self.phases), (0, 1), value=1)
 
 
-def _random_features(read: Read) -> dict[str, _Cosines]:
+def _random_features(scales: Mapping[str, Scale]) -> dict[str, _Cosines]:
     """Those of each modality, from a fixed start. The kernel is as wide as two rows are apart (root mean square)."""
-    number, squares, inputs = dict[str, int](), dict[str, Tensor](), dict[str, int]()
-    for block in read():
-        for m, x in block.items():
-            there = present_rows(block, m)
-            number[m] = number.get(m, 0) + (len(x) if there is None else int(there.sum()))
-            squares[m] = squares.get(m, 0) + x.double().square().sum()
-            inputs[m] = x.shape[-1]
     source = torch.Generator().manual_seed(0)
-    features = min(FEATURES // len(inputs), max(number.values()) + 1)
-    width = {m: (2 * squares[m] / max(number[m], 1)).sqrt().float() for m in inputs}
-    return {m: _Cosines(inputs[m], features, width[m], source) for m in inputs}
+    features = min(FEATURES // len(scales), max(scale.rows for scale in scales.values()) + 1)
+    return {m: _Cosines(len(scale.mean), features, math.sqrt(2) * scale.length, source) for m, scale in scales.items()}
 
 
 def _of_rows(block: Mapping[str, Tensor], features: Mapping[str, _Cosines]) -> Tensor:
     """All f_m of a block's rows, `[n, M F]`; zeros where a row lacks m."""
-    parts = []
-    for m, of_m in features.items():
-        there = present_rows(block, m)
-        parts.append(of_m(block[m]) if there is None else torch.where(there.unsqueeze(-1), of_m(block[m]), 0.0))
-    return torch.cat(parts, -1)
+    return torch.cat([zeros_where_absent(present_rows(block, m), f(block[m])) for m, f in features.items()], -1)
 
 
 def _products(read: Read, features: Mapping[str, _Cosines], check: Callable[[], None]) -> Tensor:
@@ -102,27 +91,32 @@ def _weights(products: Tensor) -> Tensor:
     modalities, features = products.shape[:2]
     number = products[:, -1:, :, -1:].clamp_min(1)  # the products of the ones count the rows that have both
     covariance = products / number
-    fewest = number.amin((1, 2, 3))
-    roots = []
-    for m in range(modalities):
-        own = covariance[m, :, m].clone()
-        ridge = _RIDGE * own.trace() / fewest[m]
-        own.diagonal().add_(ridge.clamp_min(_LEAST_RIDGE))
-        roots.append(torch.linalg.cholesky(own))
-    correlation = torch.eye(modalities * features, device=products.device)
-    blocks = correlation.view(modalities, features, modalities, features)
-    for m in range(modalities):
-        for other in range(modalities):
-            if m != other:
-                half = torch.linalg.solve_triangular(roots[m], covariance[m, :, other], upper=False)
-                blocks[m, :, other] = torch.linalg.solve_triangular(roots[other].T, half, upper=True, left=False)
-    values, vectors = _largest(correlation, min(COMPONENTS + 1, features))
+    roots = [_root(covariance[m, :, m], float(number[m].min())) for m in range(modalities)]
+    values, vectors = _largest(_correlation(covariance, roots), min(COMPONENTS + 1, features))
     agreed = threshold((values - 1) / (modalities - 1), _LEAST_CORRELATION, 0)
     unwhitened = [
-        torch.linalg.solve_triangular(root.T, own.double(), upper=True)
-        for root, own in zip(roots, vectors.unflatten(0, (modalities, features)), strict=True)
+        torch.linalg.solve_triangular(root.T, part.double(), upper=True)
+        for root, part in zip(roots, vectors.unflatten(0, (modalities, features)), strict=True)
     ]
     return (torch.cat(unwhitened) * agreed)[:, 1:].float()
+
+
+def _root(covariance: Tensor, rows: float) -> Tensor:
+    """L of C_mm and its ridge, `[F, F]`; the fewer rows it is compared in, the larger the ridge."""
+    ridge = (_RIDGE * covariance.trace() / rows).clamp_min(_LEAST_RIDGE)
+    root: Tensor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance)).to(covariance))
+    return root
+
+
+def _correlation(covariance: Tensor, roots: Sequence[Tensor]) -> Tensor:
+    """R `[M F, M F]`, float32."""
+    modalities, features = covariance.shape[:2]
+    correlation = torch.eye(modalities * features, device=covariance.device)
+    blocks = correlation.view(modalities, features, modalities, features)
+    for first, second in permutations(range(modalities), 2):
+        half = torch.linalg.solve_triangular(roots[first], covariance[first, :, second], upper=False)
+        blocks[first, :, second] = torch.linalg.solve_triangular(roots[second].T, half, upper=True, left=False)
+    return correlation
 
 
 def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:

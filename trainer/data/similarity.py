@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainer.nn.presence import Incomplete, present_rows, same_rows
+from trainer.nn.presence import Incomplete, present_rows, same_rows, zeros_where_absent
 
 COMPONENTS = 64  # of each modality; 20 are too few for MNIST, and from 40 to 160 little changes (docs/log/2026-11.md)
 _ITERATIONS = 3
@@ -21,10 +21,11 @@ Read = Callable[[], Iterable[Mapping[str, Tensor]]]
 
 
 class Scale(NamedTuple):
-    """How a modality is scaled: its mean `[D]`, and the root of the mean squared length of its centred rows."""
+    """A modality's mean `[D]`, the root of the mean squared length of its centred rows, and how many rows have it."""
 
     mean: Tensor
     length: Tensor
+    rows: int
 
 
 def comparable_rows(read: Read) -> Tensor:
@@ -50,7 +51,7 @@ def reduced_rows(read: Read) -> Read:
     Args:
         read: as in `comparable_rows`; it is called four times now, and once whenever the result is.
     """
-    scales = _scales(read())
+    scales = scales_of(read())
     axes = _principal_axes(lambda: (_scaled(block, scales) for block in read()), scales)
 
     def reduced() -> Iterable[Mapping[str, Tensor]]:
@@ -91,14 +92,13 @@ def _principal_axes(read: Read, scales: Mapping[str, Scale]) -> dict[str, Tensor
 
 def _scaled(block: Mapping[str, Tensor], scales: Mapping[str, Scale]) -> dict[str, Tensor]:
     """Each modality, centred and scaled; zeros in the rows that lack it."""
-    scaled = {m: (x - scales[m].mean) / scales[m].length for m, x in block.items()}
     return {
-        m: x if (there := present_rows(block, m)) is None else torch.where(there.unsqueeze(-1), x, 0.0)
-        for m, x in scaled.items()
+        m: zeros_where_absent(present_rows(block, m), (x - scales[m].mean) / scales[m].length) for m, x in block.items()
     }
 
 
-def _scales(blocks: Iterable[Mapping[str, Tensor]]) -> dict[str, Scale]:
+def scales_of(blocks: Iterable[Mapping[str, Tensor]]) -> dict[str, Scale]:
+    """The scale of each modality, over the rows that have it."""
     number, total, squares = dict[str, int](), dict[str, Tensor](), dict[str, Tensor]()
     for block in blocks:
         for m, x in block.items():
@@ -108,4 +108,4 @@ def _scales(blocks: Iterable[Mapping[str, Tensor]]) -> dict[str, Scale]:
             squares[m] = squares.get(m, 0) + x.double().square().sum(0)
     mean = {m: value / max(number[m], 1) for m, value in total.items()}
     variance = {m: (squares[m] / max(number[m], 1) - mean[m].square()).clamp_min(0).sum() for m in mean}
-    return {m: Scale(mean[m].float(), variance[m].sqrt().clamp_min(_TINY).float()) for m in mean}
+    return {m: Scale(mean[m].float(), variance[m].sqrt().clamp_min(_TINY).float(), number[m]) for m in mean}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trainer.nn.batch_norm import only_rows
 from trainer.nn.distributions import DiagonalNormal, Gaussian, PerModality
-from trainer.nn.presence import all_present, given, present_rows
+from trainer.nn.presence import all_present, given, present_rows, zeros_where_absent
 
 Pooling = Literal["geometric", "product"]
 Experts = Mapping[str, DiagonalNormal]
@@ -82,8 +82,8 @@ def pool(x: Mapping[str, Tensor], experts: Experts, pooling: Pooling) -> Diagona
     """
     if len(experts) == 1 and pooling == "geometric":
         return next(iter(experts.values()))
-    precisions = torch.stack([_where(present_rows(x, m), 1 / q.variance) for m, q in experts.items()])
-    weighted = torch.stack([_where(present_rows(x, m), q.mean / q.variance) for m, q in experts.items()])
+    precisions = torch.stack([zeros_where_absent(present_rows(x, m), 1 / q.variance) for m, q in experts.items()])
+    weighted = torch.stack([zeros_where_absent(present_rows(x, m), q.mean / q.variance) for m, q in experts.items()])
     noise = next(iter(experts.values())).noise
     if pooling == "product":
         precision = 1 + precisions.sum(0)
@@ -93,8 +93,3 @@ def pool(x: Mapping[str, Tensor], experts: Experts, pooling: Pooling) -> Diagona
     number = torch.stack([ones if rows is None else rows.to(ones.dtype) for rows in there]).sum(0).unsqueeze(-1)
     precision = torch.where(number > 0, precisions.sum(0), 1.0)
     return DiagonalNormal(weighted.sum(0) / precision, number.clamp_min(1) / precision, noise)
-
-
-def _where(rows: Tensor | None, values: Tensor) -> Tensor:
-    """Values `[R, B, A]`, 0 for rows that are not there."""
-    return values if rows is None else torch.where(rows.unsqueeze(-1), values, 0.0)

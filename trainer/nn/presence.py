@@ -72,6 +72,11 @@ def some_rows(x: Mapping[str, Tensor], rows: slice) -> Mapping[str, Tensor]:
     )
 
 
+def zeros_where_absent(rows: Tensor | None, values: Tensor) -> Tensor:
+    """A vector of each row, `[..., B, D]`, which is zeros for rows that are not there."""
+    return values if rows is None else torch.where(rows.unsqueeze(-1), values, 0.0)
+
+
 def where_present(rows: Tensor | None, term: Tensor) -> Tensor:
     """A term of each row, `[..., R, B]`, which is 0 for rows that are not there."""
     return term if rows is None else torch.where(rows, term, 0.0)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tests.trainer.data.test_similarity import points, reading
+from tests.support.row_blocks import points, reading
 from trainer.data import shared_components as module
 from trainer.data.shared_components import shared_components
-from trainer.data.similarity import comparable_rows, reduced_rows
+from trainer.data.similarity import comparable_rows, reduced_rows, scales_of
 
 
 def views(rows: int, noise: float, count: int = 2) -> tuple[dict[str, Tensor], Tensor]:
@@ -36,15 +36,15 @@ def test_it_is_the_generalised_eigenproblem(count: int, monkeypatch: pytest.Monk
     read = reading(features)(300)
     found = shared_components(read)
     reduced = reduced_rows(read)
-    maps = module._random_features(reduced)
+    maps = module._random_features(scales_of(reduced()))
     (block,) = reduced()
     f = np.concatenate([maps[m](x).double().numpy() for m, x in block.items()], -1)
     c = f.T @ f / 300
     d = np.zeros_like(c)
     for start in range(0, len(c), 20):
-        own = slice(start, start + 20)
-        d[own, own] = c[own, own] + 0.25 * np.trace(c[own, own]) / 300 * np.eye(20)
-        c[own, own] = d[own, own]
+        of_m = slice(start, start + 20)
+        d[of_m, of_m] = c[of_m, of_m] + 0.25 * np.trace(c[of_m, of_m]) / 300 * np.eye(20)
+        c[of_m, of_m] = d[of_m, of_m]
     values, vectors = scipy.linalg.eigh(c, d)
     agreed = np.maximum(values[::-1] - 1, 0) / (count - 1)
     s = torch.from_numpy((f @ (vectors[:, ::-1] * agreed))[:, 1:20])

@@ -1,40 +1,19 @@
 """Rows made comparable: the cosines of all modalities alike, with principal components, of rows that lack some too."""
 
-from collections.abc import Callable, Mapping
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainer.data.similarity import COMPONENTS, Read, comparable_rows
-from trainer.nn.presence import Incomplete, given
-
-ROWS = 60
-
-
-def points(width: int, seed: int, rows: int = ROWS) -> Tensor:
-    return torch.empty(rows, width).normal_(generator=torch.Generator().manual_seed(seed))
+from tests.support.row_blocks import ROWS, points, reading
+from trainer.data.similarity import COMPONENTS, comparable_rows
+from trainer.nn.presence import given
 
 
 def low_rank(width: int, rank: int, noise: float, rows: int = 600) -> tuple[Tensor, Tensor]:
     """Rows in a random subspace, and the same rows with noise in all directions."""
     signal = points(rank, 1, rows) @ points(width, 2, rank) / rank**0.5
     return signal, signal + noise * points(width, 3, rows)
-
-
-def reading(features: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Callable[[int], Read]:
-    """Reads in blocks of a size."""
-
-    def of(size: int) -> Read:
-        spans = [slice(row, row + size) for row in range(0, len(next(iter(features.values()))), size)]
-        blocks = [{m: x[s] for m, x in features.items()} for s in spans]
-        if present is None:
-            return lambda: blocks
-        there = [{m: rows[s] for m, rows in present.items()} for s in spans]
-        return lambda: [Incomplete(block, rows) for block, rows in zip(blocks, there, strict=True)]
-
-    return of
 
 
 def test_modalities_count_alike_however_wide_and_large_and_blocks_do_not_matter() -> None:
