@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 USUAL = "DejaVu Sans"
 _MISSING = re.compile(r"Glyph (\d+) ")
+_OF_LETTERS = r"Glyph \d+ |Matplotlib currently does not support "  # the second names a script, beside a letter of it
 _MOST_FONTS = 12  # besides the usual one, in a figure
 
 
@@ -20,24 +21,21 @@ _MOST_FONTS = 12  # besides the usual one, in a figure
 def lacking_letters() -> Iterator[set[str]]:
     """Collects the letters that a figure is drawn without, for which matplotlib would print a warning each.
 
-    Other warnings are passed on at the end.
+    Other warnings are left to the filters in force.
     """
     lacking: set[str] = set()
-    others = []
     with warnings.catch_warnings():
-        warnings.simplefilter("always")
+        warnings.filterwarnings("always", message=_OF_LETTERS, category=UserWarning)
+        show = warnings.showwarning
 
-        def collect(message: Warning | str, *_: object, **__: object) -> None:
-            missing = _MISSING.match(str(message))
-            if missing is not None:
+        def collect(message: Warning | str, *where: Any, **more: Any) -> None:
+            if not re.match(_OF_LETTERS, str(message)):
+                show(message, *where, **more)
+            elif missing := _MISSING.match(str(message)):
                 lacking.add(chr(int(missing[1])))
-            elif "does not support" not in str(message):  # a script, which goes with a letter of it
-                others.append(message)
 
         warnings.showwarning = collect  # catch_warnings puts the old one back
         yield lacking
-    for message in others:
-        warnings.warn(message, stacklevel=3)
 
 
 def use_fonts_with(letters: set[str], figure: "Figure") -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.reporting.fonts import fonts_with
+from trainer.reporting.fonts import fonts_with, lacking_letters
 from trainer.reporting.panel_layout import row_or_grid, shortened, write_title
 from trainer.reporting.plot_style import render, styled
 from trainer.reporting.template_environment import template_environment
@@ -54,6 +54,22 @@ def test_letters_that_no_font_has_are_named_in_one_line(caplog: pytest.LogCaptur
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) <= 1  # none if there is such a font
     assert all("no installed font has" in line for line in lines)
+
+
+def test_other_warnings_follow_the_filters_in_force() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("error", message="Glyphs")
+        with lacking_letters() as lacking:
+            warnings.warn("unclosed <socket.socket fd=15>", ResourceWarning, stacklevel=1)
+            warnings.warn("Glyph 55 (seven) missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
+            warnings.warn("Matplotlib currently does not support Tamil natively.", UserWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+            with pytest.raises(UserWarning, match="Glyphs"):
+                warnings.warn("Glyphs are late", UserWarning, stacklevel=1)
+    assert lacking == {"7"}
+    assert [str(one.message) for one in shown] == ["something else"]
 
 
 def test_another_font_is_found_for_a_letter_that_the_usual_one_lacks() -> None:
