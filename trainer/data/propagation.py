@@ -18,6 +18,7 @@ tells all. Held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
+import hashlib
 import logging
 import math
 import warnings
@@ -32,7 +33,7 @@ from trainer.data.interface import Data
 from trainer.data.shared_components import shared_components
 from trainer.data.similarity import Read, comparable_rows
 from trainer.nn.labels import one_hot
-from trainer.nn.presence import given
+from trainer.nn.presence import given, present_rows
 
 ALPHA, ITERATIONS = 0.99, 60
 POWER, ONE_SIDED = 8, 0.25  # of a similarity; the share that counts where only one row is near the other
@@ -48,6 +49,7 @@ _DESCRIPTIONS = {
 }
 _FOLDS, _CLEARLY = 5, 1.5  # of the labels, to choose a graph; standard errors
 _MANY = 10_000  # rows from which on the work is announced
+_KEPT_ROWS = 100_000  # of which graphs are kept: some 150 MB
 Check = Callable[[], None]
 
 _log = logging.getLogger(__name__)
@@ -71,12 +73,7 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
         replicas_of.setdefault(examples.first, []).append(replica)
     classes, labels = len(data.classes), {}
     for replicas in replicas_of.values():
-        rows = data.examples[replicas[0]].training_rows
-        if rows >= _MANY:
-            _log.info(
-                "propagating labels: finding the %d nearest neighbours of each of %s rows", neighbours, f"{rows:,}"
-            )
-        graphs = candidate_graphs(partial(data.training_features, replicas[0]), data, neighbours, check)
+        graphs = _KEPT.graphs(data, replicas[0], neighbours, check)
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
@@ -114,6 +111,45 @@ def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> d
         MEAN: mean_graph([joined, *alone.values()]),
         SHARED: shared,
     }
+
+
+class _Kept:
+    """Keeps the graphs of the rows that were seen last, for other seeds and other labels of the same rows."""
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, dict[str, Tensor]] | None = None
+
+    def graphs(self, data: Data, replica: int, neighbours: int, check: Check) -> dict[str, Tensor]:
+        """`candidate_graphs`, made only if the rows or the number of neighbours are not those of the last time."""
+        read, rows = partial(data.training_features, replica), data.examples[replica].training_rows
+        key = _fingerprint(read, neighbours) if rows <= _KEPT_ROWS else None
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        self._last = None  # before there are others
+        if rows >= _MANY:
+            _log.info(
+                "propagating labels: finding the %d nearest neighbours of each of %s rows", neighbours, f"{rows:,}"
+            )
+        graphs = candidate_graphs(read, data, neighbours, check)
+        if key is not None:
+            self._last = key, graphs
+        return graphs
+
+
+_KEPT = _Kept()
+
+
+def _fingerprint(read: Read, neighbours: int) -> bytes:
+    """Tells rows, and where they lie, from others."""
+    digest = hashlib.blake2b(str(neighbours).encode())
+    for block in read():
+        for name, x in block.items():
+            rows = present_rows(block, name)
+            digest.update(f"{name} {tuple(x.shape)} {x.device} {rows is None}".encode())
+            for values in (x, rows):
+                if values is not None:
+                    digest.update(values.contiguous().cpu().numpy().data)
+    return digest.digest()
 
 
 def mean_graph(graphs: Sequence[Tensor]) -> Tensor:

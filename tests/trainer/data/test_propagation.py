@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,6 +212,30 @@ def test_replicas_spread_their_own_labels_and_shards_have_their_own_graphs(tmp_p
         alone = propagated_labels(load([settings], [shard], CPU), 3)
         torch.testing.assert_close(together[replica, : alone.shape[1]], alone[0])
     assert not torch.equal(together[0], together[1])
+
+
+def test_other_labels_of_the_same_rows_need_no_other_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counting(*arguments: Any) -> dict[str, Tensor]:
+        made.append(arguments)
+        return candidate_graphs(*arguments)
+
+    def spread(shard: Shard, seed: int = 0, neighbours: int = 4) -> Tensor:
+        return propagated_labels(load([make_settings("ssmvae", shard, seed=seed)], [shard], CPU), neighbours)
+
+    monkeypatch.setattr(propagation, "candidate_graphs", counting)
+    monkeypatch.setattr(propagation, "_KEPT", propagation._Kept())
+    one = make_shard(tmp_path / "one.h5", train=clusters("train", turns(40), (X, W), spread=1.0))
+    holey = holey_shard(tmp_path / "holey.h5")
+    kept = [spread(one, seed=0), spread(one, seed=1)]
+    assert len(made) == 1
+    assert not torch.equal(*kept)
+    monkeypatch.setattr(propagation, "_KEPT_ROWS", 0)
+    for number, (shard, neighbours) in enumerate([(one, 3), (holey, 3), (one, 4), (one, 4)], 2):
+        again = spread(shard, seed=1, neighbours=neighbours)
+        assert len(made) == number
+    assert torch.equal(again, kept[1])
 
 
 @pytest.mark.gpu
