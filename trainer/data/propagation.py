@@ -20,7 +20,6 @@ A graph sees features only: no network shapes it, so it cannot confirm a classif
 
 import hashlib
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -32,7 +31,7 @@ from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
 from trainer.data.shared_components import shared_components
 from trainer.data.similarity import Read, comparable_rows
-from trainer.nn.labels import one_hot
+from trainer.nn.labels import one_hot, sharpened
 from trainer.nn.presence import given, present_rows
 
 ALPHA, ITERATIONS = 0.99, 60
@@ -48,6 +47,7 @@ _DESCRIPTIONS = {
     SHARED: "the neighbours in what the modalities share",
 }
 _FOLDS, _CLEARLY = 5, 1.5  # of the labels, to choose a graph; standard errors
+_SHARPNESS = (1, 1.5, 2, 3, 4, 6, 8)  # those that are tried: a mean of graphs is less sure than each of them
 _MANY = 10_000  # rows from which on the work is announced
 _KEPT_ROWS = 100_000  # of which graphs are kept: some 150 MB
 Check = Callable[[], None]
@@ -80,7 +80,7 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
             name = choose(graphs, labelled, label)
             if name != USUAL:
                 graph = _DESCRIPTIONS.get(name, f"the neighbours in {name} alone")
-                _log.info("propagating labels along %s, which tell more of them right", graph)
+                _log.info("propagating labels along %s, which foretell held-out labels better", graph)
             labels[replica] = propagate(graphs[name], labelled, label)
     longest = max(len(soft) for soft in labels.values())
     result = next(iter(labels.values())).new_full((len(labels), longest, classes), 1 / classes)
@@ -165,34 +165,42 @@ def _only(read: Read, name: str) -> Iterator[Mapping[str, Tensor]]:
 
 
 def choose(graphs: Mapping[str, Tensor], rows: Tensor, label: Tensor) -> str:
-    """The name of the graph to use: the first one, unless another is right about clearly more held-out labels.
+    """The name of the graph to use: the first one, unless another foretells held-out labels clearly better.
 
-    Clearly more: the number of labels that only the other one gets right, less that of those that only the first gets
-    right, is more than one and a half standard errors. One is the root of their sum (McNemar 1947); the best of several
-    is one ahead by chance too often.
+    Clearly better: the sum of the differences of their errors is more than one and a half standard errors, each the
+    root of the sum of their squares; the best of several is one ahead by chance too often.
     """
-    right = {name: held_out(graph, rows, label) for name, graph in graphs.items()}
-    first, best = next(iter(right)), max(right, key=lambda name: int(right[name].sum()))
-    gained, lost = int((right[best] & ~right[first]).sum()), int((right[first] & ~right[best]).sum())
-    return best if gained - lost > _CLEARLY * math.sqrt(gained + lost) else first
+    errors = {name: held_out_errors(graph, rows, label) for name, graph in graphs.items()}
+    first, best = next(iter(errors)), min(errors, key=lambda name: float(errors[name].sum()))
+    gain = errors[first] - errors[best]
+    return best if gain.sum() > _CLEARLY * gain.square().sum().sqrt() else first
+
+
+def held_out_errors(graph: Tensor, rows: Tensor, label: Tensor) -> Tensor:
+    """The Brier score |t - y|^2 of each label's propagated one t, `[L]`, sharpened as suits the graph best.
+
+    It tells more from few labels than how many are right: a graph is unsure before it is wrong.
+    """
+    soft = held_out(graph, rows, label)
+    errors = [(sharpened(soft, s) - label).square().sum(-1) for s in _SHARPNESS]
+    return min(errors, key=lambda error: float(error.sum()))
 
 
 def held_out(graph: Tensor, rows: Tensor, label: Tensor) -> Tensor:
-    """Which labels a graph gets right from the others, `[L]`: each is held out once, a fifth of each class at a time.
+    """What the others say of each label, `[L, K]`: each is held out once, a fifth of each class at a time.
 
-    None of them if a class has one label only, because then nothing can be held out.
+    The labels themselves if a class has one only, because then nothing can be held out.
 
     Args:
         rows, label: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
     """
     number = (label.cumsum(0) * label).sum(-1).long() - 1  # of each label within its class
     folds = min(_FOLDS, int(label.sum(0).min()))
-    right = torch.zeros_like(rows, dtype=torch.bool)
+    soft = label.clone()
     for fold in range(folds if folds > 1 else 0):
         out = number % folds == fold
-        soft = propagate(graph, rows[~out], label[~out])[rows[out]]
-        right[out] = soft.argmax(-1) == label[out].argmax(-1)
-    return right
+        soft[out] = propagate(graph, rows[~out], label[~out])[rows[out]]
+    return soft
 
 
 def neighbour_graph(x: Tensor, neighbours: int, check: Check = lambda: None) -> Tensor:

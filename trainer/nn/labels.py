@@ -1,4 +1,4 @@
-"""The label in a bound: observed, drawn as a relaxed sample (Gumbel-softmax), or summed over all classes."""
+"""Labels: in a bound observed, drawn as a relaxed sample (Gumbel-softmax) or summed over all classes; one-hot; soft."""
 
 import math
 from dataclasses import dataclass
@@ -97,3 +97,8 @@ class LabelRule:
 def one_hot(label: Tensor, classes: int) -> Tensor:
     """Class indices as float32 one-hot vectors, `[...] -> [..., K]`."""
     return F.one_hot(label, classes).to(torch.float32)
+
+
+def sharpened(soft: Tensor, sharpness: float) -> Tensor:
+    """p^s / sum p^s of soft labels p, `[..., K]`."""
+    return (sharpness * soft.clamp_min(torch.finfo(soft.dtype).tiny).log()).softmax(-1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
+from trainer.nn.labels import sharpened
 from trainer.nn.presence import any_present, present_rows, same_rows, some_rows, where_present
 from trainer.nn.rng import Noise
 from trainer.objective.views import Features, View, Views, singles
@@ -85,7 +86,7 @@ def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
     """
     first, second = soft.topk(2, -1).values.unbind(-1)
     confidence = ((first - second) / (first + second)).square()
-    target = (_SHARPNESS * soft.clamp_min(torch.finfo(soft.dtype).tiny).log()).softmax(-1)
+    target = sharpened(soft, _SHARPNESS)
     terms = [where_present(view.rows, -(target * view.log_q).sum(-1)) for view in views]
     return (confidence * torch.stack(terms).sum(0)).mean(-1)
 

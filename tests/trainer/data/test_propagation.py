@@ -26,6 +26,7 @@ from trainer.data.propagation import (
     candidate_graphs,
     choose,
     held_out,
+    held_out_errors,
     mean_graph,
     nearest,
     neighbour_graph,
@@ -34,7 +35,7 @@ from trainer.data.propagation import (
 )
 from trainer.data.similarity import comparable_rows
 from trainer.data.streaming import load
-from trainer.nn.labels import one_hot
+from trainer.nn.labels import one_hot, sharpened
 
 
 def points(rows: int = 40, width: int = 6, seed: int = 0) -> Tensor:
@@ -103,40 +104,54 @@ def test_constant_features_are_no_obstacle() -> None:
 
 def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     label = one_hot(torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0]), 3)
-    rows, seen = torch.arange(3, 13), []
+    rows, seen, expected = torch.arange(3, 13), [], label.clone()
 
     def remembering(graph: Tensor, known: Tensor, labels: Tensor) -> Tensor:
         assert (labels.sum(0) > 0).all()  # every class keeps a label
-        seen.extend(sorted(set(rows.tolist()) - set(known.tolist())))
-        return propagate(graph, known, labels)
+        out = sorted(set(rows.tolist()) - set(known.tolist()))
+        seen.extend(out)
+        soft = propagate(graph, known, labels)
+        for row in out:
+            expected[row - 3] = soft[row]
+        return soft
 
     monkeypatch.setattr(propagation, "propagate", remembering)
     graph = neighbour_graph(points(), 5)
-    assert held_out(graph, rows, label).shape == (10,)
+    soft = held_out(graph, rows, label)
     assert sorted(seen) == rows.tolist()
-    assert not held_out(graph, rows[:5], label[:5]).any()  # the third class has one label only
+    assert torch.equal(soft, expected)
+    assert torch.equal(held_out(graph, rows[:5], label[:5]), label[:5])  # the third class has one label only
+
+
+def test_a_graphs_errors_do_not_depend_on_how_sure_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    label, truth = torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0.7, 0.2, 0.1])
+    sure = torch.stack([truth.roll(k) for k in (0, 1, 2, 1)])  # the last one is wrong
+    monkeypatch.setattr(propagation, "held_out", lambda graph, *_: sharpened(sure, graph.item()))
+    errors = [held_out_errors(torch.tensor(s), torch.arange(4), label) for s in (1.0, 0.5, 0.25)]
+    for error in errors[1:]:
+        torch.testing.assert_close(error, errors[0])
+    assert errors[0].argmax() == 3
 
 
 @pytest.mark.parametrize(
-    ("joint", "alone", "chosen"),
+    ("usual", "alone", "chosen"),
     [
-        ("1111000000", "1111111110", "x"),
-        ("1111110000", "1111111110", "x"),  # three more, and a standard error of 1.7
-        ("1111111000", "1111111110", ""),  # two more may be chance: a standard error of 1.4
-        ("0000011111", "1111111110", "x"),  # five gained and one lost: four, and a standard error of 2.4
-        ("0000111111", "1111111110", ""),  # four gained and one lost: three, and a standard error of 2.2
-        ("1111111111", "0000000000", ""),
-        ("1111100000", "1111100000", ""),
+        ([1.0] * 10, [0.5] * 10, "x"),
+        ([1.0] * 10, [0.5] * 2 + [1.0] * 8, ""),  # one less may be chance: a standard error of 0.7
+        ([1.0] * 10, [0.5] * 3 + [1.0] * 7, "x"),  # one and a half, and a standard error of 0.9
+        ([1.0] * 10, [0.5] * 7 + [1.5] * 3, ""),  # two, and a standard error of 1.6
+        ([1.0] * 10, [0.5] * 8 + [1.5] * 2, "x"),  # three, and a standard error of 1.6
+        ([2.0] + [0.1] * 9, [0.0] * 10, ""),  # one label says nearly all
+        ([0.5] * 10, [1.0] * 10, ""),
+        ([0.0] * 10, [0.0] * 10, ""),
     ],
 )
 def test_another_graph_must_be_clearly_better(
-    joint: str, alone: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+    usual: list[float], alone: list[float], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = {name: neighbour_graph(points(seed=seed), 3) for seed, name in enumerate((USUAL, "x"))}
-    right = {id(graphs[USUAL]): joint, id(graphs["x"]): alone}
-    monkeypatch.setattr(
-        propagation, "held_out", lambda graph, *_: torch.tensor([letter == "1" for letter in right[id(graph)]])
-    )
+    errors = {id(graphs[USUAL]): usual, id(graphs["x"]): alone}
+    monkeypatch.setattr(propagation, "held_out_errors", lambda graph, *_: torch.tensor(errors[id(graph)]))
     assert choose(graphs, torch.arange(10), torch.zeros(10, 3)) == chosen
 
 
