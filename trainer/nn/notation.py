@@ -66,6 +66,10 @@ class Notation:
         units = self.output.units
         return Notation(_resized(self.mlp, hidden), Dense(str(output) if units.isdigit() else units))
 
+    def dropping(self, rate: float) -> "Notation":
+        """The same network with dropout at the end of each modality's own branch, `X-...`, before it is joined."""
+        return replace(self, mlp=_dropping(self.mlp, Dropout(rate)))
+
     @property
     def units(self) -> int:
         """The number of output units.
@@ -81,6 +85,16 @@ class Notation:
 def _resized(chain: Chain, units: int) -> Chain:
     source = chain.source if isinstance(chain.source, str) else tuple(_resized(part, units) for part in chain.source)
     return Chain(source, tuple(replace(x, units=str(units)) if isinstance(x, Dense) else x for x in chain.layers))
+
+
+def _dropping(chain: Chain, dropout: Dropout) -> Chain:
+    if isinstance(chain.source, str):
+        return chain
+    branches = tuple(
+        replace(part, layers=(*part.layers, dropout)) if part.source == "X" else _dropping(part, dropout)
+        for part in chain.source
+    )
+    return Chain(branches, chain.layers)
 
 
 def parse(text: str) -> Notation:

@@ -16,6 +16,7 @@ _LABELS, _PROPAGATION, _TERM, _PARTIAL = 50.0, 10.0, 50.0, 10.0
 _ENOUGH = 0.5  # share of rows that lack nothing, from which on the joint encoder learns enough from them
 _STEPS, _ROWS, _GROWTH = 450, 1440, 0.45  # steps of a data set of so many rows, and how they grow with the rows
 _LARGE, _GROWTH_OF_LARGE = 10_000, 1.2  # rows from which on they grow faster: noisy pictures keep gaining from them
+_DROPOUT = 0.5  # with fewer rows, which a network that sees everything of them learns by heart, with wrong labels
 
 
 def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complete: float = 1.0) -> dict[str, Any]:
@@ -30,16 +31,19 @@ def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complet
     batch = _power_of_two(3 * math.sqrt(rows), 32, 512)
     steps = _STEPS * (min(rows, _LARGE) / _ROWS) ** _GROWTH * max(1, rows / _LARGE) ** _GROWTH_OF_LARGE
     features = all(m.distribution == "nonnegative" for m in modalities)  # of a deep network, as in RGB-D
-    networks = card(model).networks["rgbd" if features else "mnist"]
     latent = width // 2 if features else width // 4
+    networks = {
+        name: parse(notation).resized(hidden=width, output=latent)
+        for name, notation in card(model).networks["rgbd" if features else "mnist"].items()
+    }
+    if card(model).learns_labels and card(model).has_beta and len(modalities) > 1 and rows < _LARGE and not features:
+        networks = {name: network.dropping(_DROPOUT) for name, network in networks.items()}
     return {
         "epochs": max(1, round(steps * batch / rows)),
         "batch_size": batch,
         "labelled_batch_size": min(batch, 64),
         "learning_rate": 3e-3 if width < 512 else 1e-3,
-        "networks": {
-            name: str(parse(notation).resized(hidden=width, output=latent)) for name, notation in networks.items()
-        },
+        "networks": {name: str(network) for name, network in networks.items()},
         **terms(model, len(modalities)),
         "neighbours": 10 if rows < _LARGE else 15,
         **(
