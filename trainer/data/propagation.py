@@ -10,11 +10,11 @@ Zhou et al. 2004 (learning with local and global consistency), eq. 4, with W bet
 W_ij is the similarity (`trainer.data.similarity`) between i and each of its nearest neighbours j, to a high power, so
 that the nearest of them count most. It counts for less where i is not among the nearest of j: rows between clusters
 have neighbours in them, but few rows have these as neighbours.
-The graph of several modalities is the mean of two (Zhou and Burges 2007, a random walk that changes graphs): that of
+The graph of several modalities is a mean of two (Zhou and Burges 2007, a random walk that changes graphs): that of
 all modalities joined, which sees everything, and that of what they share (`trainer.data.shared_components`), which the
-noise of none of them reaches. On some data another one is better: either of the two alone; that of one modality, where
-the others are mostly noise; the mean of all joined and of each, where each modality tells some classes apart and none
-tells all. Held-out labels choose.
+noise of none of them reaches. How sure the labels are that spread along each says how much each counts. On some data
+another graph is better: that of one modality, where the others are mostly noise; the mean of all joined and of each,
+where each modality tells some classes apart and none tells all. Held-out labels choose.
 A graph sees features only: no network shapes it, so it cannot confirm a classifier's own mistakes.
 """
 
@@ -31,7 +31,7 @@ from pipeline.runtime.errors import UsageError
 from trainer.data.interface import Data
 from trainer.data.shared_components import shared_components
 from trainer.data.similarity import Read, comparable_rows
-from trainer.nn.labels import one_hot, sharpened
+from trainer.nn.labels import certainty, one_hot, sharpened
 from trainer.nn.presence import given, present_rows
 
 ALPHA, ITERATIONS = 0.99, 60
@@ -73,10 +73,11 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
         replicas_of.setdefault(examples.first, []).append(replica)
     classes, labels = len(data.classes), {}
     for replicas in replicas_of.values():
-        graphs = _KEPT.graphs(data, replicas[0], neighbours, check)
+        made = _KEPT.graphs(data, replicas[0], neighbours, check)
         for replica in replicas:
             places = torch.from_numpy(data.examples[replica].labelled).to(data.label.device)
             labelled, label = data.training_rows(places), one_hot(data.label[places], classes)
+            graphs = made if USUAL in made else {USUAL: blended(made[JOINED], made[SHARED], labelled, label), **made}
             name = choose(graphs, labelled, label)
             if name != USUAL:
                 graph = _DESCRIPTIONS.get(name, f"the neighbours in {name} alone")
@@ -90,10 +91,10 @@ def propagated_labels(data: Data, neighbours: int, check: Check = lambda: None) 
 
 
 def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> dict[str, Tensor]:
-    """The graph that is used unless another one proves better, by the name `USUAL`, then the others by theirs.
+    """All graphs of some rows, by name: of one modality one, `USUAL`.
 
-    Of one modality there is one graph. Of several, the usual one is the mean of `JOINED` and `SHARED`; the others are
-    these two, that of each modality by its name, and `MEAN`, that of all of these but `SHARED`.
+    Of several, `JOINED`, `SHARED`, that of each modality by its name, and `MEAN`, that of all of these but `SHARED`.
+    What is usual depends on the labels (`blended`).
     """
     joined = neighbour_graph(comparable_rows(read), neighbours, check)
     if len(data.modalities) == 1:
@@ -104,13 +105,24 @@ def candidate_graphs(read: Read, data: Data, neighbours: int, check: Check) -> d
         m.name: neighbour_graph(comparable_rows(partial(_only, read, m.name)), neighbours, check)
         for m in data.modalities
     }
-    return {
-        USUAL: mean_graph([joined, shared]),
-        JOINED: joined,
-        **alone,
-        MEAN: mean_graph([joined, *alone.values()]),
-        SHARED: shared,
-    }
+    return {JOINED: joined, SHARED: shared, **alone, MEAN: mean_graph([joined, *alone.values()])}
+
+
+def blended(joined: Tensor, shared: Tensor, rows: Tensor, label: Tensor) -> Tensor:
+    """w S of all joined + (1 - w) S of what is shared,  w = 2 c / c' - 1, at least 0 and at most 1.
+
+    c and c' are how certain the labels are that spread along each, a mean over the unlabelled rows. Where modalities
+    are noisy views of one thing, what they share holds rows together far better than all joined, whose neighbours are
+    partly chance. Where each sees what the others cannot, it does not, and tells less.
+
+    Args:
+        rows, label: the labelled rows `[L]` and their labels (one-hot, `[L, K]`).
+    """
+    unlabelled = torch.ones(len(joined), dtype=torch.bool, device=rows.device)
+    unlabelled[rows] = False
+    c, of_shared = (certainty(propagate(graph, rows, label)[unlabelled]).mean() for graph in (joined, shared))
+    weight = float((2 * c / of_shared - 1).nan_to_num(1).clamp(0, 1))
+    return mean_graph([joined, shared], [weight, 1 - weight])
 
 
 class _Kept:
@@ -152,12 +164,11 @@ def _fingerprint(read: Read, neighbours: int) -> bytes:
     return digest.digest()
 
 
-def mean_graph(graphs: Sequence[Tensor]) -> Tensor:
-    """The mean of several S, `[N, N]`, sparse."""
-    total = graphs[0].to_sparse_coo()
-    for graph in graphs[1:]:
-        total = total + graph.to_sparse_coo()
-    return _compressed(total.coalesce() / len(graphs))
+def mean_graph(graphs: Sequence[Tensor], weights: Sequence[float] = ()) -> Tensor:
+    """The mean of several S, `[N, N]`, sparse; weights add up to 1, and without them all graphs count alike."""
+    shares = weights or [1 / len(graphs)] * len(graphs)
+    parts = [graph.to_sparse_coo() * share for graph, share in zip(graphs, shares, strict=True) if share]
+    return _compressed(sum(parts[1:], start=parts[0]).coalesce())
 
 
 def _only(read: Read, name: str) -> Iterator[Mapping[str, Tensor]]:

@@ -102,3 +102,12 @@ def one_hot(label: Tensor, classes: int) -> Tensor:
 def sharpened(soft: Tensor, sharpness: float) -> Tensor:
     """p^s / sum p^s of soft labels p, `[..., K]`."""
     return (sharpness * soft.clamp_min(torch.finfo(soft.dtype).tiny).log()).softmax(-1)
+
+
+def certainty(soft: Tensor) -> Tensor:
+    """((p_1 - p_2) / (p_1 + p_2))^2 of soft labels, p_1 and p_2 the two greatest, `[..., K] -> [...]`.
+
+    A row that lies between two classes has 0, however few others it could be.
+    """
+    first, second = soft.topk(2, -1).values.unbind(-1)
+    return ((first - second) / (first + second)).square()

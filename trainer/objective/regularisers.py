@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
-from trainer.nn.labels import sharpened
+from trainer.nn.labels import certainty, sharpened
 from trainer.nn.presence import any_present, present_rows, same_rows, some_rows, where_present
 from trainer.nn.rng import Noise
 from trainer.objective.views import Features, View, Views, singles
@@ -84,11 +84,9 @@ def propagated_labels(views: Sequence[View], soft: Tensor) -> Tensor:
         views: of the same rows, as `Views.every`.
         soft: p `[R, B, K]`, from `trainer.data.propagation`.
     """
-    first, second = soft.topk(2, -1).values.unbind(-1)
-    confidence = ((first - second) / (first + second)).square()
     target = sharpened(soft, _SHARPNESS)
     terms = [where_present(view.rows, -(target * view.log_q).sum(-1)) for view in views]
-    return (confidence * torch.stack(terms).sum(0)).mean(-1)
+    return (certainty(soft) * torch.stack(terms).sum(0)).mean(-1)
 
 
 def partial_labels(views: Views, y: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from trainer.data.propagation import (
     MEAN,
     SHARED,
     USUAL,
+    blended,
     candidate_graphs,
     choose,
     held_out,
@@ -178,7 +179,26 @@ def test_the_mean_of_graphs_is_theirs() -> None:
     graphs = [neighbour_graph(points(seed=seed), 3) for seed in range(3)]
     mean = mean_graph(graphs)
     assert mean.layout == torch.sparse_csr
-    torch.testing.assert_close(mean.to_dense(), torch.stack([graph.to_dense() for graph in graphs]).mean(0))
+    dense = torch.stack([graph.to_dense() for graph in graphs])
+    torch.testing.assert_close(mean.to_dense(), dense.mean(0))
+    weighted = mean_graph(graphs, [0.75, 0.25, 0.0])
+    torch.testing.assert_close(weighted.to_dense(), 0.75 * dense[0] + 0.25 * dense[1])
+
+
+@pytest.mark.parametrize(("joined", "shared", "weight"), [(0.9, 0.9, 1), (0.9, 0.6, 1), (0.6, 0.8, 0.5), (0.1, 0.8, 0)])
+def test_what_is_shared_counts_where_it_is_surer(
+    joined: float, shared: float, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = [neighbour_graph(points(seed=seed), 3) for seed in range(2)]
+    sure = {id(graph): c for graph, c in zip(graphs, (joined, shared), strict=True)}
+
+    def spread(graph: Tensor, *_: Tensor) -> Tensor:
+        q = (1 + sure[id(graph)] ** 0.5) / 2  # of which certainty is c
+        return torch.tensor([[q, 1 - q]]).repeat(40, 1).index_fill(0, torch.tensor([0]), 0.5)  # not of the labelled row
+
+    monkeypatch.setattr(propagation, "propagate", spread)
+    result = blended(graphs[0], graphs[1], torch.tensor([0]), torch.eye(2)[:1])
+    torch.testing.assert_close(result.to_dense(), mean_graph(graphs, [weight, 1 - weight]).to_dense())
 
 
 def test_another_graph_may_be_chosen_where_there_are_several_modalities(
@@ -191,11 +211,9 @@ def test_another_graph_may_be_chosen_where_there_are_several_modalities(
         data = load([make_settings("ssmvae", shard)], [shard], CPU)
         found[name] = candidate_graphs(partial(data.training_features, 0), data, 5, lambda: None)
     assert list(found["x"]) == [USUAL]
-    assert list(found["both"]) == [USUAL, JOINED, "x", "w", MEAN, SHARED]
-    for mean, parts in ((MEAN, (JOINED, "x", "w")), (USUAL, (JOINED, SHARED))):
-        torch.testing.assert_close(
-            found["both"][mean].to_dense(), mean_graph([found["both"][name] for name in parts]).to_dense()
-        )
+    assert list(found["both"]) == [JOINED, SHARED, "x", "w", MEAN]
+    parts = [found["both"][name] for name in (JOINED, "x", "w")]
+    torch.testing.assert_close(found["both"][MEAN].to_dense(), mean_graph(parts).to_dense())
     monkeypatch.setattr(propagation, "choose", lambda *_: MEAN)
     (examples,) = data.examples
     labelled = torch.from_numpy(examples.labelled)
@@ -210,7 +228,11 @@ def test_where_no_row_has_two_modalities_the_graph_is_of_all_joined(
     shard = make_shard(tmp_path / "shard.h5")
     data = load([make_settings("ssmvae", shard)], [shard], CPU)
     graphs = candidate_graphs(partial(data.training_features, 0), data, 5, lambda: None)
-    torch.testing.assert_close(graphs[USUAL].to_dense(), graphs[JOINED].to_dense())
+    assert graphs[SHARED] is graphs[JOINED]
+    usual = blended(graphs[JOINED], graphs[SHARED], torch.arange(6), one_hot(torch.arange(6) % 3, 3))
+    torch.testing.assert_close(usual.to_dense(), graphs[JOINED].to_dense())
+    everything = blended(graphs[JOINED], graphs[SHARED], torch.arange(40), one_hot(torch.arange(40) % 3, 3))
+    torch.testing.assert_close(everything.to_dense(), graphs[JOINED].to_dense())
 
 
 def right(soft: Tensor, shard: Shard) -> float:
