@@ -10,6 +10,8 @@ from pipeline.runtime.interrupts import STOP_SIGNALS
 # What is raised while a destructor runs, Python drops.
 _COMMAND = """
 import signal, sys, time
+if signal.getsignal(signal.{name}) is signal.SIG_IGN:  # `nohup make test`
+    signal.signal(signal.{name}, signal.SIG_DFL)
 import cli
 
 class Dying:
