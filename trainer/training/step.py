@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
 from trainer.data.interface import Data
-from trainer.data.propagation import Check, propagated_labels
+from trainer.data.neighbour_graph import Check
+from trainer.data.propagation import propagated_labels
 from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model

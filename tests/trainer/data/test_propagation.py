@@ -1,6 +1,5 @@
 """Propagated labels against dense algebra by hand, and the same whether the rows are in memory or on disk."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData
+from tests.support.row_blocks import points
 from tests.support.streamed_data import numbered, streamed, streaming_settings
 from tests.support.training import CPU, W, X, clusters, holey_shard, make_settings, make_shard, turns
 from trainer.data import propagation
+from trainer.data.neighbour_graph import mean_graph, neighbour_graph
 from trainer.data.propagation import (
     JOINED,
     MEAN,
@@ -28,9 +27,6 @@ from trainer.data.propagation import (
     choose,
     held_out,
     held_out_errors,
-    mean_graph,
-    nearest,
-    neighbour_graph,
     propagate,
     propagated_labels,
 )
@@ -39,41 +35,10 @@ from trainer.data.streaming import load
 from trainer.nn.labels import one_hot, sharpened
 
 
-def points(rows: int = 40, width: int = 6, seed: int = 0) -> Tensor:
-    return torch.empty(rows, width).normal_(generator=torch.Generator().manual_seed(seed))
-
-
-def test_the_graph_is_zhous_with_powers_of_cosines_of_nearest_neighbours() -> None:
-    x = points()
-    unit = normalize(x, dim=-1)
-    cosines = unit @ unit.T
-    weights = torch.zeros_like(cosines)
-    near = (cosines - 3 * torch.eye(len(x))).topk(4).indices.tolist()
-    for row, others in enumerate(near):
-        for other in others:
-            weight = max(float(cosines[row, other]), 0) ** 8 * (1.0 if row in near[other] else 0.25)
-            weights[row, other] += weight
-            weights[other, row] += weight
-    degree = weights.sum(1)
-    expected = weights / (degree[:, None] * degree[None]).sqrt()
-    torch.testing.assert_close(neighbour_graph(unit, 4).to_dense(), expected)
-
-
-def test_neighbours_are_the_same_in_pieces_and_never_the_row_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = normalize(torch.cat([points(), points()]), dim=-1)  # every row twice: its duplicate is its nearest
-    cosines, rows = nearest(x, 3)
-    assert torch.equal(rows[:, 0], (torch.arange(80) + 40) % 80)
-    assert not (rows == torch.arange(80).unsqueeze(-1)).any()
-    monkeypatch.setattr(propagation, "_SIMILARITIES", 80 * 7)
-    in_pieces = nearest(x, 3)
-    torch.testing.assert_close(in_pieces[0], cosines)
-    assert torch.equal(in_pieces[1][:, 0], rows[:, 0])
-
-
 def test_in_the_limit_it_is_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zhou et al. 2004, eq. 5: F = (1 - alpha) (I - alpha S)^-1 Y."""
     monkeypatch.setattr(propagation, "ITERATIONS", 4000)
-    graph, rows, given = neighbour_graph(points(), 5), torch.tensor([3, 11, 19, 30]), torch.tensor([0, 1, 1, 2])
+    graph, rows, given = neighbour_graph(points(6, 0, 40), 5), torch.tensor([3, 11, 19, 30]), torch.tensor([0, 1, 1, 2])
     soft = propagate(graph, rows, one_hot(given, 3))
     labels = torch.zeros(40, 3)
     labels[rows, given] = torch.tensor([1.0, 0.5, 0.5, 1.0])  # every class weighs the same
@@ -90,7 +55,7 @@ def test_two_labels_name_two_rings_and_a_row_that_none_reaches_has_no_opinion() 
     ring = torch.stack([angle.cos(), angle.sin()], 1)
     none = torch.zeros(60, 2)
     lonely = torch.zeros(4, 6)
-    lonely[:, 4:] = 1 + points(4, 2).abs()
+    lonely[:, 4:] = 1 + points(2, 0, 4).abs()
     x = torch.cat([torch.cat([ring, none, none], 1), torch.cat([none, ring, none], 1), lonely])
     soft = propagate(neighbour_graph(x, 3), torch.tensor([0, 60]), torch.eye(2))
     assert (soft[:60].argmax(1) == 0).all()
@@ -117,7 +82,7 @@ def test_every_label_is_held_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return soft
 
     monkeypatch.setattr(propagation, "propagate", remembering)
-    graph = neighbour_graph(points(), 5)
+    graph = neighbour_graph(points(6, 0, 40), 5)
     soft = held_out(graph, rows, label)
     assert sorted(seen) == rows.tolist()
     assert torch.equal(soft, expected)
@@ -150,7 +115,7 @@ def test_a_graphs_errors_do_not_depend_on_how_sure_it_is(monkeypatch: pytest.Mon
 def test_another_graph_must_be_clearly_better(
     usual: list[float], alone: list[float], chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = {name: neighbour_graph(points(seed=seed), 3) for seed, name in enumerate((USUAL, "x"))}
+    graphs = {name: neighbour_graph(points(6, seed, 40), 3) for seed, name in enumerate((USUAL, "x"))}
     errors = {id(graphs[USUAL]): usual, id(graphs["x"]): alone}
     monkeypatch.setattr(propagation, "held_out_errors", lambda graph, *_: torch.tensor(errors[id(graph)]))
     assert choose(graphs, torch.arange(10), torch.zeros(10, 3)) == chosen
@@ -175,21 +140,11 @@ def test_labels_choose_the_graph_of_one_modality_where_the_other_is_noise(noisy:
     assert right(propagated_labels(data, 5)[0], shard) > 0.99
 
 
-def test_the_mean_of_graphs_is_theirs() -> None:
-    graphs = [neighbour_graph(points(seed=seed), 3) for seed in range(3)]
-    mean = mean_graph(graphs)
-    assert mean.layout == torch.sparse_csr
-    dense = torch.stack([graph.to_dense() for graph in graphs])
-    torch.testing.assert_close(mean.to_dense(), dense.mean(0))
-    weighted = mean_graph(graphs, [0.75, 0.25, 0.0])
-    torch.testing.assert_close(weighted.to_dense(), 0.75 * dense[0] + 0.25 * dense[1])
-
-
 @pytest.mark.parametrize(("joined", "shared", "weight"), [(0.9, 0.9, 1), (0.9, 0.6, 1), (0.6, 0.8, 0.5), (0.1, 0.8, 0)])
 def test_what_is_shared_counts_where_it_is_surer(
     joined: float, shared: float, weight: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = [neighbour_graph(points(seed=seed), 3) for seed in range(2)]
+    graphs = [neighbour_graph(points(6, seed, 40), 3) for seed in range(2)]
     sure = {id(graph): c for graph, c in zip(graphs, (joined, shared), strict=True)}
 
     def spread(graph: Tensor, *_: Tensor) -> Tensor:
@@ -308,23 +263,3 @@ def test_streamed_rows_find_their_own_propagated_labels(tmp_path: Path) -> None:
         torch.testing.assert_close(soft.sum(-1), torch.ones(2, shard.train.rows))
     finally:
         data.close()
-
-
-def test_too_many_rows_name_the_library_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(propagation.EXACT_ROWS, "cpu", 10)
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UsageError, match="40 rows are too many") as raised:
-        nearest(normalize(points(), dim=-1), 3)
-    assert "mmssl[neighbours]" in str(raised.value.hint)
-
-
-def test_the_library_finds_nearly_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("faiss", reason="the extra `neighbours` is not installed")
-    x = normalize(torch.cat([points(1500, 8), points(20, 8)]), dim=-1)  # some rows twice
-    _, exact = nearest(x, 5)
-    monkeypatch.setitem(propagation.EXACT_ROWS, "cpu", 10)
-    cosines, rows = nearest(x, 5)
-    assert not (rows == torch.arange(len(x)).unsqueeze(-1)).any()
-    same = (rows.unsqueeze(-1) == exact.unsqueeze(-2)).any(-1).float().mean()
-    assert float(same) > 0.95
-    torch.testing.assert_close(cosines, (x.unsqueeze(1) * x[rows]).sum(-1), rtol=1e-4, atol=1e-5)
