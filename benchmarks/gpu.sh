@@ -12,7 +12,7 @@ mkdir -p "$OUT"
 echo "== correct: the captured step against the plain one, the GPU against the CPU"
 $PYTHON -m pytest -q -m gpu tests 2>&1 | tee "$OUT/tests.txt"
 
-echo "== fast: eager and captured steps, R = 1, 5, 10, 20, and the share of the card's matrix rate"
+echo "== fast: eager, captured and fused steps, R = 1 to 20, and the share of the card's matrix rate"
 for precision in fp32 tf32 bf16; do
   [ -e "$OUT/step-$precision.jsonl" ] ||
     $PYTHON -m benchmarks.step --device cuda --precision $precision --rounds 3 --out "$OUT/step-$precision.jsonl"

@@ -6,7 +6,8 @@
    large float32 matrix product: how much of the machine the MNIST preset of sshmvae-kl uses.
 2. The same for a plain step that joins the labelled and the unlabelled pass: what the machine allows for this size.
 3. The time of a step at R = 1 over that of the same step written without a replica axis (`benchmarks.plain`).
-4. The time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10 and 20, eager and captured).
+4. The time per replica at R = 4 over that at R = 1 (on CUDA: R = 1, 5, 10, 15 and 20, eager, captured, and captured
+   with fused batch normalisation).
 
 The data are random values in the shape of hmMNIST; the time of the arithmetic does not depend on them.
 """
@@ -47,7 +48,7 @@ def digits(replicas: int, device: torch.device) -> Resident:
     return Resident({"x": x, "w": w}, {}, label, number, modalities, classes, (examples,) * replicas)
 
 
-def stack(replicas: int, precision_: str) -> list[Settings]:
+def stack(replicas: int, precision_: str, fused: bool = False) -> list[Settings]:
     """The settings of a stack of sshmvae-kl in the MNIST preset."""
     base = {
         **preset_values("mnist", "sshmvae-kl"),
@@ -55,6 +56,7 @@ def stack(replicas: int, precision_: str) -> list[Settings]:
         "data": "random",
         "beta": 0.1,
         "precision": precision_,
+        "fused": fused,
     }
     return [build({**base, "seed": seed}) for seed in range(replicas)]
 
@@ -62,9 +64,9 @@ def stack(replicas: int, precision_: str) -> list[Settings]:
 class Stepper:
     """Takes training steps, one per call."""
 
-    def __init__(self, replicas: int, device: torch.device, eager: bool, precision_: str) -> None:
+    def __init__(self, replicas: int, device: torch.device, eager: bool, precision_: str, fused: bool = False) -> None:
         self.data = digits(replicas, device)
-        self.step = Step(stack(replicas, precision_), self.data, device, eager=eager)
+        self.step = Step(stack(replicas, precision_, fused), self.data, device, eager=eager)
         self.number = 0
 
     def __call__(self) -> None:
@@ -127,19 +129,19 @@ def on_cpu(rows: Rows, device: torch.device, rounds: int, precision_: str) -> No
 
 
 def on_cuda(rows: Rows, device: torch.device, rounds: int, precision_: str) -> None:
-    """Measures eager and captured steps on a GPU."""
+    """Measures eager, captured and fused steps on a GPU."""
     product = in_turn({"product": matrix_product(device, CUDA_SIZE)}, device, rounds)["product"]
     best = 2 * CUDA_SIZE**3 / middle(product)
     rows.add("large matrix product, TFLOP/s", best / 1e12, precision=precision_)
-    for eager in (True, False):
-        for replicas in (1, 5, 10, 20):
-            stepper = Stepper(replicas, device, eager, precision_)
+    for kind in ("eager", "captured", "captured and fused"):
+        for replicas in (1, 5, 10, 15, 20):
+            stepper = Stepper(replicas, device, kind == "eager", precision_, kind.endswith("fused"))
             counting = Stepper(1, device, True, precision_)
             with FlopCounterMode(display=False) as counter:
                 counting()
             seconds = in_turn({"step": stepper}, device, 5 * rounds, warm_up=10)["step"]
             rate = replicas * counter.get_total_flops() / middle(seconds)
-            rows.add(f"milliseconds a step, {'eager' if eager else 'captured'}, R = {replicas}", 1e3 * middle(seconds),
+            rows.add(f"milliseconds a step, {kind}, R = {replicas}", 1e3 * middle(seconds),
                      per_replica_ms=round(1e3 * middle(seconds) / replicas, 4), spread=round(spread(seconds), 4),
                      share_of_matrix_rate=round(rate / best, 4))  # fmt: skip
     plain = plain_stepper(Stepper(1, device, True, precision_), device)

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from pipeline.shards.shard import Shard
 from tests.support.faults import FULL
 from tests.support.small_shards import MakePart, MakeShard, part_data, small_shard
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels then run on the CPU, as plain Python
 
 settings.register_profile(
     "mmssl", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], derandomize=True

@@ -1,6 +1,6 @@
 """Batch normalisation with a replica axis, and whose rows count in its statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,8 +42,9 @@ class ReplicaBatchNorm(nn.Module):
             return self._normalise_segment(x, self.rows, self.frozen)
         at = self.segments.labelled
         rows_l, rows_u = (None, None) if self.rows is None else (self.rows[:, :at], self.rows[:, at:])
-        labelled = self._normalise_segment(x[..., :at, :], rows_l, True)
-        return torch.cat([labelled, self._normalise_segment(x[..., at:, :], rows_u, self.frozen)], -2)
+        x_l, x_u = x.split([at, x.shape[-2] - at], -2)  # one gradient for both, where two slices would add up two
+        labelled = self._normalise_segment(x_l, rows_l, True)
+        return torch.cat([labelled, self._normalise_segment(x_u, rows_u, self.frozen)], -2)
 
     def _normalise_segment(self, x: Tensor, rows: Tensor | None, frozen: bool) -> Tensor:
         if rows is not None:
@@ -92,6 +93,43 @@ class ReplicaBatchNorm(nn.Module):
         scale = self.scale * torch.rsqrt(variance + self.epsilon)
         result = torch.addcmul((self.shift - mean * scale).unsqueeze(1), batch, scale.unsqueeze(1))
         return result.to(x.dtype).view(x.shape)
+
+
+class BatchNormReLU(ReplicaBatchNorm):
+    """Batch normalisation, then ReLU.
+
+    Attributes:
+        fused: what does both at once in training (`trainer.nn.fused`); None for PyTorch's own operations.
+    """
+
+    fused: Callable[..., Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused is None or not self.training or self.rows is not None:
+            return super().forward(x).relu_()
+        stacked = x.unsqueeze(0) if x.dim() == 2 else x
+        result = self.fused(
+            stacked,
+            *(self.scale, self.shift, self.mean, self.variance),
+            labelled=0 if self.segments is None else self.segments.labelled,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            frozen=self.frozen,
+        )
+        return result.view(x.shape)
+
+
+def fuse(model: nn.Module) -> None:
+    """Has a model's batch normalisations and ReLUs done in one kernel, on a CUDA device.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from trainer.nn.fused import batch_norm_relu
+
+    for module in model.modules():
+        if isinstance(module, BatchNormReLU):
+            module.fused = batch_norm_relu
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from trainer.nn.batch_norm import ReplicaBatchNorm
+from trainer.nn.batch_norm import BatchNormReLU
 from trainer.nn.notation import Chain, Dropout
 from trainer.nn.rng import Noise
 from trainer.nn.segments import Segments
@@ -87,7 +87,7 @@ class MLP(nn.Module):
             units = int(layer.units)
             self.layers.append(ReplicaLinear(self.width, units, noise, bias=not layer.batch_norm_relu))
             if layer.batch_norm_relu:
-                self.layers.extend([ReplicaBatchNorm(units, noise.replicas), nn.ReLU(inplace=True)])
+                self.layers.extend([BatchNormReLU(units, noise.replicas), nn.Identity()])  # weights count both
             self.width = units
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ PAPER, RECOMMENDED = "paper", "recommended"
 SETTINGS_FIELDS = {
     "model", "data", "digest", "split", "modalities", "labels", "seed", "alpha", "beta", "label_estimator",
     "temperature", "prior", "pooling", "joint_encoder", "objective", "epochs", "batch_size", "labelled_batch_size",
-    "window", "learning_rate", "precision", "iterations", "samples", "answers", "held_out", "propagation",
+    "window", "learning_rate", "precision", "fused", "iterations", "samples", "answers", "held_out", "propagation",
     "neighbours", "mean_alpha", "partial_alpha", "consistency", "smoothness", "partial_smoothness", "radius",
     "information", "agreement", "onset", "averaging", "schedule", "networks", "cotraining",
 }  # fmt: skip

@@ -50,7 +50,7 @@ class CoTraining(BaseModel):
     least_steps: Positive = 200
 
 
-_ADDED = ("answers", "held_out")  # after runs were named and checkpoints written without them
+_ADDED = ("answers", "held_out", "fused")  # after runs were named and checkpoints written without them
 BEYOND = (
     "label_estimator", "prior", "pooling", "joint_encoder", "propagation", "mean_alpha", "partial_alpha",
     "consistency", "smoothness", "partial_smoothness", "radius", "information", "agreement", "onset", "averaging",
@@ -99,6 +99,7 @@ class Settings(BaseModel):
         precision: the precision of matrix products in training: "fp32", "tf32" (on CUDA; float32 on a CPU), "bf16", or
             "auto" for what suits the device and the networks (`trainer.training.precision`). Densities and KL terms are
             always float32.
+        fused: whether batch normalisation and ReLU are one kernel (`trainer.nn.fused`); on CUDA, with Triton, only.
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
         samples: the number of samples of the latent variables at evaluation; 0 uses their mean
             (docs/design/deviations.md, 9).
@@ -152,6 +153,7 @@ class Settings(BaseModel):
     window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     precision: Precision = "tf32"
+    fused: bool = False
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0)] = 0
     propagation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

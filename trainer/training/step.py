@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.errors import TrainingError
+from pipeline.runtime.errors import TrainingError, UsageError
 from trainer.data.interface import Data
 from trainer.data.neighbour_graph import Check
 from trainer.data.propagation import propagated_labels
@@ -14,7 +14,7 @@ from trainer.data.selection import labelled_share
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, Model
 from trainer.models.registry import card
-from trainer.nn.batch_norm import frozen_statistics
+from trainer.nn.batch_norm import frozen_statistics, fuse
 from trainer.nn.labels import LabelPrior, LabelRule
 from trainer.nn.rng import Noise
 from trainer.nn.segments import in_segments, segments_of
@@ -51,6 +51,8 @@ class Step:
         self.settings, self.data, self.device = stack[0], data, device
         self.captures = device.type == "cuda" and not eager
         self.model, self.noise = make_model(stack, data, device)
+        if self.settings.fused:
+            _fuse(self.model, device)
         self.rate = torch.tensor(self.settings.learning_rate, device=device)  # read by the captured graph
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
@@ -173,6 +175,20 @@ def make_model(stack: Sequence[Settings], data: Data, device: torch.device) -> t
     )
     model: nn.Module = card(first.model).build(factory)
     return model.to(device).train(), noise
+
+
+def _fuse(model: nn.Module, device: torch.device) -> None:
+    """Has a model's batch normalisations and ReLUs done in one kernel.
+
+    Raises:
+        UsageError: the device is no CUDA device, or Triton is not installed.
+    """
+    if device.type != "cuda":
+        raise UsageError(f"fused=true is for CUDA, and this run is on {device.type}", "leave it out, or --device cuda")
+    try:
+        fuse(model)
+    except ImportError as error:
+        raise UsageError(f"fused=true needs Triton ({error})", "pip install triton, or leave it out") from None
 
 
 def label_prior(stack: Sequence[Settings], data: Data, device: torch.device) -> LabelPrior:

@@ -39,6 +39,7 @@ TAKEN: dict[str, tuple[str, str, Any]] = {
     "window": ("ssmvae", "64", 64),
     "learning_rate": ("ssmvae", "0.5", 0.5),
     "precision": ("ssmvae", '"bf16"', "bf16"),
+    "fused": ("ssmvae", "true", True),
     "iterations": ("ssmvae", "3", 3),
     "samples": ("ssmvae", "3", 3),
     "propagation": ("ssmvae", "3", 3.0),

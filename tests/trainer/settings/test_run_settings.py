@@ -164,7 +164,7 @@ def test_every_setting_changes_the_fingerprint_and_so_the_name() -> None:
         "information": 1, "agreement": 1, "mean_alpha": 1, "onset": 0.5, "propagation": 1,
         "neighbours": 9, "partial_smoothness": 1, "prior": "labelled", "pooling": "product", "joint_encoder": False,
         "schedule": "cosine", "networks": GOOD["networks"] | {"q(y|a)": "a, DK"}, "objective": "classifier",
-        "answers": ((3, "a"),), "held_out": (0, 2),
+        "answers": ((3, "a"),), "held_out": (0, 2), "fused": True,
     }  # fmt: skip
     assert {*changes, "cotraining"} == Settings.model_fields.keys()
     settings = build(GOOD)
@@ -190,7 +190,7 @@ def test_every_setting_of_the_rounds_changes_the_fingerprint() -> None:
 
 def test_the_fingerprint_is_over_all_settings_but_those_added_later_where_they_are_not_set() -> None:
     for values in (GOOD, GOOD | {"onset": 0.5}, GOOD | {"labels": "all"}, GOOD | {"answers": ((3, "a"),)}):
-        unset = {"answers", "held_out"} - values.keys()
+        unset = {"answers", "held_out", "fused"} - values.keys()
         content = build(values).model_dump(mode="json", exclude=unset)
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
         assert build(values).fingerprint() == hashlib.sha256(text.encode()).hexdigest()

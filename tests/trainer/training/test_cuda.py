@@ -36,6 +36,7 @@ BEYOND = {
         ("sshmvae-kl", {}),
         ("sshmvae-kl", BEYOND),
         ("sshmvae-kl", BEYOND | {"pooling": "product", "joint_encoder": False, "prior": "labelled"}),
+        ("sshmvae-kl", BEYOND | {"fused": True}),
         ("ssmvae", {}),
         ("jmvae", {}),
     ],
@@ -62,13 +63,15 @@ def test_a_captured_step_is_the_plain_step(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the GPU is not compared with the CPU")
 @pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("model", ["sshmvae-kl", "sshmvae", "ssmvae", "sdgm"])
-def test_the_gpu_computes_what_the_cpu_does(model: str, replicas: int, tmp_path: Path) -> None:
+def test_the_gpu_computes_what_the_cpu_does(model: str, fused: bool, replicas: int, tmp_path: Path) -> None:
     """What no noise enters: the gradient of the classifier at the latents' means, with the batch's statistics."""
     shard = make_shard(tmp_path / "shard.h5")
-    stack = [make_settings(model, shard, seed=seed, precision="fp32") for seed in range(replicas)]
     gradients = []
     for device in (torch.device("cpu"), torch.device("cuda")):
+        values = {"precision": "fp32", "fused": fused and device.type == "cuda"}
+        stack = [make_settings(model, shard, seed=seed, **values) for seed in range(replicas)]
         data = load(stack, [shard] * replicas, device)
         step = Step(stack, data, device, eager=True)
         step.batches.load(0)
