@@ -24,6 +24,7 @@ from trainer.training.precision import chosen_precision
 from trainer.training.progress import Progress
 from trainer.training.run_folder import PROPOSED, Checkpoint, Run
 from trainer.training.terms import LOWER_RATE
+from trainer.training.threads import threads
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         _log.info("matrix products in bfloat16, which this processor multiplies fast (float32: --set precision=fp32)")
     for run, examples in zip(runs, data.examples, strict=True):
         run.begin(examples.labelled_ids)
-    trained = method.train(runs, data, device, progress)
+    with threads(settings, device):
+        trained, used = method.train(runs, data, device, progress), torch.get_num_threads()
     for run, result in zip(runs, trained, strict=True):
         _raise_if_not_finite(run, result.evaluation)
     for run, shard, result in zip(runs, shards, trained, strict=True):
@@ -137,6 +139,7 @@ def _train_stack(runs: Sequence[Run], shards: Sequence[Shard], device: torch.dev
         run.write_provenance(
             {
                 **environment(device),
+                "threads": used,
                 "shard": str(shard.path.resolve()),
                 **result.provenance,
                 "begun": begun.isoformat(timespec="seconds"),

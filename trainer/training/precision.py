@@ -35,13 +35,17 @@ def multiplies_bfloat16() -> bool:
 
 def is_wide(settings: Settings) -> bool:
     """Whether every hidden layer has `WIDE` units or more; false if there is none."""
-    units = [units for text in settings.networks.values() for units in _hidden_units(parse(text).mlp)]
-    return bool(units) and min(units) >= WIDE
+    return min(hidden_units(settings), default=0) >= WIDE
 
 
-def _hidden_units(chain: Chain) -> Iterator[int]:
+def hidden_units(settings: Settings) -> list[int]:
+    """The number of units of every hidden layer."""
+    return [units for text in settings.networks.values() for units in _units(parse(text).mlp)]
+
+
+def _units(chain: Chain) -> Iterator[int]:
     for part in () if isinstance(chain.source, str) else chain.source:
-        yield from _hidden_units(part)
+        yield from _units(part)
     yield from (int(layer.units) for layer in chain.layers if isinstance(layer, Dense))
 
 
