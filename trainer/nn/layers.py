@@ -1,11 +1,12 @@
 """The modules behind the paper's network notation (appendix A.1), with a replica axis.
 
-    D512BR       linear to 512 units, batch normalisation, ReLU
-    D10          linear to 10 units
-    Dropout0.5   dropout at rate 0.5
-    I-J          I followed by J
-    (I, J)       the outputs of I and J, concatenated
-    MLP, D128    f_MLP, then the linear output layer(s) with 128 units
+    D512BR         linear to 512 units, batch normalisation, ReLU
+    D10            linear to 10 units
+    Dropout0.5     dropout at rate 0.5
+    RowDropout0.5  dropout at rate 0.5 of all units of a row, or none
+    I-J            I followed by J
+    (I, J)         the outputs of I and J, concatenated
+    MLP, D128      f_MLP, then the linear output layer(s) with 128 units
 
 In a template, `X` stands for one branch per modality, `x` for the modality the network belongs to, `DK` for one unit
 per class and `Dx` for as many units as modality `x` is wide; `trainer.nn.notation.expand` replaces them.
@@ -49,17 +50,23 @@ class ReplicaLinear(nn.Module):
 
 
 class ReplicaDropout(nn.Module):
-    """Dropout with a mask drawn from each replica's own noise."""
+    """Dropout with a mask drawn from each replica's own noise.
 
-    def __init__(self, rate: float, noise: Noise) -> None:
+    Attributes:
+        of_rows: whether a row loses all of its units or none. At the end of a modality's branch it loses this modality
+            as a whole, so that what joins the branches learns to do without any of them (Neverova et al. 2016,
+            arXiv:1501.00102).
+    """
+
+    def __init__(self, rate: float, noise: Noise, of_rows: bool = False) -> None:
         super().__init__()
-        self.rate = rate
-        self.noise = noise
+        self.rate, self.noise, self.of_rows = rate, noise, of_rows
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        keep = self.noise.uniform((self.noise.replicas, *x.shape[-2:])).view(x.shape) >= self.rate
+        rows, units = x.shape[-2], 1 if self.of_rows else x.shape[-1]
+        keep = self.noise.uniform((self.noise.replicas, rows, units)).view(*x.shape[:-1], units) >= self.rate
         return x * keep / (1 - self.rate)
 
 
@@ -82,7 +89,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential()
         for layer in chain.layers:
             if isinstance(layer, Dropout):
-                self.layers.append(ReplicaDropout(layer.rate, noise))
+                self.layers.append(ReplicaDropout(layer.rate, noise, layer.of_rows))
                 continue
             units = int(layer.units)
             self.layers.append(ReplicaLinear(self.width, units, noise, bias=not layer.batch_norm_relu))

@@ -11,7 +11,7 @@ from pipeline.runtime.errors import UsageError
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
-_DROPOUT = re.compile(r"Dropout(0?\.\d*[1-9]\d*)")
+_DROPOUT = re.compile(r"(Row)?Dropout(0?\.\d*[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Dense:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout at a rate, `Dropout0.5`."""
+    """Dropout at a rate, `Dropout0.5`; of all units of a row or none, `RowDropout0.5`."""
 
     rate: float
+    of_rows: bool = False
 
     def __str__(self) -> str:
-        return f"Dropout{np.format_float_positional(self.rate)}"
+        return f"{'Row' * self.of_rows}Dropout{np.format_float_positional(self.rate)}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Notation:
         return Notation(_resized(self.mlp, hidden), Dense(str(output) if units.isdigit() else units))
 
     def dropping(self, rate: float) -> "Notation":
-        """The same network with dropout at the end of each modality's own branch, `X-...`, before it is joined."""
-        return replace(self, mlp=_dropping(self.mlp, Dropout(rate)))
+        """The same network with dropout of whole rows at the end of each modality's branch, `X-...`, that it joins."""
+        return replace(self, mlp=_dropping(self.mlp, Dropout(rate, of_rows=True)))
 
     @property
     def units(self) -> int:
@@ -120,7 +121,7 @@ def parse(text: str) -> Notation:
         if match := _DENSE.fullmatch(token):
             return Dense(match[1], match[2] is not None)
         if match := _DROPOUT.fullmatch(token):
-            return Dropout(float(match[1]))
+            return Dropout(float(match[2]), match[1] is not None)
         raise fail(f"'{token}' is not a layer")
 
     def chain() -> Chain:

@@ -33,7 +33,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 units = st.integers(1, 5000).map(str)
 layers = st.lists(
-    st.one_of(st.builds(Dense, units, st.booleans()), st.builds(Dropout, st.floats(1e-6, 0.999999))), max_size=3
+    st.one_of(st.builds(Dense, units, st.booleans()), st.builds(Dropout, st.floats(1e-6, 0.999999), st.booleans())),
+    max_size=3,
 ).map(tuple)
 names = st.sampled_from(["X", "x", "y", "rgb.left", "D4", "Dropout0.5", "é_1"])  # whatever has no - , ( ) or space
 chains = st.recursive(
@@ -79,6 +80,7 @@ def test_a_network_of_the_appendix_as_a_tree() -> None:
         ("x-Dropout0.0, D4", "'Dropout0.0' is not a layer"),
         ("x-Dropout1.5, D4", "'Dropout1.5' is not a layer"),
         ("x-Dropout1, D4", "'Dropout1' is not a layer"),
+        ("x-RowDropout, D4", "'RowDropout' is not a layer"),
         ("x-DKBR, D4", "DKBR can only be the output"),
         ("(x-Dx, y)-D4, D4", "Dx can only be the output"),
         ("x--D4, D4", "'-' is not a layer"),
@@ -246,6 +248,32 @@ def test_dropout_keeps_its_share_scales_it_up_and_rests_in_evaluation() -> None:
     assert torch.equal(out[1], alone[0])
     x = normal(R, B, 5)
     assert torch.equal(dropout.eval()(x), x)
+
+
+def test_dropout_of_rows_takes_a_row_whole() -> None:
+    dropout = ReplicaDropout(0.25, Noise(range(R)), of_rows=True)
+    out = dropout(torch.ones(R, 10_000, 5))
+    torch.testing.assert_close(out.amax(-1), out.amin(-1))
+    kept = out[..., 0] != 0
+    torch.testing.assert_close(out[kept], torch.full((int(kept.sum()), 5), 1 / 0.75))
+    assert ((kept.float().mean(1) - 0.75).abs() < 5 * math.sqrt(0.75 * 0.25 / 10_000)).all()
+    alone = ReplicaDropout(0.25, Noise([1]), of_rows=True)(torch.ones(1, 10_000, 5))
+    assert torch.equal(out[1], alone[0])
+    without_axis = ReplicaDropout(0.25, Noise([1]), of_rows=True)(torch.ones(10_000, 5))
+    assert torch.equal(without_axis, alone[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("(X-D4BR-D4)-D3BR, D2", "(X-D4BR-D4-RowDropout0.25)-D3BR, D2"),
+        ("((X-D4), y)-D3, D2", "((X-D4-RowDropout0.25), y)-D3, D2"),
+        ("(z, y)-D3BR, Dx", "(z, y)-D3BR, Dx"),
+        ("x-D4BR, D2", "x-D4BR, D2"),
+    ],
+)
+def test_each_modality_of_a_joint_network_can_be_dropped(text: str, expected: str) -> None:
+    assert str(parse(text).dropping(0.25)) == expected
 
 
 # Chains of layers

@@ -47,7 +47,7 @@ def test_the_recommended_networks_fit_any_data_and_grow_with_it(name: str, distr
 @pytest.mark.parametrize(
     ("model", "modalities", "rows", "distribution", "joint"),
     [
-        ("sshmvae-kl", 2, 1437, "bernoulli", "(X-D128BR-D128BR-Dropout0.5)-D128BR, D32"),
+        ("sshmvae-kl", 2, 1437, "bernoulli", "(X-D128BR-D128BR-RowDropout0.15)-D128BR, D32"),
         ("sshmvae-kl", 1, 1437, "bernoulli", "(X-D128BR-D128BR)-D128BR, D32"),
         ("sshmvae-kl", 2, 60_000, "bernoulli", "(X-D512BR-D512BR)-D512BR, D128"),
         ("sshmvae-kl", 2, 720, "nonnegative", "(X-D128BR), D64"),
