@@ -45,13 +45,17 @@ class Process:
 
 def this_process() -> Process:
     """The calling process; a fork is another one."""
-    pid = os.getpid()
-    return Process(_place(), pid, _start(pid) or 0)
+    return _process(os.getpid())
 
 
 def host() -> str:
     """The name of this host, for people to read."""
     return platform.node() or "this host"
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> Process:
+    return Process(_place(), pid, _start(pid) or 0)
 
 
 @lru_cache(maxsize=1)

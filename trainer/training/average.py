@@ -1,6 +1,6 @@
 """The running average of a model's weights, which is evaluated and kept instead of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,25 +17,25 @@ class RunningAverage:
     """
 
     def __init__(self, model: nn.Module, wanted: bool, device: torch.device) -> None:
-        self.model = model
-        self.tensors = {name: t.clone() for name, t in model.state_dict().items()} if wanted else {}
+        self._state: dict[str, Tensor] = model.state_dict() if wanted else {}  # asked once: the tensors stay the same
+        self.tensors = {name: tensor.clone() for name, tensor in self._state.items()}
         self.weight = torch.ones((), device=device)
 
     def update(self) -> None:
         """Moves the averages towards the model's state."""
-        if self.tensors:
-            for name, tensor in self.model.state_dict().items():
-                self.tensors[name].lerp_(tensor, self.weight)
+        for name, tensor in self._state.items():
+            self.tensors[name].lerp_(tensor, self.weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """A context in which the model has the averaged weights, if there are any."""
-        state: dict[str, Tensor] = self.model.state_dict()
-        kept = {name: state[name].clone() for name in self.tensors}
+        kept = {name: tensor.clone() for name, tensor in self._state.items()}
         try:
-            for name, tensor in self.tensors.items():
-                state[name].copy_(tensor)
+            self._set(self.tensors)
             yield
         finally:
-            for name, tensor in kept.items():
-                state[name].copy_(tensor)
+            self._set(kept)
+
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in values.items():
+            self._state[name].copy_(tensor)
