@@ -95,8 +95,8 @@ def main() -> None:
     named = {"data": options.data, "model": options.model, "preset": options.preset, "epochs": job.settings.epochs}
     for part in ("updates", *PARTS):
         rows.add(f"{part} / all", seconds[part] / total, seconds=round(seconds[part], 4), **named)
-    beside = (seconds["reading rows"] + seconds["evaluating and recording"]) / total
-    rows.add("reading, evaluating and recording / all", beside, "< 0.05", **named)
+    overhead = (seconds["reading rows"] + seconds["evaluating and recording"]) / total
+    rows.add("reading, evaluating and recording / all", overhead, "< 0.05", **named)
     rows.write(options.out)
 
 

@@ -94,7 +94,7 @@ class MLP(nn.Module):
             units = int(layer.units)
             self.layers.append(ReplicaLinear(self.width, units, noise, bias=not layer.batch_norm_relu))
             if layer.batch_norm_relu:
-                self.layers.extend([BatchNormReLU(units, noise.replicas), nn.Identity()])  # weights count both
+                self.layers.extend([BatchNormReLU(units, noise.replicas), nn.Identity()])  # for the weights' names
             self.width = units
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:

@@ -16,9 +16,8 @@ _LABELS, _PROPAGATION, _TERM, _PARTIAL = 50.0, 10.0, 50.0, 10.0
 _ENOUGH = 0.5  # share of rows that lack nothing, from which on the joint encoder learns enough from them
 _STEPS, _ROWS, _GROWTH = 450, 1440, 0.45  # steps of a data set of so many rows, and how they grow with the rows
 _LARGE, _GROWTH_OF_LARGE = 10_000, 1.2  # rows from which on they grow faster: noisy pictures keep gaining from them
-_DROPOUT = (
-    0.15  # of each modality as a whole, with fewer rows: seeing all of them, a network learns wrong labels by heart
-)
+# Of each modality as a whole, with fewer rows: seeing everything of them, a network learns wrong labels by heart.
+_DROPOUT = 0.15
 
 
 def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complete: float = 1.0) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How many threads training takes on a CPU.
 
-Layers of some hundred units are too little work for two threads: they wait for each other longer than they compute, and
-where other processes use the cores, many times longer (times: results/2026-11-27-rivals/README.md).
+Layers of 128 units are too little work for two threads, which wait for each other: training took 1.4 times as long on
+free cores, and many times as long where other processes used them (results/2026-11-27-rivals/README.md). Between 128
+and 512 units nothing was measured.
 """
 
 from collections.abc import Iterator
