@@ -121,7 +121,7 @@ def compare(
     remove_leftovers([planned.folder / "rivals", *(run.folder for run in wanted)])
     with progress.counting("fits of rivals") as watch_rivals:
         comparing.fit_rivals(planned.fits(), chosen, watch_rivals)
-    stacks = make_stacks(wanted, 16 if chosen.type == "cuda" else 1)
+    stacks = make_stacks(wanted, gpu=chosen.type == "cuda")
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         failures = train_stacks(stacks, device, watch, finished=finished)
     if failures:

@@ -61,7 +61,7 @@ def doubts(
     opened = Run.open(run, places(data, root))
     shard = shard_of(opened)
     runs = without_each_part(opened, shard, parts)
-    stacks = make_stacks(runs, -(-len(runs) // jobs))
+    stacks = make_stacks(runs, gpu=chosen_device.type == "cuda", jobs=jobs)
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         raise_if_failed(train_stacks(stacks, device, watch, executor, finished), max(1, len(stacks)))
     models, shard = open_models([part.folder for part in runs], [shard.path], chosen_device)

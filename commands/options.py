@@ -99,6 +99,16 @@ Scheduler = Annotated[
 Jobs = Annotated[
     int, typer.Option(min=1, help="Number of processes on this machine that train at once.", rich_help_panel=COMPUTE)
 ]
+StackSize = Annotated[
+    int | None,
+    typer.Option(
+        "--stack",
+        min=1,
+        help="Largest number of runs trained in one pass.",
+        show_default="16 on CUDA, on a cluster, and for layers of fewer than 512 units; otherwise 1",
+        rich_help_panel=COMPUTE,
+    ),
+]
 ReferenceOption = Annotated[
     bool,
     typer.Option(

@@ -11,7 +11,6 @@ import typer
 from commands import progress, tables
 from commands.app import app
 from commands.options import (
-    COMPUTE,
     DATA,
     OUTPUT,
     SCHEDULE,
@@ -24,6 +23,7 @@ from commands.options import (
     PresetOption,
     Root,
     Scheduler,
+    StackSize,
     names,
     numbers,
 )
@@ -76,15 +76,7 @@ def reproduce(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
-    stack: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Largest number of runs trained in one pass.",
-            show_default="16 on CUDA or a cluster, 1 on a CPU",
-            rich_help_panel=COMPUTE,
-        ),
-    ] = None,
+    stack: StackSize = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
     folder: Annotated[
@@ -140,7 +132,7 @@ def reproduce(
     runs = planned.all() if dry_run else usable(planned.all(), left_out)
     if not runs:
         left_out.raise_if_any(len(left_out))
-    stacks = make_stacks(runs, stack or (16 if scheduler or chosen.type == "cuda" else 1))
+    stacks = make_stacks(runs, stack, gpu=scheduler is not None or chosen.type == "cuda", jobs=jobs)
     if dry_run:
         tables.planned(planned.all(), stacks, as_json)
         return

@@ -31,6 +31,7 @@ from commands.options import (
     Scheduler,
     Seeds,
     Splits,
+    StackSize,
     names,
 )
 from commands.run_folders import RunData, open_runs
@@ -111,9 +112,7 @@ def train(
     ] = None,
     seeds: Seeds = None,
     device: DeviceOption = Device.auto,
-    stack: Annotated[
-        int, typer.Option(min=1, help="Largest number of replicas trained in one pass.", rich_help_panel=COMPUTE)
-    ] = 16,
+    stack: StackSize = None,
     memory_limit: Annotated[
         str | None,
         typer.Option(
@@ -149,14 +148,13 @@ def train(
     from trainer.baselines.references import add_references
     from trainer.jobs.executors import choose_executor, train_stacks
     from trainer.jobs.plan import folders_of, plan
-    from trainer.jobs.stacks import PlannedRun, make_stacks, usable
+    from trainer.jobs.stacks import MOST, PlannedRun, make_stacks, usable
     from trainer.jobs.train import remove_leftovers
     from trainer.reporting.run_tables import run_as_dict, table
     from trainer.settings.sources import merged, read_assignments, read_toml
 
     executor = choose_executor(jobs, scheduler)
-    if scheduler is None:  # a cluster's workers use their own devices
-        choose_device(device)
+    chosen = choose_device(device if scheduler is None else "auto")  # a cluster's workers use their own devices
     values = merged(read_toml(config) if config is not None else {}, read_assignments(assignments or []))
     options = {
         "labels": int(labels) if labels is not None and labels.isdigit() else labels,
@@ -188,7 +186,7 @@ def train(
         seeds=chosen_numbers(seeds, values, "seed", "--seeds"),
         alphas=chosen_weights(alpha, values, "alpha", "--alpha"),
         betas=chosen_weights(beta, values, "beta", "--beta"),
-        stack=stack,
+        stack=stack or MOST,
     )
     if preset is None and planned[0].settings.beyond():
         _log.info("settings: recommended, sized to the data; the paper's: --preset paper")
@@ -207,7 +205,7 @@ def train(
     if not wanted:
         left_out.raise_if_any(pieces)
     remove_leftovers(folders)
-    stacks = make_stacks(wanted, stack)
+    stacks = make_stacks(wanted, stack, gpu=scheduler is not None or chosen.type == "cuda", jobs=jobs)
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         failures = train_stacks(stacks, device, watch, executor, finished)
     runs = [run.run for run in wanted if run.done]

@@ -9,8 +9,10 @@ from pipeline.runtime.failures import Failures
 from trainer.data.selection import check_examples, choose_modalities, leaves_unlabelled
 from trainer.jobs.plan import Job
 from trainer.settings.run_settings import Settings
+from trainer.settings.widths import is_narrow
 from trainer.training.run_folder import Run
 
+MOST = 16  # runs in a stack
 _INNER_WIDTH = 2000  # the networks' inner layers cost about as much as so many more input features
 
 
@@ -89,12 +91,30 @@ def usable(work: Sequence[PlannedRun], failures: Failures) -> list[PlannedRun]:
     return good
 
 
-def make_stacks(work: Sequence[PlannedRun], stack: int) -> list[Stack]:
-    """Puts the unfinished runs into stacks of at most `stack`: begun ones first, then by rank, then the cheapest.
+def largest_stack(settings: Settings, gpu: bool) -> int:
+    """How many runs with these settings are best trained in one pass.
+
+    One small network leaves a GPU idle. A CPU spends half of a step on starting operations if layers are narrow, which
+    a stack does once for all of its runs; wide layers keep it busy, and several of them only crowd its cache
+    (results/2026-11-28-stacks-cpu/README.md).
+    """
+    return MOST if gpu or is_narrow(settings) else 1
+
+
+def make_stacks(
+    work: Sequence[PlannedRun], most: int | None = None, *, gpu: bool = False, jobs: int = 1
+) -> list[Stack]:
+    """Puts the unfinished runs into stacks: begun ones first, then by rank, then the cheapest.
 
     Runs share a stack if `Settings.stack_key` allows it and their shards have equal modalities and classes. A group is
     cut into equal stacks, in order of rank, before finished runs are left out: runs that were stacked stay stacked,
     since the result depends on it in the last bits.
+
+    Args:
+        most: how many runs a stack may hold; None for `largest_stack`, or fewer if some of the processes would have
+            nothing to do.
+        gpu: whether they are trained on a GPU, or on a cluster, whose devices are not known here.
+        jobs: the number of processes that train at once.
     """
     groups: dict[object, list[PlannedRun]] = {}
     for run in sorted(work, key=lambda run: run.rank):
@@ -103,7 +123,10 @@ def make_stacks(work: Sequence[PlannedRun], stack: int) -> list[Stack]:
         groups.setdefault((settings.stack_key(), kind), []).append(run)
     planned = []
     for group in groups.values():
-        size = math.ceil(len(group) / math.ceil(len(group) / stack))
+        number = math.ceil(len(group) / (most or largest_stack(group[0].job.settings, gpu)))
+        if most is None:
+            number = max(number, min(jobs, len(group)))
+        size = math.ceil(len(group) / number)
         planned += [group[start : start + size] for start in range(0, len(group), size)]
     remaining = [[run for run in runs if not run.done] for runs in planned]
     unfinished = [runs for runs in remaining if runs]

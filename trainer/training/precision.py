@@ -11,10 +11,9 @@ from typing import Literal
 
 import torch
 
-from trainer.nn.notation import Chain, Dense, parse
 from trainer.settings.run_settings import Settings
+from trainer.settings.widths import is_wide
 
-WIDE = 512  # units
 _ABILITIES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu; older versions lack some
 
 
@@ -31,22 +30,6 @@ def multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for products of bfloat16."""
     checks = (getattr(torch.cpu, name, None) for name in _ABILITIES)
     return any(check() for check in checks if check is not None)
-
-
-def is_wide(settings: Settings) -> bool:
-    """Whether every hidden layer has `WIDE` units or more; false if there is none."""
-    return min(hidden_units(settings), default=0) >= WIDE
-
-
-def hidden_units(settings: Settings) -> list[int]:
-    """The number of units of every hidden layer."""
-    return [units for text in settings.networks.values() for units in _units(parse(text).mlp)]
-
-
-def _units(chain: Chain) -> Iterator[int]:
-    for part in () if isinstance(chain.source, str) else chain.source:
-        yield from _units(part)
-    yield from (int(layer.units) for layer in chain.layers if isinstance(layer, Dense))
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:

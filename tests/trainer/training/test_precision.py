@@ -20,7 +20,8 @@ from tests.support.training import (
 from trainer.nn.layers import ReplicaLinear
 from trainer.nn.notation import parse
 from trainer.settings.run_settings import Settings, build
-from trainer.training.precision import chosen_precision, is_wide, multiplies_bfloat16, precision
+from trainer.settings.widths import is_wide
+from trainer.training.precision import chosen_precision, multiplies_bfloat16, precision
 
 
 def test_bfloat16_is_for_matrix_products_alone(tmp_path: Path) -> None:
