@@ -19,6 +19,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.inference.loading import load_run
 from trainer.jobs.environment import environment
 from trainer.jobs.plan import Job
+from trainer.jobs.stacks import largest_stack
 from trainer.training.method import method_of
 from trainer.training.precision import chosen_precision
 from trainer.training.progress import Progress
@@ -30,12 +31,13 @@ _log = logging.getLogger(__name__)
 
 
 def train_all(
-    jobs: Sequence[Job], folders: Sequence[Path], device: torch.device, progress: Progress, stack: int = 16
+    jobs: Sequence[Job], folders: Sequence[Path], device: torch.device, progress: Progress, stack: int | None = None
 ) -> list[Run]:
     """Trains and evaluates every job that is not done yet, at most `stack` replicas in one pass.
 
     Args:
         folders: one per job.
+        stack: None for `largest_stack`.
 
     Returns:
         The runs, all done, in the order of the jobs.
@@ -103,7 +105,7 @@ def recover_stacks(runs: Sequence[Run]) -> None:
 
 
 def _train_open(
-    open_runs: Sequence[Run], shards: Mapping[int, Shard], device: torch.device, progress: Progress, stack: int
+    open_runs: Sequence[Run], shards: Mapping[int, Shard], device: torch.device, progress: Progress, stack: int | None
 ) -> None:
     groups: dict[tuple[str, int, int, bool], list[Run]] = {}
     for run in open_runs:
@@ -113,7 +115,9 @@ def _train_open(
         key = (run.settings.stack_key(), *position, leaves_unlabelled(run.settings, shards[id(run)]))
         groups.setdefault(key, []).append(run)
     for group in groups.values():
-        size = stack if method_of(group[0].settings).stacks else 1
+        settings = group[0].settings
+        limit = stack or largest_stack(settings, device.type == "cuda")
+        size = limit if method_of(settings).stacks else 1
         for start in range(0, len(group), size):
             stacked = group[start : start + size]
             _train_stack(stacked, [shards[id(run)] for run in stacked], device, progress)
