@@ -22,6 +22,17 @@ for benchmark in extract stream; do
   [ -e "$OUT/$benchmark.jsonl" ] || $PYTHON -m benchmarks.$benchmark --device cuda --out "$OUT/$benchmark.jsonl"
 done
 
+echo "== two units of extraction side by side, or one after the other: seconds for two splits"
+if [ ! -e "$OUT/side-by-side.txt" ]; then
+  $PYTHON -m cli data sample && $PYTHON -m cli preprocess rgbd --data rgbd-sample
+  for jobs in 1 2; do
+    begun=$(date +%s)
+    $PYTHON -m cli extract --data rgbd-sample --weights random --epochs 5 --split 0..1 --jobs $jobs --name jobs-$jobs --device cuda
+    echo "jobs $jobs: $(($(date +%s) - begun)) s"
+  done | tee "$OUT/side-by-side.part"
+  mv "$OUT/side-by-side.part" "$OUT/side-by-side.txt"
+fi
+
 limited() { $PYTHON -m cli reproduce "$@" --seeds 0..4 --device cuda --time-limit "${MINUTES:-9}"; }
 
 echo "== ours: the recommended settings, 100 labels, five seeds"

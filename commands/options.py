@@ -97,7 +97,7 @@ Scheduler = Annotated[
     typer.Option(help="Address of a Dask cluster's scheduler, tcp://HOST:8786.", rich_help_panel=COMPUTE),
 ]
 Jobs = Annotated[
-    int, typer.Option(min=1, help="Number of processes on this machine that train at once.", rich_help_panel=COMPUTE)
+    int, typer.Option(min=1, help="Number of processes on this machine that work at once.", rich_help_panel=COMPUTE)
 ]
 StackSize = Annotated[
     int | None,

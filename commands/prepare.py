@@ -19,6 +19,7 @@ from commands.options import (
     DeviceOption,
     Encoding,
     ImageModality,
+    Jobs,
     RgbdData,
     RgbdDataSet,
     Root,
@@ -206,6 +207,7 @@ def extract(
         ),
     ] = None,
     device: DeviceOption = Device.auto,
+    jobs: Jobs = 1,
     scheduler: Scheduler = None,
     name: Annotated[
         str | None,
@@ -259,6 +261,7 @@ def extract(
             name=name,
             device=device,
             scheduler=scheduler,
+            jobs=jobs,
             progress=watch,
         )
     for path in paths:

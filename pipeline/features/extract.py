@@ -3,8 +3,8 @@
 A unit fine-tunes a network on its split's labelled images and then computes the features of every image, which are
 stored in `features/<name>/split-<k>-<modality>.h5`. What layers give that are not tuned is computed once for all
 splits, in `<modality>-lower.h5`. Once all units of a split exist, its shard is written. Imported data have no splits:
-one unit per modality, and one shard. Units run one after another in this process, or as Dask tasks on a cluster whose
-workers see the same workspace.
+one unit per modality, and one shard. Units run one after another in this process, side by side in several, or as Dask
+tasks on a cluster whose workers see the same workspace.
 """
 
 import logging
@@ -29,12 +29,11 @@ from pipeline.features.split_modality import ExtractionTask, Progress, has_encod
 from pipeline.features.weights import VGG16, Weights
 from pipeline.images.preprocess import store_folder
 from pipeline.images.store import MODALITIES, ImageModality, ImageSettings, ImageStore
-from pipeline.runtime.cluster import check_stop
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.failures import Failures
 from pipeline.runtime.files import remove, sweep
-from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.interrupts import check_stop, stop_requests
 from pipeline.runtime.leases import lease, remove_stale
 from pipeline.shards.schema import VALIDATION
 
@@ -143,6 +142,7 @@ def extract(
     name: str | None = None,
     device: str = "auto",
     scheduler: str | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Makes the feature shards of some splits, or of imported data, keeping what exists and passes verification.
@@ -157,8 +157,9 @@ def extract(
         keep_encoder: whether to keep the networks; None: only for imported data.
         modalities: those to compute; a shard is written once all modalities exist, computed now or before.
         name: of the shards and of the folder of units; allows several settings side by side.
-        progress: called at every step of a unit computed here, and for every unit that a cluster has finished; without
-            it the log reports progress.
+        jobs: how many processes of this machine compute units side by side.
+        progress: called at every step of a unit computed in this process, and for every unit finished elsewhere;
+            without it the log reports progress.
 
     Returns:
         The shards that exist now, in the order of the splits.
@@ -171,6 +172,8 @@ def extract(
         StorageError: the disk is full or refuses.
         Interrupted: SIGTERM or Ctrl-C; the same command resumes.
     """
+    if jobs > 1 and scheduler is not None:
+        raise UsageError("--jobs applies to local processes only: omit it with --scheduler")
     chosen = _modalities(modalities)
     network = Backbone.named(backbone)
     store = open_store(dataset, root, images)
@@ -276,7 +279,7 @@ def extract(
                 _warn_of_labels(unit)
             work = replace(work, weights=work.weights.located(root / "raw"))
             todo = {key: replace(unit, weights=work.weights) for key, unit in todo.items()}
-        for key in compute_all(dict(todo), stop, scheduler, progress, failures):
+        for key in compute_all(dict(todo), stop, scheduler, jobs, progress, failures):
             unit = todo.pop(key)
             for path in (unit.path, unit.checkpoint, unit.encoder):  # left by workers that died; some are large
                 sweep(folder, f".{path.name}.*.partial", others=True)

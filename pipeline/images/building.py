@@ -28,10 +28,10 @@ from pipeline.images.store import (
     verify_object,
     write_object,
 )
-from pipeline.runtime.cluster import check_stop, run_tasks
+from pipeline.runtime.cluster import run_tasks
 from pipeline.runtime.errors import DataError, NewerError
 from pipeline.runtime.files import remove
-from pipeline.runtime.interrupts import Stop, stop_requests
+from pipeline.runtime.interrupts import Stop, check_stop, stop_requests
 from pipeline.runtime.leases import lease
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from queue import Empty, Queue
 from typing import Any, TypeVar
 
 from pipeline.runtime.errors import DataError, Interrupted, UsageError
-from pipeline.runtime.interrupts import STOP_SIGNALS, Stop
+from pipeline.runtime.interrupts import STOP_SIGNALS, Stop, check_stop
 from pipeline.runtime.machine import cores
 from pipeline.runtime.workers import Answer, ask_workers, check_workers
 
@@ -95,16 +95,6 @@ def ask_cluster(scheduler: str, shared: Sequence[Path]) -> Mapping[str, Answer]:
     """
     with _client(0, scheduler, "0", Stop()) as client:
         return ask_workers(client, _workers(client).keys(), shared)
-
-
-def check_stop(stop: Stop) -> None:
-    """Raises an error if a stop was requested.
-
-    Raises:
-        Interrupted: a stop was requested.
-    """
-    if stop.requested:
-        raise Interrupted(f"stopped by {stop.name}; finished work is kept", "run the same command again to resume")
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipeline.runtime.errors import Interrupted
+
 STOP_SIGNALS = tuple(
     signal.Signals[name]
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -34,6 +36,16 @@ class Stop:
     @property
     def requested(self) -> bool:
         return self.name is not None
+
+
+def check_stop(stop: Stop) -> None:
+    """Raises an error if a stop was requested.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    if stop.requested:
+        raise Interrupted(f"stopped by {stop.name}; finished work is kept", "run the same command again to resume")
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from typing import Any, get_args
 import numpy as np
 
 from pipeline.datasets.names import imported_shard
-from pipeline.runtime.cluster import check_stop
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import sha256, sweep
-from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.interrupts import check_stop, stop_requests
 from pipeline.runtime.leases import lease
 from pipeline.runtime.versions import versions
 from pipeline.shards.schema import Distribution, Features, Modality, Scaling

@@ -1,25 +1,23 @@
 """Where stacks are trained: in this process, in several, or on a Dask cluster."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from pipeline.runtime.cluster import check_stop, distant_stop, on_worker, run_tasks
+from pipeline.runtime.cluster import distant_stop, on_worker, run_tasks
 from pipeline.runtime.devices import choose_device
 from pipeline.runtime.errors import DataError, Interrupted, MmsslError, TrainingError, UsageError
 from pipeline.runtime.failures import raise_if_failed
-from pipeline.runtime.interrupts import STOP_SIGNALS, Stop, stop_requests
+from pipeline.runtime.interrupts import Stop, check_stop, stop_requests
+from pipeline.runtime.side_by_side import side_by_side, unless_orphaned
 from pipeline.shards.shard import Shard
 from trainer.data.answers import answered
 from trainer.data.selection import check_examples
@@ -237,29 +235,15 @@ class LocalProcesses:
     count: int
 
     def run(self, todo: Sequence[Stack], device: str, progress: Progress) -> Results:  # noqa: ARG002
-        count = min(self.count, len(todo))
-        threads = max(1, torch.get_num_threads() // count)
-        left = list(reversed(todo))
-        with ExitStack() as pools, stop_requests() as stop:
-            idle = [pools.enter_context(_one_process(threads)) for _ in range(count)]
-            at_work: dict[Future[MmsslError | None], tuple[Stack, ProcessPoolExecutor]] = {}
-            while left or at_work:
-                while left and idle:
-                    stack, pool = left.pop(), idle.pop()
-                    at_work[pool.submit(_in_process, stack, device)] = (stack, pool)
-                ready, _ = wait(at_work, timeout=_POLL, return_when=FIRST_COMPLETED)
-                if stop.requested:
-                    _stop({future: pool for future, (_, pool) in at_work.items()})
-                    check_stop(stop)
-                for future in ready:
-                    stack, pool = at_work.pop(future)
-                    try:
-                        failure = future.result()
-                    except BrokenProcessPool:  # it was killed, or could not start; the others know nothing of it
-                        failure = _died(stack)
-                        pool = pools.enter_context(_one_process(threads))
-                    idle.append(pool)
-                    yield stack, failure
+        with stop_requests() as stop:
+            yield from side_by_side(
+                _in_process,
+                ((stack, (stack, device)) for stack in todo),
+                stop,
+                processes=min(self.count, len(todo)),
+                threads=torch.get_num_threads(),
+                if_died=_died,
+            )
 
 
 @dataclass(frozen=True)
@@ -285,11 +269,6 @@ class DaskCluster:
                 yield by_name[name], failure
 
 
-def _one_process(threads: int) -> ProcessPoolExecutor:
-    """A process of its own that starts with its first stack: in a pool of several the death of one would end all."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up, (threads, _log.level))
-
-
 def _died(stack: Stack) -> DataError:
     return DataError(
         f"the process that trained {stack} died",
@@ -297,38 +276,8 @@ def _died(stack: Stack) -> DataError:
     )
 
 
-def _stop(at_work: Mapping[Future[Any], ProcessPoolExecutor]) -> None:
-    """Asks the processes to stop, repeatedly: one that has not started training yet ignores the signal."""
-    pids = [pid for pool in at_work.values() for pid in pool._processes]  # there is no public access to them
-    while not all(future.done() for future in at_work):
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-        wait(at_work, timeout=_POLL)
-
-
-def _set_up(threads: int, level: int) -> None:
-    """Prepares a new process: it takes its share of the cores, and ignores signals except while it trains.
-
-    During training a signal makes it save its state and stop.
-    """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("trainer").setLevel(level)
-
-
 def _in_process(stack: Stack, device: str) -> MmsslError | None:
-    parent = os.getppid()
-
-    def stop_if_orphaned() -> None:
-        if os.getppid() != parent:
-            raise Interrupted("stopped: the process that started it is gone")
-
-    return _attempt(stack, device, _EpochLog(stack, stop_if_orphaned))
+    return _attempt(stack, device, _EpochLog(stack, unless_orphaned()))
 
 
 def _on_worker(stack: Stack, device: str, event: str) -> MmsslError | None:

@@ -15,10 +15,9 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.runtime.cluster import check_stop
 from pipeline.runtime.errors import UsageError
 from pipeline.runtime.files import write_atomically
-from pipeline.runtime.interrupts import stop_requests
+from pipeline.runtime.interrupts import check_stop, stop_requests
 from pipeline.runtime.text import file_name
 from pipeline.runtime.versions import versions
 from pipeline.shards.shard import Shard

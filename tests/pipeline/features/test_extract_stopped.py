@@ -16,9 +16,9 @@ from distributed import LocalCluster
 
 from pipeline.features import executors, split_modality
 from pipeline.features.split_modality import ExtractionTask, Progress
-from pipeline.runtime.errors import Interrupted
+from pipeline.runtime.errors import Interrupted, TrainingError
 from pipeline.runtime.processes import Process, this_process
-from tests.support.extraction import extract
+from tests.support.extraction import extract, in_process, in_process_that_dies, in_slow_process
 from tests.support.paths import ROOT
 from tests.support.rgbd_frames import contents, python, references_kept
 
@@ -127,6 +127,49 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == Interrupted.exit_code, output
     assert f"stopped by {which.name}" in output
+    extract(root, (0, 3))
+    assert contents(root) == undisturbed
+
+
+def test_side_by_side_it_is_the_same(
+    root: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_in_process", in_process)
+    reports = []
+    assert len(extract(root, (0, 3), jobs=2, progress=lambda *step: reports.append(step))) == 2
+    assert reports == [("units", k, 4) for k in range(5)]
+    assert contents(root) == undisturbed
+
+
+def test_a_process_that_dies_costs_its_split_alone(
+    root: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_in_process", in_process_that_dies)
+    with pytest.raises(TrainingError, match=r"1 failed, the others are done: split 3, depth: the process .* died"):
+        extract(root, (0, 3), jobs=2)
+    assert (root / "shards" / "rgbd-32-split-0.h5").exists()
+    assert not (root / "shards" / "rgbd-32-split-3.h5").exists()
+    extract(root, (0, 3))
+    assert contents(root) == undisturbed
+
+
+def test_asked_to_stop_side_by_side_it_goes_on_to_the_same_end(
+    root: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_in_process", in_slow_process)
+
+    def stop_once_under_way() -> None:
+        deadline = time.monotonic() + 60
+        while not list(root.rglob("*.checkpoint.safetensors")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=stop_once_under_way)
+    asking.start()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        extract(root, (0, 3), jobs=2)
+    asking.join()
+    assert list(root.rglob("*.checkpoint.safetensors"))
     extract(root, (0, 3))
     assert contents(root) == undisturbed
 
