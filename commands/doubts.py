@@ -10,7 +10,7 @@ from commands.app import app
 from commands.asking import write_illustrated
 from commands.messages import Table
 from commands.options import MODEL, OUTPUT, WORKSPACE, Device, DeviceOption, Jobs, Json, Root
-from commands.run_folders import RunData, places
+from commands.run_folders import RunData, check_used, places
 
 
 @app.command()
@@ -58,7 +58,9 @@ def doubts(
 
     executor, chosen_device = choose_executor(jobs), choose_device(device)
     check_not_answered(file)
-    opened = Run.open(run, places(data, root))
+    looked = places(data, root)
+    opened = Run.open(run, looked)
+    check_used(looked, [opened])
     shard = shard_of(opened)
     runs = without_each_part(opened, shard, parts)
     stacks = make_stacks(runs, gpu=chosen_device.type == "cuda", jobs=jobs)

@@ -109,7 +109,8 @@ def export(
     shard = shard_of(runs[0])
     wanted = [modality.name for modality in choose_modalities(shard, runs[0].settings.modalities)]
     files = {name: locate(shard, name) for name in wanted if name in shard.encoders} if encoders else {}
-    abstain = Abstain(abstain_below, None if abstain_below is not None else (target_accuracy or TARGET))
+    aim = TARGET if target_accuracy is None else target_accuracy
+    abstain = Abstain(abstain_below, None if abstain_below is not None else aim)
     if with_encoder and not files:
         raise UsageError(
             f"--with-encoder: {shard.path} keeps no encoder of {' or '.join(wanted)}",

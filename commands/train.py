@@ -157,7 +157,7 @@ def train(
     chosen = choose_device(device if scheduler is None else "auto")  # a cluster's workers use their own devices
     values = merged(read_toml(config) if config is not None else {}, read_assignments(assignments or []))
     options = {
-        "labels": int(labels) if labels is not None and labels.isdigit() else labels,
+        "labels": int(labels) if labels is not None and labels.isascii() and labels.isdigit() else labels,
         "modalities": tuple(names(modality)) if modality is not None else None,
         "label_estimator": label_estimator,
         "epochs": epochs,

@@ -93,10 +93,13 @@ def _split(annotation: Any) -> tuple[Any, Any]:
 
 
 def _flags(name: str, kind: Any, info: OptionInfo) -> str:
-    option = next(iter(info.param_decls or ()), f"--{name.replace('_', '-')}")
-    if kind is bool and not info.param_decls:
-        option += f"`, `--no-{name.replace('_', '-')}"
-    return f"`{option}`"
+    """The names of an option; typer keeps the first one that an annotation declares where a default would be."""
+    first = (info.default,) if isinstance(info.default, str) else ()
+    declared = [*first, *(info.param_decls or ())]
+    if not declared:
+        flag = f"--{name.replace('_', '-')}"
+        declared = [flag, f"--no-{flag[2:]}"] if kind is bool else [flag]
+    return ", ".join(f"`{word}`" for text in declared for word in text.split("/"))
 
 
 def _words_of(kind: Any, info: OptionInfo | ArgumentInfo) -> str:

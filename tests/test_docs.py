@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+import cli
 from scripts import failing_camera, reference, rooms
 from scripts.committed import current
 from tests.support.paths import ROOT
@@ -123,3 +126,21 @@ def test_the_shard_of_your_own_data_can_be_written_as_the_page_says(
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "own-data.md", "exec"), {})
     assert (tmp_path / "mine.h5").exists()
+
+
+def test_the_reference_names_every_option_as_the_command_line_takes_it() -> None:
+    """The page is compared with its generator elsewhere; here with the parser itself."""
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    for path, command in _click_commands(typer.main.get_command(cli.app), "mmssl"):
+        section = page.split(f"## {path}\n")[1].split("\n## ")[0]
+        named = set(re.findall(r"`(--?[a-z][a-z-]*)`", "".join(re.findall(r"^\| (`-[^|]*)\|", section, re.M))))
+        taken = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts) if flag[0] == "-"}
+        assert named == taken - {"--help"}, path
+
+
+def _click_commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, part in command.commands.items():
+        yield from _click_commands(part, f"{path} {name}")

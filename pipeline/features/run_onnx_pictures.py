@@ -29,7 +29,7 @@ def read_colour(path: str) -> NDArray[Any]:
 
 
 def read_depth(path: str) -> NDArray[Any]:
-    """float32 [height, width], whose holes (0, NaN) take the value of the nearest pixel that has one."""
+    """float32 [height, width]; holes (0, NaN, 65535 in 16 bits) take the value of the nearest pixel that has one."""
     depth = (
         np.load(path, allow_pickle=False)
         if path.endswith(".npy")
@@ -39,6 +39,8 @@ def read_depth(path: str) -> NDArray[Any]:
         sys.exit(
             f"{path}: is {depth.dtype} {depth.shape}: depth has one channel of 16 bits or of floating-point numbers"
         )
+    if depth.dtype.kind in "iu" and depth.max() <= 65535:
+        depth = np.where(depth == 65535, 0, depth)  # saturated: nothing was seen
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
     return fill(depth) if depth.any() else depth
 

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pipeline.runtime.contents import other_kind_of
-from pipeline.runtime.errors import DataError
+from pipeline.runtime.errors import DataError, Interrupted
 from pipeline.runtime.files import write_atomically
 
 MOST_COMPRESSED = 256  # an array may be this many times as large as what stores it, plus MOST_BEYOND bytes
@@ -124,6 +124,6 @@ def _damage(path: Path) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: is not an intact file of NumPy arrays ({reason})", HINT) from None
     except Exception as error:  # zlib.error, tokenize.TokenError and others that Python keeps in many places
-        if isinstance(error, DataError):
+        if isinstance(error, DataError | Interrupted):
             raise
         raise DataError(f"{path}: is not an intact file of NumPy arrays ({type(error).__name__})", HINT) from None

@@ -64,6 +64,9 @@ def side_by_side(
                 except BrokenProcessPool:  # it was killed, or could not start; the others know nothing of it
                     result = if_died(key)
                     pool = pools.enter_context(_one_process(share))
+                except BaseException:  # such as a full disk, which ends everything
+                    _stop({other: pool for other, (_, pool) in at_work.items()})
+                    raise
                 idle.append(pool)
                 yield key, result
 

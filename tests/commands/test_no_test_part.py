@@ -78,3 +78,14 @@ def test_export_and_predict(trained: tuple[Path, Path], mmssl: Command, tmp_path
     assert "no threshold for abstaining could be chosen" in done.err
     assert mmssl("predict", "model", trained[0], "--out", "p.csv", "--device", "cpu").code == 0
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 61
+
+
+def test_comparing_is_refused_before_anything_is_trained(trained: tuple[Path, Path], mmssl: Command) -> None:
+    refused(mmssl("compare", trained[0], "--labels", 6, "--device", "cpu"), 1, "no labelled test example", "--test 0.2")
+    assert not Path("workspace/runs").exists()
+
+
+def test_several_settings_show_no_differences(trained: tuple[Path, Path], mmssl: Command) -> None:
+    done = mmssl("train", "sshmvae-kl", "--data", trained[0], "--alpha", "0.1,1", "--epochs", 1, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert SENTENCE in done.out

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from pipeline.runtime.errors import MmsslError
+from pipeline.runtime.errors import Interrupted, MmsslError
 from trainer.evaluation.metrics import COMPLETION_TITLES
 from trainer.evaluation.subsets import MOST_WITH_ALL_SHOWN, every_modality, subset_title
 from trainer.inference.image_shapes import image_shape
@@ -149,6 +149,8 @@ def draw_models(done: Sequence[Run], device: torch.device) -> ModelsSection:
     for run in sorted(representatives.values(), key=lambda run: order[run.folder]):
         try:
             closer.append(_model_figures(run, device))
+        except Interrupted:
+            raise
         except MmsslError as error:
             _log.warning("%s", error.message)
             missing.append(error.message)
@@ -204,6 +206,8 @@ def _generated(runs: Sequence[Run], device: torch.device) -> tuple[tuple[Picture
         return (), ()
     try:
         figure = draw_panels(panels(runs, device))
+    except Interrupted:
+        raise
     except MmsslError as error:
         _log.warning("%s", error.message)
         return (), (error.message,)

@@ -83,6 +83,8 @@ def _accuracies(replicas: Evaluated) -> Accuracies:
 
 def _shown(ours: Accuracies, theirs: Accuracies) -> list[str]:
     """The single modalities that both have, and all modalities if they are the same for both."""
+    if not ours or not theirs:  # without a test part there is nothing to compare
+        return []
     alone = [given for given in ours if given in theirs and "+" not in given]
     every, other = (max(found, key=lambda given: given.count("+")) for found in (ours, theirs))
     return [*alone, every] if every == other and every not in alone else alone

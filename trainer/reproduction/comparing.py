@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
-from pipeline.runtime.errors import UsageError
+from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.files import write_atomically
 from pipeline.runtime.interrupts import check_stop, stop_requests
 from pipeline.runtime.text import file_name
@@ -143,18 +144,31 @@ def plan_comparison(request: Request, shards: Sequence[Shard], workspace: Path) 
 
     Raises:
         UsageError: a model, a setting or a number of labels does not fit.
-        DataError: a class has fewer examples than labels are asked for.
+        DataError: a class has fewer examples than labels are asked for, or a shard has no labelled test example.
     """
+    for shard in shards:
+        if not (shard.test.labels >= 0).any():
+            raise DataError(
+                f"{shard.path}: has no labelled test example to compare on",
+                "import it again with a test part: mmssl data import ... --test 0.2",
+            )
     modalities = tuple(modality.name for modality in choose_modalities(shards[0], request.modalities))
     name = file_name("-".join([shards[0].dataset, *request.modalities]))
     folder = workspace / "comparisons" / name
     levels = [_plan_level(request, labels, shards, workspace / "runs", folder) for labels in request.labels]
     return ComparisonPlan(
         data=shards[0].dataset,
-        given=tuple("+".join(given) for given in singles_and_all(modalities)),
+        given=tuple("+".join(given) for given in singles_and_all(modalities) if _is_measured(shards, given)),
         folder=folder,
         recommended=tuple(f"{model} {request.presets[-1]}" for model in request.models),
         levels=tuple(levels),
+    )
+
+
+def _is_measured(shards: Sequence[Shard], given: Sequence[str]) -> bool:
+    """Whether every shard has a labelled test example with any of these modalities."""
+    return all(
+        (np.any([shard.test.has(name) for name in given], axis=0) & (shard.test.labels >= 0)).any() for shard in shards
     )
 
 

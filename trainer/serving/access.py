@@ -53,7 +53,11 @@ class Guard:
         await app(scope, receive, safely)
 
     def _refused(self, request: Request) -> Response | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}")
+        origin = request.headers.get("origin")
+        try:
+            host, page = urlsplit(f"//{request.headers.get('host', '')}"), urlsplit(origin or "")
+        except ValueError:
+            return refusal(Refused(400, "Host or Origin is no address", None))
         if self.token is None and host.hostname not in LOOPBACK:
             return refusal(
                 Refused(
@@ -61,8 +65,7 @@ class Guard:
                     "give it a token to use it under another name: mmssl serve --token",
                 )
             )  # fmt: skip
-        origin = request.headers.get("origin")
-        if request.method != "GET" and origin is not None and urlsplit(origin).netloc != host.netloc:
+        if request.method != "GET" and origin is not None and page.netloc != host.netloc:
             return refusal(Refused(403, "this request comes from a page of another site", None))
         if self.token is None or request.url.path.startswith(OPEN):
             return None

@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
+from pipeline.datasets.pictures import read_depth
 from pipeline.features.backbones import PAPERS, Backbone, InputRecipe, make_network, trunk
 from pipeline.features.encoder import Encoder
 from pipeline.features.encoder_graph import MatrixPooling, PictureNetwork
@@ -94,13 +96,26 @@ def test_surface_normals_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def fill() -> Any:
-    """The runner's own function; the rest of its file runs a model."""
+def runner() -> dict[str, Any]:
+    """The runner's own functions; the rest of its file runs a model."""
     needs_onnx()
     source = RUNNER.read_text(encoding="utf-8").partition('model = load("model.onnx")')[0]
     values: dict[str, Any] = {"__name__": "runner"}
     exec(compile(source, str(RUNNER), "exec"), values)
-    return values["fill"]
+    return values
+
+
+@pytest.fixture(scope="module")
+def fill(runner: dict[str, Any]) -> Any:
+    return runner["fill"]
+
+
+def test_the_runner_takes_saturated_depth_for_missing_as_mmssl_does(runner: dict[str, Any], tmp_path: Path) -> None:
+    depth = np.tile(np.array([1000, 1500, 65535, 0], np.uint16), (6, 3))
+    Image.fromarray(depth).save(tmp_path / "depth.png")
+    expected = fill_holes(read_depth(tmp_path / "depth.png"))
+    np.testing.assert_array_equal(runner["read_depth"](str(tmp_path / "depth.png")), expected)
+    assert expected.max() == 1500
 
 
 @given(SIDE, SIDE, st.integers(0, 2**31), st.floats(0, 1))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.runtime.errors import Interrupted
+from pipeline.runtime.errors import Interrupted, StorageError
 from pipeline.runtime.interrupts import Stop, stop_requests
 from pipeline.runtime.side_by_side import side_by_side, unless_orphaned
 from tests.support.paths import ROOT
@@ -36,6 +36,13 @@ def until_stopped(folder: Path) -> int:
             time.sleep(0.02)
     (folder / f"{os.getpid()}-stopped").touch()
     return 0
+
+
+def fail_or_wait(folder: Path, number: int) -> int:
+    if number == 0:
+        wait_for(folder, "*-runs", 1)
+        raise StorageError("the disk is full")
+    return until_stopped(folder)
 
 
 def until_orphaned(folder: Path) -> None:
@@ -94,6 +101,13 @@ def test_a_request_to_stop_reaches_all_processes(tmp_path: Path) -> None:
             )
     asking.join()
     assert len(list(tmp_path.glob("*-stopped"))) == 2  # the third never began
+
+
+def test_an_error_that_ends_everything_stops_the_others(tmp_path: Path) -> None:
+    tasks = [(k, (tmp_path, k)) for k in range(2)]
+    with pytest.raises(StorageError, match="full"):
+        list(side_by_side(fail_or_wait, tasks, Stop(), processes=2, threads=2, if_died=int))
+    assert len(list(tmp_path.glob("*-stopped"))) == 1
 
 
 def test_one_whose_parent_was_killed_stops(tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def test_a_token_is_asked_for_and_kept(serve: Callable[..., TestClient]) -> None
 def test_web_sites_cannot_use_a_server_without_a_token(serve: Callable[..., TestClient]) -> None:
     client = serve()
     sentence(client.get("/", headers={"host": "evil.example"}), 403, "localhost")
+    sentence(client.get("/", headers={"host": "["}), 400, "no address")
     sentence(client.post("/predict", json={}, headers={"origin": "https://evil.example"}), 403, "another site")
 
 
