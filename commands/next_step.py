@@ -1,7 +1,7 @@
 """What to do with the answers to questions: train on them, or ask again while a class has no label."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,23 @@ def command_to_train_on(folder: Path, files: Sequence[Path], new_classes: bool) 
         except (MmsslError, ValueError):  # no record, or an older one that does not quote its words
             made = []
         if made[:2] == words[:2]:
-            words = [word for word in made if word != "--json"]
+            words = _without_out(word for word in made if word != "--json")
             if not run.settings.learns_labels:
                 words = ["mmssl", "train", _MODEL, *_of_data(words)]
     for file in files:
         words += ["--labels-from", str(file)] if str(file) not in words else []
     return shlex.join([*words, *(["--new-classes"] if new_classes and "--new-classes" not in words else [])])
+
+
+def _without_out(words: Iterable[str]) -> list[str]:
+    """A command without the folder of its run, which holds that run already."""
+    kept, left = list[str](), iter(words)
+    for word in left:
+        if word == "--out":
+            next(left, None)
+        elif not word.startswith("--out="):
+            kept.append(word)
+    return kept
 
 
 def _of_data(words: Sequence[str]) -> list[str]:

@@ -258,7 +258,7 @@ def _card(name: str, title: str, variants: str | None = None) -> DataSetCard:
     return DataSetCard(name, title, make, re.compile(name + variants) if variants else None)
 
 
-_NOISY = r"(?:-r(?P<rotation>[\d.]+)-n(?P<noise>[\d.]+))?(?:-s(?P<seed>\d+))?"
+_NOISY = r"(?:-r(?P<rotation>\d+(?:\.\d+)?)-n(?P<noise>\d+(?:\.\d+)?))?(?:-s(?P<seed>\d+))?"
 CARDS = (
     _card("hm-mnist", "MNIST's left and right halves"),
     _card("nm-mnist", "MNIST rotated, and noisy", _NOISY),

@@ -275,7 +275,7 @@ def class_of(text: str, classes: Sequence[str], place: str, new_classes: bool = 
     ):
         if len(alike) == 1:
             return alike[0]
-    if new_classes and is_class_name(label):
+    if new_classes and is_class_name(label) and label_of(label) is not None:
         return label
     closest = get_close_matches(_folded(label), {_folded(name): name for name in classes}, n=1)
     meant = next((name for name in classes if closest and _folded(name) == closest[0]), None)

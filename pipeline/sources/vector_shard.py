@@ -1,7 +1,7 @@
 """Imported vectors as a shard: each modality's distribution, its scaling by the training rows, and the file itself."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -131,7 +131,7 @@ def import_vectors(
     path = imported_shard(name, root)
     with stop_requests() as stop, lease(path, wait=lambda: check_stop(stop)):
         if path.exists():
-            _check_existing(path, recipe)
+            _check_existing(path, recipe, labelling.classes)
             _log.info("%s exists and is intact", path)
             return path
         sweep(path.parent)
@@ -165,12 +165,14 @@ def _digests(source: Source) -> dict[str, str]:
     return {file.name: sha256(file) for file in files}
 
 
-def _check_existing(path: Path, recipe: Mapping[str, Any]) -> None:
+def _check_existing(path: Path, recipe: Mapping[str, Any], classes: Sequence[str]) -> None:
     shard = Shard.open(path)
     made = shard.provenance.get("recipe")
     if shard.provenance.get("made by") != MADE_BY or not isinstance(made, dict):
         raise DataError(f"{path}: exists, and was not made by `mmssl data import`", "choose another --name")
     differing = [key for key, value in recipe.items() if made.get(key) != value]
+    if tuple(classes) != tuple(shard.classes):  # classes may be named that no row has yet
+        differing.append("classes")
     if differing:
         raise DataError(
             f"{path}: exists with other {' and '.join(differing)}", f"choose another --name, or remove {path} first"

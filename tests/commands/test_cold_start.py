@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 
+from commands.next_step import _without_out
 from tests.support.commands import Command, start
 
 CLASSES = ("cup", "bowl", "hat")
@@ -84,3 +85,8 @@ def test_the_reason_why_one_run_cannot_be_trained_is_given_once(mmssl: Command, 
         refused = mmssl("train", "sshmvae-kl", "--data", "mine", "--seeds", seeds)
         assert refused.code == 1
         assert refused.err.count("no labelled training example of class cup, bowl") == times, refused.err
+
+
+def test_the_next_command_does_not_repeat_the_folder_of_the_run_that_asked() -> None:
+    words = ["mmssl", "train", "ssmvae", "--out", "runs/a", "--data", "mine", "--out=runs/b"]
+    assert _without_out(words) == ["mmssl", "train", "ssmvae", "--data", "mine"]

@@ -74,6 +74,14 @@ def test_vectors_become_a_shard_that_training_finds(mmssl: Command, vectors: Pat
     assert path.read_bytes() == content
 
 
+def test_another_list_of_classes_is_another_import(mmssl: Command, vectors: Path) -> None:
+    given = ("data", "import", vectors, "--name", "mine", "--test", 0.2)
+    assert mmssl(*given).code == 0
+    named = mmssl(*given, "--class", "one that no row has yet", "--class", "another")
+    assert named.code == 1
+    assert "exists with other classes" in named.err
+
+
 def test_a_shard_of_vectors_is_scaled_by_its_training_rows(mmssl: Command, vectors: Path, tmp_path: Path) -> None:
     assert mmssl("data", "import", vectors, "--name", "mine", "--test", 0.2).code == 0
     shard = Shard.open(tmp_path / "workspace" / "shards" / "mine.h5")

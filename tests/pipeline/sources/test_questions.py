@@ -140,6 +140,12 @@ def test_new_classes_have_to_be_allowed(shard: Shard, tmp_path: Path) -> None:
     assert [answer.label for answer in read_answers(path, shard, new_classes=True).values()] == ["saucer", "cup"]
 
 
+@pytest.mark.parametrize("label", ["_", "-1", "nan", "unlabelled"])
+def test_a_text_that_means_no_label_is_no_new_class(label: str) -> None:
+    with pytest.raises(DataError):
+        class_of(label, ["cup"], "here", new_classes=True)
+
+
 @pytest.mark.parametrize("label", ["", " ", "_", "-1", "nan", "unlabelled"])
 def test_no_label_leaves_a_row_for_later(shard: Shard, tmp_path: Path, label: str) -> None:
     (tmp_path / "ask.csv").write_text(f"row,label\n0,{label}\n")
