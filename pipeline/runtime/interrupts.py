@@ -48,11 +48,15 @@ def check_stop(stop: Stop) -> None:
         raise Interrupted(f"stopped by {stop.name}; finished work is kept", "run the same command again to resume")
 
 
+_blocks: list[Stop] = []  # of `stop_requests`, the innermost last
+
+
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
     """Within the block the first of the `heeded` signals only sets the request; a second one acts as it did before.
 
-    Signals reach only the main thread: in any other thread the request never comes.
+    Signals reach only the main thread: in any other thread the request never comes. A request that a block within
+    another one did not act on, because its work was done, is the outer one's.
     """
     stop = Stop()
     previous: dict[signal.Signals, object] = {}
@@ -68,9 +72,14 @@ def stop_requests() -> Iterator[Stop]:
     try:
         for number in heeded():
             previous[number] = signal.signal(number, ask)
+        _blocks.append(stop)
     except ValueError:  # not the main thread
         previous.clear()
     try:
         yield stop
     finally:
         restore()
+        if stop in _blocks:
+            _blocks.remove(stop)
+            if stop.requested and _blocks:
+                _blocks[-1].name = stop.name

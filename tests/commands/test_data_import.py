@@ -77,7 +77,7 @@ def test_vectors_become_a_shard_that_training_finds(mmssl: Command, vectors: Pat
 def test_another_list_of_classes_is_another_import(mmssl: Command, vectors: Path) -> None:
     given = ("data", "import", vectors, "--name", "mine", "--test", 0.2)
     assert mmssl(*given).code == 0
-    named = mmssl(*given, "--class", "one that no row has yet", "--class", "another")
+    named = mmssl(*given, "--class", "cup", "--class", "bowl", "--class", "hat")
     assert named.code == 1
     assert "exists with other classes" in named.err
 

@@ -108,3 +108,13 @@ def test_in_another_thread_nothing_is_requested_and_nothing_changed() -> None:
     thread.join()
     assert states == [(False, before)]
     assert [signal.getsignal(which) for which in BOTH] == before
+
+
+def test_a_request_that_an_inner_block_did_not_act_on_is_the_outer_ones() -> None:
+    with stop_requests() as outer:
+        with stop_requests() as inner:
+            signal.raise_signal(signal.SIGTERM)
+            assert inner.name == "SIGTERM"
+        assert outer.name == "SIGTERM"
+    with stop_requests() as later:
+        assert not later.requested
