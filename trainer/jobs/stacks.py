@@ -108,7 +108,8 @@ def make_stacks(
 
     Runs share a stack if `Settings.stack_key` allows it and their shards have equal modalities and classes. A group is
     cut into equal stacks, in order of rank, before finished runs are left out: runs that were stacked stay stacked,
-    since the result depends on it in the last bits.
+    since the result depends on it: in the last bits, and in the number of steps where shards differ in their rows
+    (docs/design/deviations.md, 20).
 
     Args:
         most: how many runs a stack may hold; None for `largest_stack`, or fewer if some of the processes would have

@@ -12,7 +12,7 @@ provenance.json          where, when and with what the run was made: the only fi
 Stacked replicas are saved and finished together, in two phases: each writes `checkpoint-next.safetensors` (or
 `evaluation.json`), and only when all have done so are these renamed to the checkpoint (or the result). A process that
 is killed at any moment thus leaves a stack that can be resumed as a stack. Resumed one by one, its replicas would
-differ in the last bits.
+differ in the last bits, and in their number of steps where their shards differ in rows.
 """
 
 import json
