@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.measure import Rows, in_turn, middle, spread
+from benchmarks.random_examples import random_examples
 from pipeline.shards.shard import Modality
 from trainer.data.machine_memory import keep_freed_memory
-from trainer.data.resident import Resident
-from trainer.data.selection import Examples
 from trainer.settings.names import RECOMMENDED
 from trainer.settings.presets import preset_values
 from trainer.settings.recommended import recommended
@@ -29,6 +27,7 @@ from trainer.settings.widths import hidden_units
 from trainer.training.step import Step
 
 MODEL = "sshmvae-kl"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,6 @@ SHAPES = {
 }
 
 
-def data(shape: Shape, replicas: int) -> Resident:
-    """Random examples of a shape."""
-    generator = torch.Generator().manual_seed(0)
-    features = {m.name: torch.rand(shape.rows, m.width, generator=generator) for m in shape.modalities}
-    label = torch.arange(shape.rows) % shape.classes
-    rows = np.arange(shape.rows)
-    examples = Examples(
-        labelled=rows[: shape.labelled], unlabelled=rows[shape.labelled :], test=rows[:200], labelled_ids=()
-    )
-    classes = tuple(map(str, range(shape.classes)))
-    return Resident(features, {}, label, torch.arange(shape.rows), shape.modalities, classes, (examples,) * replicas)
-
-
 def stepper(shape: Shape, replicas: int, precision: str) -> tuple[Callable[[], None], int]:
     """Takes training steps, one per call; and the units of the widest hidden layer."""
     fixed: dict[str, Any] = {"model": MODEL, "data": "random", "precision": precision, "beta": 0.1}
@@ -81,7 +67,11 @@ def stepper(shape: Shape, replicas: int, precision: str) -> tuple[Callable[[], N
     else:
         values = {**preset_values(shape.preset, MODEL), "labels": shape.labelled}
     settings = [build({**values, **fixed, "seed": seed}) for seed in range(replicas)]
-    step = Step(settings, data(shape, replicas), torch.device("cpu"))
+    data = random_examples(
+        shape.modalities, shape.classes, rows=shape.rows, labelled=shape.labelled, test=200, replicas=replicas,
+        device=CPU,
+    )  # fmt: skip
+    step = Step(settings, data, CPU)
     number = iter(range(10**9))
     return lambda: step(next(number)), max(hidden_units(settings[0]))
 
@@ -97,15 +87,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    device = torch.device("cpu")
-    rows = Rows("stacks", device)
+    rows = Rows("stacks", CPU)
     for name, shape in SHAPES.items():
         if options.only not in name:
             continue
         candidates: dict[str, Callable[[], None]] = {}
         for replicas in map(int, options.replicas.split(",")):
             candidates[str(replicas)], units = stepper(shape, replicas, options.precision)
-        seconds = in_turn(candidates, device, options.rounds, warm_up=1)
+        seconds = in_turn(candidates, CPU, options.rounds, warm_up=1)
         for replicas_, values in seconds.items():
             rows.add(f"milliseconds a step and replica: {name}, R = {replicas_}", 1e3 * middle(values) / int(replicas_),
                      units=units, threads=options.threads, precision=options.precision,

@@ -16,16 +16,15 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
+from benchmarks.random_examples import random_examples
 from pipeline.shards.shard import Modality
 from trainer.data.machine_memory import keep_freed_memory
 from trainer.data.resident import Resident
-from trainer.data.selection import Examples
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
 from trainer.training.precision import precision
@@ -38,14 +37,10 @@ SIZE, CUDA_SIZE = 2048, 8192  # rows and columns of the matrices in the large pr
 
 def digits(replicas: int, device: torch.device) -> Resident:
     """Random examples in the shape of hmMNIST."""
-    generator = torch.Generator().manual_seed(0)
-    x, w = (torch.rand(ROWS, WIDTH, generator=generator).to(device) for _ in range(2))
-    label = torch.randint(0, CLASSES, (ROWS,), generator=generator).to(device)
-    rows = np.arange(ROWS)
-    examples = Examples(labelled=rows[:LABELLED], unlabelled=rows[LABELLED:], test=rows[:TEST], labelled_ids=())
-    modalities = (Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli"))
-    number, classes = torch.arange(ROWS, device=device), tuple(map(str, range(CLASSES)))
-    return Resident({"x": x, "w": w}, {}, label, number, modalities, classes, (examples,) * replicas)
+    modalities = Modality("x", WIDTH, "bernoulli"), Modality("w", WIDTH, "bernoulli")
+    return random_examples(
+        modalities, CLASSES, rows=ROWS, labelled=LABELLED, test=TEST, replicas=replicas, device=device
+    )
 
 
 def stack(replicas: int, precision_: str, fused: bool = False) -> list[Settings]:

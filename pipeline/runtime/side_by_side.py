@@ -47,28 +47,27 @@ def side_by_side(
     with ExitStack() as pools:
         idle: list[ProcessPoolExecutor] = [pools.enter_context(_one_process(share)) for _ in range(processes)]
         at_work: dict[Future[T], tuple[K, ProcessPoolExecutor]] = {}
-        while True:
-            while idle and (task := next(waiting, None)) is not None:
-                (key, arguments), pool = task, idle.pop()
-                at_work[pool.submit(function, *arguments)] = (key, pool)
-            if not at_work:
-                return
-            ready, _ = wait(at_work, timeout=_POLL, return_when=FIRST_COMPLETED)
-            if stop.requested:
-                _stop({future: pool for future, (_, pool) in at_work.items()})
+        try:
+            while True:
+                while idle and (task := next(waiting, None)) is not None:
+                    (key, arguments), pool = task, idle.pop()
+                    at_work[pool.submit(function, *arguments)] = (key, pool)
+                if not at_work:
+                    return
+                ready, _ = wait(at_work, timeout=_POLL, return_when=FIRST_COMPLETED)
                 check_stop(stop)
-            for future in ready:
-                key, pool = at_work.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:  # it was killed, or could not start; the others know nothing of it
-                    result = if_died(key)
-                    pool = pools.enter_context(_one_process(share))
-                except BaseException:  # such as a full disk, which ends everything
-                    _stop({other: pool for other, (_, pool) in at_work.items()})
-                    raise
-                idle.append(pool)
-                yield key, result
+                for future in ready:
+                    key, pool = at_work.pop(future)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:  # it was killed, or could not start; the others know nothing of it
+                        result = if_died(key)
+                        pool = pools.enter_context(_one_process(share))
+                    idle.append(pool)
+                    yield key, result
+        except BaseException:  # a request to stop, or what ends everything, such as a full disk
+            _stop({future: pool for future, (_, pool) in at_work.items()})
+            raise
 
 
 def unless_orphaned() -> Callable[[], None]:
