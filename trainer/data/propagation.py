@@ -126,6 +126,7 @@ class _Kept:
         """`candidate_graphs`, made only if the rows or the number of neighbours are not those of the last time."""
         read, rows = partial(data.training_features, replica), data.examples[replica].training_rows
         key = _fingerprint(read, neighbours) if rows <= _KEPT_ROWS else None
+        check()  # also where the graphs are kept ones, whose making would have asked
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None  # before there are others

@@ -24,6 +24,7 @@ from tests.support.training import (
     run_stack,
     scores,
 )
+from trainer.data import propagation
 from trainer.data.resident import Resident
 from trainer.evaluation.evaluate import evaluate
 from trainer.nn.batch_norm import ReplicaBatchNorm
@@ -152,11 +153,15 @@ def test_making_a_step_takes_no_noise(tmp_path: Path) -> None:
         assert torch.equal(step.noise.state(replica), fresh.state(replica))
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_stop_while_labels_are_propagated_ends_the_run_before_its_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     shard = make_shard(tmp_path / "shard.h5")
     settings = make_settings("ssmvae", shard, propagation=1)
+    monkeypatch.setattr(propagation, "_KEPT", propagation._Kept())  # another test may have kept these rows' graphs
+    if kept:
+        run_stack(tmp_path / "before", [settings], [shard])
     read = Resident.training_features
 
     def interrupted(data: Resident, replica: int) -> Iterator[Mapping[str, torch.Tensor]]:
