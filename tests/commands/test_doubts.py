@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.shards.shard import Shard
 from tests.support.commands import Command
-from tests.support.training import NETWORKS, make_shard
+from tests.support.training import NETWORKS, W, X, clusters, make_shard, turns
 
 LABELS = 24
 
@@ -93,3 +93,16 @@ def test_what_cannot_be_judged_is_said(mmssl: Command, shard: Shard, tmp_path: P
     done = mmssl("doubts", run, "--out", "kept.csv")
     assert done.code == 2
     assert "1 answers, which would be lost" in done.err
+
+
+@pytest.mark.parametrize("labels", [LABELS, "all"])
+def test_streamed_data(mmssl: Command, tmp_path: Path, labels: object) -> None:
+    """Each part that is held out leaves another number of rows to stream."""
+    shard = make_shard(tmp_path / "known.h5", train=clusters("train", [*turns(31), *[-1] * 60], (X, W)))
+    count = 24 if labels == LABELS else 31
+    config = settings("sshmvae-kl", tmp_path, "window = 48", "propagation = 1")
+    run, used = trained(mmssl, shard, config, "--labels", labels, "--batch-size", 4, "--epochs", 9)
+    assert used["window"] == 48
+    done = mmssl("doubts", run, "--parts", 4, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["judged"] == count

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.data.interface import Data
 from trainer.evaluation.missing_modalities import Fill
 from trainer.models.interface import LatentModel
-from trainer.nn.presence import given
+from trainer.nn.presence import any_present, given
 from trainer.nn.rng import Noise
 
 MOST_ITERATIONS = 5000  # of the optimiser of the logistic regression
@@ -29,11 +29,13 @@ def probe(
 ) -> Classify:
     """A classifier for a model without one: logistic regression on the mean of the latent variable.
 
-    Each replica's regression is fitted on its labelled examples, completed in the same way as the test set.
+    Each replica's regression is fitted on its labelled examples, completed in the same way as the test set. Those that
+    have none of the modalities count only where a class would otherwise have no example.
     """
     regressions = []
     for replica, examples in enumerate(data.examples):
         rows = torch.from_numpy(examples.labelled).to(data.label.device)
+        rows = rows[_telling(data, rows, names)]
         index = rows.expand(len(data.examples), -1)  # every replica encodes them, and only this replica's are kept
         x = data.x(index)
         with noise.limit_rows([len(rows) * (r == replica) for r in range(len(data.examples))]):
@@ -50,6 +52,15 @@ def probe(
         return torch.from_numpy(np.stack(decisions)).log_softmax(-1).float()  # predict_proba can underflow to 0
 
     return classify
+
+
+def _telling(data: Data, rows: Tensor, names: Sequence[str]) -> Tensor:
+    """Which labelled rows, bool `[L]`, have any of some modalities, or are of a class of which no row has."""
+    there = any_present(given(data.x(rows), names))
+    if there is None:
+        return torch.ones_like(rows, dtype=torch.bool)
+    label = data.label[rows]
+    return there | ~torch.isin(label, label[there])
 
 
 def logits_of(decision: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,7 +13,11 @@ FORMAT = 2  # of the bundle; raised when older versions of the program cannot re
 OLDEST = 1  # that this version reads
 QUANTILES = 101  # of the unlikeness of known rows: its percentiles
 RUNNER = "run_onnx.py"  # runs a bundle's ONNX files
-LabelType = Literal["text", "integer"]
+LabelType = Literal["text", "integer", "real", "boolean"]
+LABEL_TYPES: dict[str, LabelType] = {"i": "integer", "u": "integer", "f": "real", "b": "boolean"}  # by NumPy's kind
+_AS_LABEL: dict[LabelType, Callable[[str], Any]] = {
+    "text": str, "integer": int, "real": float, "boolean": {"False": False, "True": True}.__getitem__,
+}  # fmt: skip
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -114,7 +119,7 @@ class BundleCard(_Card):
 
     Attributes:
         program: the version of mmssl that wrote it.
-        label_type: what the class names stand for.
+        label_type: what the class names stand for: `labels` has them as that.
         settings: the first replica's settings (docs/reference/settings.md).
         seeds: one per replica.
         completion: how the model completes missing modalities.
@@ -145,7 +150,16 @@ class BundleCard(_Card):
     def _plain(self) -> Self:
         if self.exports and self.format == OLDEST:
             raise ValueError(f"a card of format {OLDEST} has no exports")
+        try:
+            _ = self.labels
+        except (ValueError, KeyError):
+            raise ValueError(f"a class is no {self.label_type} label") from None
         return self
+
+    @property
+    def labels(self) -> list[Any]:
+        """The classes as the labels that were given in training: texts, numbers, or False and True."""
+        return [_AS_LABEL[self.label_type](name) for name in self.classes]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -59,9 +59,8 @@ class LoadedModel:
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """The class names, `[K]`; integers if the labels were."""
-        integer = self.card.label_type == "integer"
-        return np.array([int(name) for name in self.card.classes]) if integer else np.array(self.card.classes)
+        """The class names, `[K]`; numbers or booleans if the labels were."""
+        return np.array(self.card.labels)
 
     def read(self, inputs: Inputs, present: Present = None) -> tuple[dict[str, Features], NDArray[np.bool_]]:
         """The rows as the predictor takes them: scaled values `[N, D]` of each modality, and what is there, `[N, M]`.

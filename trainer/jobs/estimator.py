@@ -27,6 +27,7 @@ from trainer.jobs.own_arrays import (
     as_numbers,
     class_names,
     divided,
+    fingerprint,
     lacking,
     prepared,
     read_labels,
@@ -55,7 +56,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epochs: None for the preset's.
         columns: by modality, its first column in the array and the one behind its last.
         distributions: by modality, bernoulli, nonnegative or gaussian; others are chosen by their values.
-        workspace: a folder to keep the shard and the run in; None to keep neither.
+        workspace: a folder to keep the shards and the runs in, which any number of fits may share; None to keep none.
         settings: any other setting by name (docs/reference/settings.md).
 
     Attributes:
@@ -115,7 +116,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="mmssl-") as temporary:
             folder = Path(temporary if self.workspace is None else self.workspace)
             shard = write_shard(
-                folder / "shards" / "classifier.h5",
+                folder / "shards" / f"classifier-{fingerprint(x, self.classes_, labels, modalities)}.h5",
                 dataset="classifier",
                 classes=names,
                 modalities=modalities,
@@ -157,7 +158,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> Self:
-        """A trained classifier from a bundle; its settings are those of the model, for `fit` to be called again.
+        """A trained classifier from a bundle; its settings are all of the model's, for `fit` to be called again.
+
+        A bundle of several seeds gives the first one. `columns` is not in a bundle: set it to fit one array.
 
         Raises:
             DataError: the folder holds no bundle, or one that was changed or is newer.
@@ -165,7 +168,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         chosen = choose_device(device)
         loaded = of_bundle(read_bundle(Path(folder)), chosen)
         settings = loaded.predictor.network.settings
-        estimator = cls(settings.model, seed=settings.seed, device=device, epochs=settings.epochs)
+        others = {name: getattr(settings, name) for name in sorted(_SETTINGS - _OF_ROWS)}
+        estimator = cls(
+            settings.model,
+            seed=settings.seed,
+            device=device,
+            epochs=settings.epochs,
+            distributions={m.name: m.distribution for m in loaded.modalities},
+            **others,
+        )
         estimator.classes_, estimator.model_ = loaded.classes_, loaded
         return estimator
 
@@ -248,6 +259,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 _OWN = frozenset(("model", "seed", "epochs", "data", "digest", "split", "modalities"))
 _SETTINGS = frozenset(Settings.model_fields) - _OWN
+_OF_ROWS = frozenset(("answers", "held_out"))  # settings that are of one data set's rows
 
 
 def _check_known(names: Iterable[str]) -> None:

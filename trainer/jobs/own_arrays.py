@@ -1,8 +1,9 @@
 """A person's arrays and labels as the content of a shard, for `trainer.jobs.estimator`."""
 
+import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.schema import Distribution, Features, Modality, Scaling, is_class_name
-from trainer.inference.card import LabelType
+from trainer.inference.card import LABEL_TYPES, LabelType
 from trainer.inference.inputs import plain_array
 
 UNLABELLED = -1
@@ -103,12 +104,22 @@ def _is_unlabelled(value: Any) -> bool:
 
 
 def class_names(classes: NDArray[Any]) -> tuple[list[str], LabelType]:
-    """The classes as text; a label that a shard cannot hold as a name is numbered."""
+    """The classes as text, and what `as_labels` makes of it; a label that a shard cannot hold as a name is numbered."""
     names = [str(value) for value in classes.tolist()]
     valid = all(map(is_class_name, names))
     if not valid or len(set(names)) < len(names):
-        names = [f"class {k}" for k in range(len(names))]
-    return names, "integer" if classes.dtype.kind in "iu" else "text"
+        return [f"class {k}" for k in range(len(names))], "text"
+    return names, LABEL_TYPES.get(classes.dtype.kind, "text")
+
+
+def fingerprint(
+    x: Mapping[str, Features], classes: NDArray[Any], labels: NDArray[np.int64], modalities: Sequence[Modality]
+) -> str:
+    """Tells the rows, labels and distributions of one fit from those of another."""
+    digest = hashlib.sha256(repr((classes.tolist(), modalities)).encode())
+    for values in (*x.values(), labels):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:16]
 
 
 def prepared(

@@ -1,11 +1,12 @@
 """Planned runs, and the stacks in which they are trained."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime.failures import Failures
+from pipeline.shards.shard import Shard
 from trainer.data.selection import check_examples, choose_modalities, leaves_unlabelled
 from trainer.jobs.plan import Job
 from trainer.settings.run_settings import Settings
@@ -101,12 +102,22 @@ def largest_stack(settings: Settings, gpu: bool) -> int:
     return MOST if gpu or is_narrow(settings) else 1
 
 
+def kind(settings: Settings, shard: Shard) -> Hashable:
+    """What runs that share a stack have in common: all settings but a run's own, modalities, classes, which parts.
+
+    Raises:
+        UsageError: the settings name a modality that the shard does not have.
+    """
+    modalities, classes = choose_modalities(shard, settings.modalities), tuple(shard.classes)
+    return settings.stack_key(), modalities, classes, leaves_unlabelled(settings, shard), shard.test.rows > 0
+
+
 def make_stacks(
     work: Sequence[PlannedRun], most: int | None = None, *, gpu: bool = False, jobs: int = 1
 ) -> list[Stack]:
     """Puts the unfinished runs into stacks: begun ones first, then by rank, then the cheapest.
 
-    Runs share a stack if `Settings.stack_key` allows it and their shards have equal modalities and classes. A group is
+    Runs of one `kind` share a stack. A group is
     cut into equal stacks, in order of rank, before finished runs are left out: runs that were stacked stay stacked,
     since the result depends on it: in the last bits, and in the number of steps where shards differ in their rows
     (docs/design/deviations.md, 20).
@@ -117,11 +128,10 @@ def make_stacks(
         gpu: whether they are trained on a GPU, or on a cluster, whose devices are not known here.
         jobs: the number of processes that train at once.
     """
-    groups: dict[object, list[PlannedRun]] = {}
+    groups: dict[Hashable, list[PlannedRun]] = {}
     for run in sorted(work, key=lambda run: run.rank):
         settings, shard = run.job.settings, run.job.shard
-        kind = (choose_modalities(shard, settings.modalities), tuple(shard.classes), leaves_unlabelled(settings, shard))
-        groups.setdefault((settings.stack_key(), kind), []).append(run)
+        groups.setdefault(kind(settings, shard), []).append(run)
     planned = []
     for group in groups.values():
         number = math.ceil(len(group) / (most or largest_stack(group[0].job.settings, gpu)))

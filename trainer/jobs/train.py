@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,13 +13,12 @@ from pipeline.runtime.errors import TrainingError
 from pipeline.runtime.files import sweep
 from pipeline.runtime.leases import lease, remove_stale
 from pipeline.shards.shard import Shard
-from trainer.data.selection import leaves_unlabelled
 from trainer.data.streaming import load
 from trainer.evaluation.metrics import Evaluation
 from trainer.inference.loading import load_run
 from trainer.jobs.environment import environment
 from trainer.jobs.plan import Job
-from trainer.jobs.stacks import largest_stack
+from trainer.jobs.stacks import kind, largest_stack
 from trainer.training.method import method_of
 from trainer.training.precision import chosen_precision
 from trainer.training.progress import Progress
@@ -107,13 +106,12 @@ def recover_stacks(runs: Sequence[Run]) -> None:
 def _train_open(
     open_runs: Sequence[Run], shards: Mapping[int, Shard], device: torch.device, progress: Progress, stack: int | None
 ) -> None:
-    groups: dict[tuple[str, int, int, bool], list[Run]] = {}
+    groups: dict[Hashable, list[Run]] = {}
     for run in open_runs:
         checkpoint = run.read_checkpoint()
         values = checkpoint.values if checkpoint else {}
         position = (int(values.get("step", 0)), int(values.get("per_epoch", 0)))
-        key = (run.settings.stack_key(), *position, leaves_unlabelled(run.settings, shards[id(run)]))
-        groups.setdefault(key, []).append(run)
+        groups.setdefault((kind(run.settings, shards[id(run)]), position), []).append(run)
     for group in groups.values():
         settings = group[0].settings
         limit = stack or largest_stack(settings, device.type == "cuda")

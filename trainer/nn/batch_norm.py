@@ -13,7 +13,8 @@ class ReplicaBatchNorm(nn.Module):
     """Batch normalisation over B for each replica: `[R, B, F] -> [R, B, F]`.
 
     Training normalises with the statistics of the batch and updates the running ones, except within
-    `frozen_statistics`. Evaluation normalises with the running statistics. Within `only_rows`, rows that are not there
+    `frozen_statistics`. Evaluation normalises with the running statistics, and so does training within
+    `running_statistics`. Within `only_rows`, rows that are not there
     count in no statistic. A batch in two segments is normalised segment by segment, and the running statistics follow
     the second, the unlabelled rows.
     """
@@ -30,11 +31,12 @@ class ReplicaBatchNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(replicas, features))
         self.register_buffer("variance", torch.ones(replicas, features))
         self.frozen = False
+        self.running = False
         self.rows: Tensor | None = None  # bool [R, B]
         self.segments: Segments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.running:
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
             result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
             return result.view(x.shape)
@@ -105,7 +107,7 @@ class BatchNormReLU(ReplicaBatchNorm):
     fused: Callable[..., Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused is None or not self.training or self.rows is not None:
+        if self.fused is None or not self.training or self.running or self.rows is not None:
             return super().forward(x).relu_()
         stacked = x.unsqueeze(0) if x.dim() == 2 else x
         result = self.fused(
@@ -143,6 +145,19 @@ def only_rows(model: nn.Module, rows: Tensor | None) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.rows = None
+
+
+@contextmanager
+def running_statistics(model: nn.Module) -> Iterator[None]:
+    """A context in which batch normalisation takes its running statistics, as in evaluation, and leaves them alone."""
+    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)]
+    for norm in norms:
+        norm.running = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.running = False
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pipeline.runtime.errors import UsageError
 
 _TOKEN = re.compile(r"\s*([(),-]|[^\s(),-]+)")
 _DENSE = re.compile(r"D([1-9]\d*|K|x)(BR)?")
+_DEEPEST = 20  # brackets within one another
 _DROPOUT = re.compile(r"(Row)?Dropout(0?\.\d*[1-9]\d*)")
 
 
@@ -124,14 +125,16 @@ def parse(text: str) -> Notation:
             return Dropout(float(match[2]), match[1] is not None)
         raise fail(f"'{token}' is not a layer")
 
-    def chain() -> Chain:
+    def chain(depth: int = 0) -> Chain:
         source: str | tuple[Chain, ...]
         if tokens and tokens[0] == "(":
             take("(")
-            parts = [chain()]
+            if depth == _DEEPEST:
+                raise fail(f"its brackets are more than {_DEEPEST} deep")
+            parts = [chain(depth + 1)]
             while tokens and tokens[0] == ",":
                 take(",")
-                parts.append(chain())
+                parts.append(chain(depth + 1))
             take(")")
             source = tuple(parts)
         else:

@@ -17,7 +17,7 @@ from trainer.models.interface import Classifier
 from trainer.nn.labels import certainty, sharpened
 from trainer.nn.presence import any_present, present_rows, same_rows, some_rows, where_present
 from trainer.nn.rng import Noise
-from trainer.objective.views import Features, View, Views, singles
+from trainer.objective.views import Features, View, Views, alone, singles
 from trainer.settings.run_settings import Settings
 
 Classify = Callable[[Features], Tensor]
@@ -56,10 +56,11 @@ def penalties(settings: Settings, noise: Noise, views: Views) -> dict[str, Penal
     rows, x_u, model = views.unlabelled, views.x_u, views.model
     if settings.partial_smoothness:
         known = {m: view.part(rows) for m, view in views.singles.items()}
-        terms = [
-            smoothness(model.classify, noise, part, settings.radius, known[m].rows, known[m].log_q)
-            for m, part in singles(model, x_u).items()
-        ]
+        with alone(model):
+            terms = [
+                smoothness(model.classify, noise, part, settings.radius, known[m].rows, known[m].log_q)
+                for m, part in singles(model, x_u).items()
+            ]
         result["smoothness of one modality"] = settings.partial_smoothness, torch.stack(terms).sum(0)
     if settings.consistency:
         result["consistency"] = settings.consistency, consistency(model, x_u, views.joint.part(rows).log_q)
@@ -106,7 +107,7 @@ def consistency(model: Classifier, x: Features, log_q: Tensor) -> Tensor:
     Args:
         log_q: log q(y|X), `[R, B, K]`.
     """
-    with only_encoders(model):
+    with only_encoders(model), alone(model):
         terms = [
             where_present(present_rows(x, m), divergence(log_q.detach(), model.classify(part)))
             for m, part in singles(model, x).items()

@@ -1,6 +1,7 @@
 """What a model predicts of a batch from all modalities and from each alone, inferred once for all terms that ask."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, cast
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.interface import Classifier
+from trainer.nn.batch_norm import running_statistics
 from trainer.nn.distributions import DiagonalNormal
-from trainer.nn.presence import given, present_rows, some_rows
+from trainer.nn.presence import Incomplete, given, present_rows, some_rows
 from trainer.nn.segments import in_segments, segments_of
 
 Features = Mapping[str, Tensor]
@@ -61,10 +63,11 @@ class Views:
     @cached_property
     def singles(self) -> dict[str, View]:
         """log q(y|x_m) of every row, by modality m."""
-        return {
-            m: View(self._classify(part, self._posteriors.get((m,))), present_rows(self.x, m))
-            for m, part in singles(self.model, self.x).items()
-        }
+        with alone(self.model):
+            return {
+                m: View(self._classify(part, self._posteriors.get((m,))), present_rows(self.x, m))
+                for m, part in singles(self.model, self.x).items()
+            }
 
     def every(self, rows: slice) -> list[View]:
         """What is predicted of some rows given all modalities, and given each alone where there are several."""
@@ -87,6 +90,28 @@ class Views:
 
 def singles(model: Classifier, x: Features) -> dict[str, Features]:
     """By modality, the input that holds it alone; the others are left out if the model has encoders, or else zeros."""
-    if "encoders" in model.completions:
+    if _has_encoders(model):
         return {m: given(x, [m]) for m in x}
-    return {m: {n: value if n == m else torch.zeros_like(value) for n, value in x.items()} for m in x}
+    return {m: _among_zeros(x, m) for m in x}
+
+
+def _among_zeros(x: Features, modality: str) -> Features:
+    """A modality alone: every row lacks the others, and of it what it lacks."""
+    first = next(iter(x.values()))
+    there = {n: first.new_zeros(first.shape[:-1], dtype=torch.bool) for n in x if n != modality}
+    if (rows := present_rows(x, modality)) is not None:
+        there[modality] = rows
+    return Incomplete({n: value if n == modality else torch.zeros_like(value) for n, value in x.items()}, there)
+
+
+def alone(model: Classifier) -> AbstractContextManager[None]:
+    """A context in which the inputs of `singles` are normalised as they will be when a camera has failed.
+
+    Zeros in a whole batch would be normalised by themselves alone, and a network would learn what no test shows it: a
+    test has the running statistics, of rows that lack nothing.
+    """
+    return nullcontext() if _has_encoders(model) else running_statistics(cast(nn.Module, model))
+
+
+def _has_encoders(model: Classifier) -> bool:
+    return "encoders" in model.completions

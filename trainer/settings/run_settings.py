@@ -275,8 +275,13 @@ class Settings(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude=unset).encode()).hexdigest()
 
     def stack_key(self) -> str:
-        """Equal for replicas that can share a stack: all settings but those of its own data, seed and weights."""
-        return self.model_dump_json(exclude={"seed", "split", "data", "digest", "held_out", "alpha", "beta"})
+        """Equal for replicas that can share a stack: all settings but those of its own data, seed and weights.
+
+        Of streamed data, replicas that hold out other labels stream other numbers of rows, and would read ever further
+        apart.
+        """
+        own = {"seed", "split", "data", "digest", "alpha", "beta"}
+        return self.model_dump_json(exclude=own | {"held_out"} if self.window is None else own)
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:

@@ -1,5 +1,6 @@
 """The training loop of a stack of replicas."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -93,10 +94,13 @@ def record(runs: Sequence[Run], rows: list[list[dict[str, object]]], step: Step,
 
 
 def summary(rows: list[list[dict[str, object]]]) -> str:
-    """The last epoch in one line: J and the accuracies, averaged over the replicas."""
+    """The last epoch in one line: J and the accuracies, averaged over the replicas that have them."""
     last = [history[-1] for history in rows]
-    shown = [key for key in last[0] if key == "J" or key.startswith("accuracy ")]
-    means = {key.removeprefix("accuracy "): sum(float(str(row[key])) for row in last) / len(last) for key in shown}
+    shown = dict.fromkeys(key for row in last for key in row if key == "J" or key.startswith("accuracy "))
+    means = {
+        key.removeprefix("accuracy "): statistics.fmean(float(str(row[key])) for row in last if key in row)
+        for key in shown
+    }
     every = every_modality(given for given in means if given != "J")
     return ", ".join(
         f"J {value:.1f}" if name == "J" else f"{subset_title(name, every)} {100 * value:.2f} %"

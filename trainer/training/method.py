@@ -103,7 +103,7 @@ class GenerativeModel:
                 self.model,
                 self.noise,
                 self.data,
-                iterations=iterations or self.settings.iterations,
+                iterations=self.settings.iterations if iterations is None else iterations,
                 samples=self.settings.samples if samples is None else samples,
                 bound=self.settings.objective == "bound",
             )

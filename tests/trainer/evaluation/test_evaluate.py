@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import TrainingError
@@ -296,10 +300,6 @@ def test_the_probe_learns_each_replicas_own_labels(classes: int) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_probe_is_scikit_learns_logistic_regression(classes: int) -> None:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     data, noise = separable(classes), Noise([0, 1])
     replicas = evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False)
     for examples, replica in zip(data.examples, replicas, strict=True):
@@ -322,6 +322,25 @@ def test_the_probe_of_latents_far_from_any_seen(classes: int) -> None:
         by = {s.given: s for s in replica.scores}
         assert by["x"].nll > 1000
         assert math.isfinite(by["x"].nll)
+
+
+def test_the_probe_learns_from_rows_that_have_what_it_is_given() -> None:
+    """Rows that lack x say nothing about x; of class 2, which has no others, they must do."""
+    data, noise = separable(3), Noise([0, 1])
+    there = torch.rand(len(data.label), generator=torch.Generator().manual_seed(0)) < 0.5
+    there &= data.label != 2
+    for examples in data.examples:
+        there[examples.test] = True
+    holes = {"x": torch.where(there[:, None], data.features["x"], 0), "w": data.features["w"]}
+    data = replace(data, features=holes, present={"x": there})
+    replicas = evaluate(Latent(noise), noise, data, iterations=1, samples=0, bound=False)
+    for examples, replica in zip(data.examples, replicas, strict=True):
+        by, rows = {s.given: s for s in replica.scores}, examples.labelled
+        rows = rows[(there[rows] | (data.label[rows] == 2)).numpy()]
+        x, label = data.features["x"].numpy(), data.label.numpy()
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(x[rows], label[rows])
+        p = regression.predict_proba(x[examples.test])
+        assert by["x"].nll == pytest.approx(log_loss(label[examples.test], p), rel=1e-5)
 
 
 def test_a_probe_is_too_slow_for_every_epoch() -> None:

@@ -67,23 +67,51 @@ def test_every_way_to_say_unlabelled(none: Any) -> None:
     assert len(model.model_.bundle.labelled) == 9
 
 
-def test_integer_labels_come_back_as_integers_and_minus_one_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("classes", "none"),
+    [([5, 6, 7], -1), ([-7, 6, 2**40], None), ([5.0, 0.0, 2.0], np.nan), ([False, True], None), (["b", "a"], "")],
+    ids=["integers", "others", "reals", "booleans", "texts"],
+)
+def test_labels_come_back_as_they_were_given(tmp_path: Path, classes: list[Any], none: Any) -> None:
     x, _ = digits(30)
-    labels = np.where(np.arange(30) < 9, np.arange(30) % 3 + 5, -1)
+    labels = [classes[row % len(classes)] if row < 9 else none for row in range(30)]
     model = mmssl.Classifier(**FAST | {"epochs": 1}).fit(x, labels)
-    assert model.classes_.tolist() == [5, 6, 7]
+    assert model.classes_.tolist() == sorted(classes)
     model.save(tmp_path / "model")
+    for again in (
+        mmssl.Classifier.load(tmp_path / "model", device="cpu"),
+        mmssl.load(tmp_path / "model", device="cpu"),
+    ):
+        np.testing.assert_array_equal(again.predict(x), model.predict(x))
+        assert again.predict(x).dtype.kind == model.predict(x).dtype.kind == np.array(classes).dtype.kind
+
+
+def test_a_loaded_classifier_fits_as_the_saved_one_did(tmp_path: Path) -> None:
+    x, y = digits(30)
+    model = mmssl.Classifier(**FAST | {"epochs": 1}, preset="paper", alpha=7.0, distributions={"x": "gaussian"})
+    model.fit(x, few(y, 9)).save(tmp_path / "model")
     again = mmssl.Classifier.load(tmp_path / "model", device="cpu")
-    np.testing.assert_array_equal(again.predict(x), model.predict(x))
-    assert again.predict(x).dtype.kind == "i"
-    np.testing.assert_array_equal(mmssl.load(tmp_path / "model", device="cpu").predict(x), model.predict(x))
+    assert again.get_params()["alpha"] == 7
+    clone(again).fit(x, few(y, 9)).save(tmp_path / "again")
+    assert (tmp_path / "again" / "model.json").read_bytes() == (tmp_path / "model" / "model.json").read_bytes()
+
+
+def test_folds_side_by_side_share_a_workspace(tmp_path: Path) -> None:
+    x, y = digits(60)
+    joined, columns = np.hstack([x["x"], x["w"]]), {"x": (0, 6), "w": (6, 10)}
+    alone = mmssl.Classifier(**FAST | {"epochs": 1}, columns=columns)
+    base = clone(alone).set_params(workspace=tmp_path)
+    scores = cross_val_score(base, joined, y, cv=2, n_jobs=2, error_score="raise")
+    assert scores.tolist() == cross_val_score(alone, joined, y, cv=2, error_score="raise").tolist()
+    assert cross_val_score(base, joined, y, cv=2, error_score="raise").tolist() == scores.tolist()
+    assert len(list((tmp_path / "shards").iterdir())) == len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_rows_that_lack_a_modality_train_too_and_are_marked_so(tmp_path: Path) -> None:
     x, y = digits(40)
     x["w"][::4] = np.nan
     mmssl.Classifier(**FAST | {"epochs": 1}, workspace=tmp_path).fit(x, few(y))
-    shard = mmssl.Shard.open(tmp_path / "shards" / "classifier.h5")
+    shard = mmssl.Shard.open(next((tmp_path / "shards").glob("classifier-*.h5")))
     np.testing.assert_array_equal(shard.train.has("w"), np.arange(40) % 4 > 0)
     assert [m.distribution for m in shard.modalities] == ["bernoulli", "gaussian"]
     values = shard.train.features("w")[shard.train.has("w")]

@@ -1,10 +1,12 @@
 """How many runs share a stack, where nobody says how many."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.support.training import NETWORKS, make_settings, make_shard
+from tests.support.training import NETWORKS, W, X, clusters, make_settings, make_shard, run_stack, turns
 from trainer.jobs.plan import Job
 from trainer.jobs.stacks import PlannedRun, make_stacks
 
@@ -37,6 +39,20 @@ def test_narrow_networks_are_stacked_everywhere_and_wide_ones_on_a_gpu(
 
 def test_seventeen_runs_are_cut_into_equal_stacks(tmp_path: Path) -> None:
     assert sorted(sizes(tmp_path, 17, NETWORKS["ssmvae"])) == [8, 9]
+
+
+def test_splits_of_which_some_have_no_test_part_or_lack_a_modality_in_it(tmp_path: Path) -> None:
+    blind = clusters("test", turns(12), (X, W), seed=1)
+    blind.present, blind.features["w"] = {"w": np.zeros(12, np.bool_)}, np.zeros((12, W.width), np.float32)
+    parts: list[dict[str, Any]] = [{}, {"test": None}, {"test": blind}]
+    shards = [make_shard(tmp_path / f"{k}.h5", split=k, **changes) for k, changes in enumerate(parts)]
+    stack = [make_settings("sshmvae-kl", shard) for shard in shards]
+    runs = run_stack(tmp_path / "runs", stack, shards)
+    given = [[score.given for score in run.result().scores] for run in runs]
+    assert given == [["x", "w", "x+w"], [], ["x", "x+w"]]
+    jobs = [Job(settings, shard) for settings, shard in zip(stack, shards, strict=True)]
+    work = [PlannedRun(job, tmp_path / f"new-{k}") for k, job in enumerate(jobs)]
+    assert sorted(len(stack.folders) for stack in make_stacks(work)) == [1, 2]
 
 
 def test_what_the_user_says_goes_before(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_network_of_the_appendix_as_a_tree() -> None:
         (", D4", "an input's name is missing before ','"),
         ("x-D4, D4, D5", "unexpected ',' after the output"),
         ("x-D4, D4)", "unexpected ')' after the output"),
+        ("(" * 3000, "its brackets are more than 20 deep"),
     ],
 )
 def test_what_is_not_in_the_notation_is_refused_with_its_reason(text: str, why: str) -> None:
