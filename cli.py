@@ -88,6 +88,8 @@ def main() -> NoReturn:
             _fail(StorageError("no temporary folder can be written to", "export TMPDIR=FOLDER names one that can"))
         if error.errno == errno.ENAMETOOLONG:
             _fail(UsageError(f"{str(error.filename)[:80]}...: the name is longer than the system allows"))
+        if isinstance(error, PermissionError) and error.filename is not None:
+            _fail(StorageError(f"{error.filename}: {error.strerror}", "ask its owner, or choose another place"))
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
         _forget_output()

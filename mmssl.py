@@ -62,7 +62,7 @@ def load(folder: Path | str, *, device: str = "auto") -> "LoadedModel":
     model: LoadedModel = _import_ours("trainer.inference.loaded_model").open_model(
         Path(folder),
         device,
-        lambda path: _import_ours(_ENCODER).Encoder.open(path),
+        lambda path, device: _import_ours(_ENCODER).Encoder.open(path, device),
         lambda shard, modality: _import_ours(_ENCODER).locate(shard, modality),
     )
     return model

@@ -60,7 +60,7 @@ def doubts(
     check_not_answered(file)
     looked = places(data, root)
     opened = Run.open(run, looked)
-    check_used(looked, [opened])
+    check_used(looked, run, {opened.settings.digest})
     shard = shard_of(opened)
     runs = without_each_part(opened, shard, parts)
     stacks = make_stacks(runs, gpu=chosen_device.type == "cuda", jobs=jobs)

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 _MODULE = "pipeline.features.encoder"
 
 
-def open_encoder(path: Path) -> "Encode":
-    """Opens the file of an encoder.
+def open_encoder(path: Path, device: str) -> "Encode":
+    """Opens the file of an encoder, on a device (auto, cpu or cuda).
 
     Raises:
         DataError: it is missing, damaged, or was written by a newer version.
+        UsageError: there is no such device.
     """
-    encoder: Encode = _module().Encoder.open(path)
+    encoder: Encode = _module().Encoder.open(path, device)
     return encoder
 
 

@@ -105,7 +105,7 @@ def export(
         require_onnx()
     looked = places(data, root)
     runs = [Run.open(path, looked) for path in run]  # an ensemble is of all of them or is not made
-    check_used(looked, runs)
+    check_used(looked, run[0], {one.settings.digest for one in runs})
     shard = shard_of(runs[0])
     wanted = [modality.name for modality in choose_modalities(shard, runs[0].settings.modalities)]
     files = {name: locate(shard, name) for name in wanted if name in shard.encoders} if encoders else {}

@@ -12,7 +12,7 @@ from commands.asking import Answered, Count, PerGroup, Runs, SampleSeed, write_a
 from commands.label_files import NewClasses
 from commands.next_step import next_step
 from commands.options import OUTPUT, WORKSPACE, Device, DeviceOption, Root
-from commands.run_folders import RunData, places
+from commands.run_folders import RunData, check_used, places
 from commands.serve import Host, Port, Token, check_access, check_installed
 
 if TYPE_CHECKING:
@@ -60,32 +60,33 @@ def label(
     from trainer.serving.server import run as run_server
 
     looked = places(data, root)
-    listening = listen(host, port)
     chosen_device = choose_device(device)
     there = file.exists()
     models, shard = open_models(run, looked, chosen_device)
-    if there:
-        questions = read_questions(file, shard)
-    else:
-        questions = write_asked(
-            file, models, shard, root,
-            count=count, per_group=per_group, labels_from=labels_from or [], pictures=True, seed=seed,
-        )  # fmt: skip
-    again = ["-n", str(count), *_unless_usual("--root", root, WORKSPACE), *_unless_usual("--data", data, None)]
-    step = next_step(run, models, shard, labels_from or [], file, again, new_classes)
-    server = make_labelling(file, questions, shard, step, new_classes, token)
-    if there:
-        messages.say(
-            f"going on with {file}: {len(server.labels)} of {len(questions)} rows are answered "
-            "(-n, --per-group and --seed are for a new file)"
-        )
+    check_used(looked, run[0], {shard.digest})
+    with listen(host, port) as listening:
+        if there:
+            questions = read_questions(file, shard)
+        else:
+            questions = write_asked(
+                file, models, shard, root,
+                count=count, per_group=per_group, labels_from=labels_from or [], pictures=True, seed=seed,
+            )  # fmt: skip
+        again = ["-n", str(count), *_unless_usual("--root", root, WORKSPACE), *_unless_usual("--data", data, None)]
+        step = next_step(run, models, shard, labels_from or [], file, again, new_classes)
+        server = make_labelling(file, questions, shard, step, new_classes, token)
+        if there:
+            messages.say(
+                f"going on with {file}: {len(server.labels)} of {len(questions)} rows are answered "
+                "(-n, --per-group and --seed are for a new file)"
+            )
 
-    def ready(address: str) -> None:
-        messages.say(f"{len(questions)} rows to label, at {address}" + ("" if token is None else "/?token=..."))
-        messages.say("Ctrl-C stops; answers are kept")
-        messages.out.file.flush()
+        def ready(address: str) -> None:
+            messages.say(f"{len(questions)} rows to label, at {address}" + ("" if token is None else "/?token=..."))
+            messages.say("Ctrl-C stops; answers are kept")
+            messages.out.file.flush()
 
-    run_server(server.application(), listening, ready)
+        run_server(server.application(), listening, ready)
     never = sum(answer == NEVER for answer in server.labels.values())
     labels = len(server.labels) - never
     messages.say(f"{labels} labels{f', {never} never to be asked again' if never else ''}, in {file}")

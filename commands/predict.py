@@ -67,7 +67,7 @@ def predict(
         check_writable(file, source, source and source / "metadata.csv", rgb, depth)
     looked = places(data, root)
     if data is not None and (model / SETTINGS).exists():
-        check_used(looked, [Run.open(model)])
+        check_used(looked, model, {Run.open(model).settings.digest})
     loaded = open_model(model, device, open_encoder, locate, looked)
     left_out: dict[str, str] = {}
     found = _of_pictures(loaded, pictures) if source is None else _of_source(loaded, source, left_out)

@@ -1,6 +1,6 @@
 """The folders of runs that a command is given: opened, with the places where their shards may lie."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,22 +62,27 @@ def open_runs(folders: Sequence[Path], data: str | None, root: Path, left_out: F
     for folder in folders:
         with left_out.of(str(folder)):
             runs.append(Run.open(folder, looked))
-    check_used(looked, runs)
+    if runs:
+        check_used(looked, runs[0].folder, {run.settings.digest for run in runs})
     return runs
 
 
-def check_used(looked: Sequence[Path], runs: Sequence["Run"]) -> None:
+def check_used(looked: Sequence[Path], whose: object, digests: Collection[str]) -> None:
     """Refuses a shard that was named for nothing: who names it may think that the runs are measured on it.
 
+    Args:
+        whose: a run or bundle, for the message.
+        digests: of the shards that were trained on.
+
     Raises:
-        UsageError: the first of these places is the shard of none of the runs.
+        UsageError: the first of these places is a shard, and none of those.
         DataError: it is damaged.
     """
     from pipeline.shards.finding import digest_of
 
     first = looked[0]
-    if first.is_file() and runs and digest_of(first) not in {run.settings.digest for run in runs}:
+    if first.is_file() and digest_of(first) not in digests:
         raise UsageError(
-            f"{first} is not the shard that {runs[0].folder} was trained on: its content differs",
+            f"{first} is not the shard that {whose} was trained on: its content differs",
             "mmssl predict RUN FILE.h5 answers for other rows",
         )

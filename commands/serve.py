@@ -84,7 +84,7 @@ def serve(
     looked = places(data, root)
     is_run = (model / SETTINGS).exists()
     if data is not None and is_run:
-        check_used(looked, [Run.open(model)])
+        check_used(looked, model, {Run.open(model).settings.digest})
     loaded = open_model(model, device, open_encoder, locate, looked)
     shard = None
     if examples is not None:

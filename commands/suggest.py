@@ -10,7 +10,7 @@ from commands.app import app
 from commands.asking import Answered, Count, PerGroup, Runs, SampleSeed, write_asked
 from commands.messages import Table
 from commands.options import OUTPUT, WORKSPACE, Device, DeviceOption, Json, Root
-from commands.run_folders import RunData, places
+from commands.run_folders import RunData, check_used, places
 
 
 @app.command()
@@ -43,7 +43,9 @@ def suggest(
 
     chosen_device = choose_device(device)
     check_not_answered(file)
-    models, shard = open_models(run, places(data, root), chosen_device)
+    looked = places(data, root)
+    models, shard = open_models(run, looked, chosen_device)
+    check_used(looked, run[0], {shard.digest})
     questions = write_asked(
         file, models, shard, root,
         count=count, per_group=per_group, labels_from=labels_from or [], pictures=pictures, seed=seed,

@@ -12,6 +12,7 @@ from pipeline.datasets.validation import build_validation
 from pipeline.runtime.errors import DataError, UsageError
 from pipeline.runtime.failures import Failures
 from pipeline.runtime.paths import expanded
+from pipeline.shards.finding import SUFFIXES
 from pipeline.shards.schema import VALIDATION
 from pipeline.shards.shard import Shard
 
@@ -32,7 +33,7 @@ def shard_paths(data: str, splits: Sequence[int], root: Path) -> list[Path]:
         UsageError: no such data set, splits given for data without any, or none given for data with splits.
         DataError: a file is missing, or cannot be built.
     """
-    if data.endswith((".h5", ".hdf5")) or "/" in data:
+    if data.lower().endswith(SUFFIXES) or "/" in data:
         return _files(data, splits)
     if data.endswith(VALIDATION):
         return [build_validation(path) for path in shard_paths(data.removesuffix(VALIDATION), splits, root)]

@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 def walk(folder: Path, depth: int | None = None) -> Iterator[Entry]:
     """Every file below a folder in a fixed order, following links; what is hidden or a system's own is passed over.
 
-    Entries with a problem are links that lead nowhere, folders that cannot be listed or are named like a picture, and
-    what is neither file nor folder, such as a pipe.
+    Entries with a problem are links that lead nowhere, folders that cannot be listed or are named like a picture, what
+    is neither file nor folder, such as a pipe, and names that are not UTF-8 (`?` stands for what is not).
 
     Args:
         folder: where to look.
@@ -49,7 +49,8 @@ def _below(prefix: str, inside: list["os.DirEntry[str]"], depth: int | None, abo
         if kind == "folder" and os.path.splitext(item.name)[1].lower() not in DEPTH_SUFFIXES:
             folders.append(item)
         else:
-            yield Entry(prefix + item.name, {"file": None, "folder": "is a folder, not a file"}.get(kind, kind))
+            problem = {"file": None, "folder": "is a folder, not a file"}.get(kind, kind)
+            yield Entry(*_legible(prefix + item.name, problem))
     if depth == 0:
         return
     for item in folders:
@@ -58,8 +59,14 @@ def _below(prefix: str, inside: list["os.DirEntry[str]"], depth: int | None, abo
             continue
         problem, within = _listed(item.path)
         if problem is not None:
-            yield Entry(prefix + item.name, problem)
+            yield Entry(*_legible(prefix + item.name, problem))
         yield from _below(f"{prefix}{item.name}/", within, None if depth is None else depth - 1, above | {real})
+
+
+def _legible(name: str, problem: str | None) -> tuple[str, str | None]:
+    """A name that every file and terminal can hold, and the problem."""
+    legible = os.fsencode(name).decode("utf-8", "replace").replace("\ufffd", "?")
+    return (name, problem) if legible == name else (legible, problem or "has a name that is not UTF-8; rename it")
 
 
 def _listed(folder: Path | str) -> tuple[str | None, list["os.DirEntry[str]"]]:

@@ -154,19 +154,21 @@ def _identity(source: Source) -> dict[str, str]:
 
 
 def _check_existing(folder: Path, name: str, source: Source) -> None:
-    """Checks that a store of this name, if there is one, was made from the same source."""
+    """Checks that a store of this name, if there is one, was made from the same source: another may have its name."""
     if not (folder / INDEX).exists():
         return
     try:
-        index = ImageStore.open(folder).index
+        store = ImageStore.open(folder)
     except NewerError:
         raise
     except DataError:
         return  # damaged: it is made again
-    if index.dataset != name or index.source != _identity(source):
+    index = store.index
+    strangers = bool(store.ids) and not set(store.ids) & set(source.ids)
+    if index.dataset != name or index.source != _identity(source) or strangers:
         origin = index.source.get("imported", index.dataset)
         raise DataError(
-            f"{folder}: holds the pictures of {origin}, not of {source.path.name}",
+            f"{folder}: holds the pictures of {'another ' * strangers}{origin}, not of {source.path}",
             f"choose another --name, or remove {folder} first",
         )
 

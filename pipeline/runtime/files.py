@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.runtime.errors import StorageError
+from pipeline.runtime.errors import StorageError, UsageError
 from pipeline.runtime.processes import Process, this_process
 
 _STORAGE = {
@@ -43,7 +43,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         StorageError: the disk is full, read-only, or refuses.
+        UsageError: the path is a folder, such as `.`.
     """
+    if not path.name:
+        raise UsageError(f"{path} is a folder, not a file to write", f"name a file in it: {path / 'FILE'}")
     temporary = path.with_name(f".{path.name}.{this_process()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

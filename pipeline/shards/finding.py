@@ -95,11 +95,13 @@ def _in(places: Iterable[Path], recorded: Path) -> Iterator[Path]:
 
 def _recorded_in(folder: Path, recorded: Path) -> Iterator[Path]:
     """The shards in a folder, one of the recorded name first, and without those that would have to be read to tell."""
-    if not folder.is_dir():
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:  # there is none, or it may not be looked into
         return
     yield folder / recorded.name
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-        if _tells_its_digest(path):
+    for path in inside:
+        if path.suffix.lower() in SUFFIXES and _tells_its_digest(path):
             yield path
 
 

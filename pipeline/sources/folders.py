@@ -145,7 +145,7 @@ def _list(path: Path) -> _Files:
             files.broken[name] = f"{relative} {entry.problem}"
         other = files.rows.setdefault(name, {}).setdefault(camera, file)
         files.folders[name] = row.parent
-        if other != file:
+        if other != file and entry.problem is None:
             raise DataError(
                 f"{path}: {other.relative_to(path).as_posix()} and {relative} are both the "
                 f"{'colour' if camera == 'rgb' else camera} picture of {name}",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.shards.shard import Shard
-from tests.support.commands import Command
+from tests.support.commands import Command, refused
 from tests.support.training import NETWORKS, make_shard
 
 
@@ -68,6 +68,20 @@ def test_labels_come_back_and_are_trained_on(mmssl: Command, shard: Shard, tmp_p
     refused = mmssl("suggest", run, "--out", "old.csv")
     assert refused.code == 2
     assert "3 answers, which would be lost" in refused.err
+
+
+@pytest.mark.parametrize("command", ["suggest", "label"])
+def test_a_shard_that_the_run_was_not_trained_on_is_refused(
+    mmssl: Command, shard: Shard, tmp_path: Path, command: str
+) -> None:
+    settings = toml("sshmvae-kl", tmp_path / "kl.toml")
+    assert mmssl("train", "sshmvae-kl", "--data", shard.path, "--config", settings, "--labels", 6).code == 0
+    other = make_shard(tmp_path / "OTHER.H5", dataset="others")
+    (run,) = runs(tmp_path)
+    where = ("--out", "rows.csv") if command == "suggest" else ("--port", 0)
+    done = mmssl(command, run, "--data", other.path, *where)
+    refused(done, 2, "OTHER.H5 is not the shard that", run.name)
+    assert not (tmp_path / "rows.csv").exists()
 
 
 def test_a_bundle_suggests_what_its_run_does(mmssl: Command, shard: Shard, tmp_path: Path) -> None:

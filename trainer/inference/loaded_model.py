@@ -23,7 +23,7 @@ from trainer.inference.predictor import Predictor
 from trainer.training.run_folder import Run
 from trainer.training.run_listing import SETTINGS
 
-OpenEncoder = Callable[[Path], Encode]
+OpenEncoder = Callable[[Path, str], Encode]  # on a device: auto, cpu or cuda
 Locate = Callable[[Shard, str], Path]
 
 
@@ -176,6 +176,7 @@ def open_model(
     """Opens a bundle, or a finished run in its place.
 
     Args:
+        device: of the model and its encoders: auto, cpu or cuda.
         open_encoder: opens the file of an encoder.
         locate: finds the encoder of a shard's modality, for runs.
         places: where to look for a run's shard if it has moved.
@@ -192,7 +193,9 @@ def open_model(
         bundle = read_bundle(folder)
         predictor = bundle.predictor(chosen, str(folder))
         verify(bundle, folder, predictor)
-        return LoadedModel(bundle, predictor, lambda name: open_encoder(encoder_path(folder, bundle.card, name)))
+        return LoadedModel(
+            bundle, predictor, lambda name: open_encoder(encoder_path(folder, bundle.card, name), device)
+        )
     run = Run.open(folder, places)
     shard = shard_of(run)
 
@@ -202,7 +205,7 @@ def open_model(
                 f"{shard.path} has no encoder for '{name}', so the model takes features of it and no pictures",
                 "mmssl extract --keep-encoder keeps it",
             )
-        return open_encoder(locate(shard, name))
+        return open_encoder(locate(shard, name), device)
 
     return of_bundle(gather([run], shard=shard, device=chosen), chosen, encoder_of)
 

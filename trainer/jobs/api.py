@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.devices import choose_device
+from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Shard
 from trainer.evaluation.metrics import Evaluation
 from trainer.jobs.plan import plan
@@ -34,11 +35,14 @@ def train(
         settings: any setting by name (docs/reference/settings.md): `labels=100`, `epochs=20`.
 
     Raises:
-        UsageError: a setting is unknown or invalid.
+        UsageError: a setting is unknown or invalid, or a seed is given twice.
         DataError: the shard is damaged, or a run's folder holds something else.
         TrainingError: training cannot continue.
     """
     opened = shard if isinstance(shard, Shard) else Shard.open(shard)
+    twice = next((seed for seed in seeds if list(seeds).count(seed) > 1), None)
+    if twice is not None:
+        raise UsageError(f"seeds names {twice} twice", "give every run a seed of its own: seeds=range(5)")
     jobs = plan(model, [opened], preset=preset, values=settings, seeds=seeds)
     return train_all(jobs, [Path(out) / job.settings.name() for job in jobs], choose_device(device), Silent())
 

@@ -224,8 +224,15 @@ def test_normals_need_more_than_pictures(mine: Path) -> None:
 def test_a_store_of_another_source_is_not_replaced(mine: Path) -> None:
     store = imported(mine)
     other = mine.rename(mine.parent / "other")
-    with pytest.raises(DataError, match="holds the pictures of mine, not of other"):
+    with pytest.raises(DataError, match=r"holds the pictures of mine, not of .*/other"):
         imported(other)
+    mine.mkdir()
+    for k, kind in enumerate(("cup", "hat")):
+        (other / kind).rename(mine / f"new {k}")
+    with pytest.raises(DataError, match=r"holds the pictures of another mine, not of .*/mine"):
+        imported(mine)
+    for k, kind in enumerate(("cup", "hat")):
+        (mine / f"new {k}").rename(other / kind)
     (store.folder / "index.json").write_text("{}")
     assert imported(other).index.source == {"imported": "other"}
 

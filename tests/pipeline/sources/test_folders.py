@@ -196,6 +196,19 @@ def test_what_is_no_readable_file_is_listed_with_its_row(tmp_path: Path) -> None
     assert len(source.ids) == 12
 
 
+def test_names_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "mine")
+    os.rename(os.fsencode(folder / "cup" / "rgb" / "0000.png"), os.fsencode(folder / "cup" / "rgb") + b"/caf\xe9.png")
+    os.rename(os.fsencode(folder / "hat"), os.fsencode(folder) + b"/b\xe9ret")
+    source = read_folder(folder)
+    why = "has a name that is not UTF-8; rename it"
+    left_out = dict(source.left_out)
+    assert left_out.pop("cup/caf?") == f"cup/rgb/caf?.png {why}"
+    assert {why in problem for problem in left_out.values()} == {True}
+    assert {name.split("/")[0] for name in left_out} == {"b?ret"}
+    assert {name.split("/")[0] for name in source.ids} == {"cup", "unlabelled"}
+
+
 def test_a_folder_that_cannot_be_listed_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "mine")
     scandir = os.scandir

@@ -33,7 +33,8 @@ Runs = Callable[[str], list[Run]]
 
 
 def opened(folder: Path) -> LoadedModel:
-    def open_encoder(path: Path) -> Any:
+    def open_encoder(path: Path, device: str) -> Any:
+        assert device == "cpu"
         return lambda pictures: np.full((len(pictures), 6), path.read_bytes()[0] / 255, np.float32)
 
     return open_model(folder, "cpu", open_encoder, lambda *_: Path())

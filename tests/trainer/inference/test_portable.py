@@ -170,7 +170,7 @@ def test_a_changed_file_matters_to_who_uses_it(exported: Callable[[str], tuple[B
     write_bundle(bundle, folder, exports_of(True, False, []))
     assert {one.file for one in read_card(folder).exports} == {ONNX}
     (folder / ONNX).write_bytes((folder / ONNX).read_bytes()[:-1])
-    open_model(folder, "cpu", lambda _: lambda _: np.empty((0, 6), np.float32), lambda *_: Path())  # does not use it
+    open_model(folder, "cpu", lambda *_: lambda _: np.empty((0, 6), np.float32), lambda *_: Path())  # does not use it
     with pytest.raises(DataError, match="exists and holds something else"):
         write_bundle(bundle, folder, exports_of(True, False, []))
 
