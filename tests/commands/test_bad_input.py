@@ -1,7 +1,7 @@
 """What cannot work ends in one sentence that names the thing, exit code 2 for usage and 1 for failure, no traceback."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -12,6 +12,7 @@ import torch
 from pipeline.datasets.digits import build
 from tests.support.commands import Command, refused
 from tests.support.small_networks import SSMVAE, as_toml
+from trainer.training.run_folder import Run
 
 FAST = ("--epochs", 1, "--config", "small.toml")
 
@@ -221,3 +222,28 @@ def test_a_disk_too_small_for_the_checkpoint(mmssl: Command, shard: Path, small_
     refused(outcome, 1, "the disk is full", small_disk / "run" / "checkpoint.safetensors")
     assert not list((small_disk / "run").glob("*.safetensors"))
     assert not list((small_disk / "run").glob(".*"))
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    mmssl: Command, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a shard is looked for it is passed over; where a command needs it, that is said."""
+    assert mmssl("train", "ssmvae", "--data", shard, *FAST).code == 0
+    shard.rename(tmp_path / "moved.h5")
+    listed = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "shards":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    (run,) = (tmp_path / "workspace" / "runs").iterdir()
+    assert mmssl("evaluate", run, "--data", "moved.h5").code == 0
+    monkeypatch.setattr(Run, "open", lambda folder, _: list(refuse(folder / "shards")))
+    refused(mmssl("evaluate", run), 1, "shards: Permission denied", "ask its owner")
+
+
+def test_the_current_folder_is_no_file_to_write(mmssl: Command, shard: Path) -> None:
+    assert mmssl("train", "ssmvae", "--data", shard, *FAST).code == 0
+    refused(mmssl("report", "--html", "."), 2, ". is a folder", "FILE")
