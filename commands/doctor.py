@@ -7,7 +7,7 @@ import typer
 from commands import messages
 from commands.app import app
 from commands.options import WORKSPACE, Json, Root, Scheduler
-from pipeline.runtime.errors import MmsslError
+from pipeline.runtime.errors import Interrupted, MmsslError
 
 
 @app.command()
@@ -22,6 +22,8 @@ def doctor(root: Root = WORKSPACE, scheduler: Scheduler = None, as_json: Json = 
     if scheduler is not None:
         try:
             found += doctor_checks.workers(scheduler, root)
+        except Interrupted:
+            raise
         except MmsslError as error:
             found.append(doctor_checks.Fact("scheduler", scheduler, error.message, error.hint))
     wrong = [fact for fact in found if fact.problem]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime import machine
+from pipeline.runtime.errors import Interrupted
 from pipeline.runtime.versions import versions
 
 LIBRARIES = ("numpy", "scipy", "h5py", "scikit-learn", "dask", "distributed", "pydantic", "safetensors", "typer")
@@ -59,6 +60,8 @@ def facts(root: Path) -> Iterator[Fact]:
     for name, check in checks:
         try:
             yield from check()
+        except Interrupted:
+            raise
         except Exception as error:  # of any library: the page is for machines on which something is broken
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             yield Fact(name, "cannot be found out", problem, "python -m pip install --force-reinstall .")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, Interrupted, UsageError
 from pipeline.runtime.files import atomic_path
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -53,11 +53,8 @@ def export_program(network: nn.Module, examples: Sequence[Tensor], axes: Sequenc
     """
     free = {name: Dim(name, min=1) for of_input in axes for name in of_input.values()}
     shapes: list[Any] = [{axis: free[name] for axis, name in of_input.items()} for of_input in axes]
-    with _quiet(), torch.no_grad():
-        try:
-            program = torch.export.export(network.eval(), tuple(examples), dynamic_shapes=_as_taken(network, shapes))
-        except Exception as error:  # torch raises very many kinds
-            raise DataError(f"PyTorch cannot export this network: {_first_line(error)}") from error
+    with _quiet(), torch.no_grad(), _in_one_sentence("PyTorch cannot export this network"):
+        program = torch.export.export(network.eval(), tuple(examples), dynamic_shapes=_as_taken(network, shapes))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     program.example_inputs = None
@@ -80,11 +77,8 @@ def read_program(path: Path) -> nn.Module:
     Raises:
         DataError: torch cannot read it.
     """
-    with _quiet():
-        try:
-            return torch.export.load(path).module()
-        except Exception as error:  # torch raises very many kinds
-            raise DataError(f"{path}: torch cannot read it: {_first_line(error)}") from error
+    with _quiet(), _in_one_sentence(f"{path}: torch cannot read it"):
+        return torch.export.load(path).module()
 
 
 def write_onnx(
@@ -102,14 +96,11 @@ def write_onnx(
     """
     require_onnx()
     onnx = import_module("onnx")
-    with _quiet():
-        try:
-            made = torch.onnx.export(
-                program, (), dynamo=True, input_names=list(inputs), output_names=[output], opset_version=OPSET,
-                external_data=False, verbose=False,
-            )  # fmt: skip
-        except Exception as error:  # torch raises very many kinds
-            raise DataError(f"this network cannot be written as ONNX: {_first_line(error)}") from error
+    with _quiet(), _in_one_sentence("this network cannot be written as ONNX"):
+        made = torch.onnx.export(
+            program, (), dynamo=True, input_names=list(inputs), output_names=[output], opset_version=OPSET,
+            external_data=False, verbose=False,
+        )  # fmt: skip
     assert made is not None
     _leave_out_origins(made.model)
     size = sum(value.const_value.nbytes for value in made.model.graph.initializers.values() if value.const_value)
@@ -134,10 +125,8 @@ class OnnxFile:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors alone
-        try:
+        with _in_one_sentence(f"{path}: onnxruntime cannot read it"):
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has many kinds, and no common one of its own
-            raise DataError(f"{path}: onnxruntime cannot read it: {_first_line(error)}") from error
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.runtime = f"onnxruntime {runtime.__version__}"
@@ -173,6 +162,17 @@ def _as_taken(network: nn.Module, shapes: list[Any]) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+@contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """Says what cannot be done, and the first line of why: torch and onnxruntime raise very many kinds of errors."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        raise DataError(f"{what}: {_first_line(error)}") from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from pipeline.runtime.errors import UsageError
 from pipeline.shards.shard import Modality, Shard
-from trainer.data.selection import VALUE_BYTES, choose_labelled, choose_modalities
+from trainer.data.selection import VALUE_BYTES, choose_labelled, choose_modalities, leaves_unlabelled
 from trainer.settings.run_settings import Settings
 
 _LABEL_BYTES = 8  # int64
@@ -65,8 +65,7 @@ def _window(share: int, limit: object, replicas: Sequence[tuple[Settings, Shard]
     if (shard.train.rows + shard.test.rows) * row <= share:
         return None
     labelled = [choose_labelled(*replica) for replica in replicas]
-    streams_labelled = settings.learns_labels and len(labelled[0]) == shard.train.rows
-    resident_rows = 0 if streams_labelled else len(np.unique(np.concatenate(labelled)))
+    resident_rows = 0 if not leaves_unlabelled(settings, shard) else len(np.unique(np.concatenate(labelled)))
     window = 2 * (share // row - resident_rows) // _HALF_WINDOWS
     if window < 2 * settings.batch_size:
         least = (resident_rows + _HALF_WINDOWS * settings.batch_size) * row * (parse_size(limit) // share) + row

@@ -17,6 +17,7 @@ class ModelCard:
         build: the class. Its `completions` are the ways it handles a missing modality (the first is reported first);
             its `has_classifier` says whether labels take part in training.
         has_beta: whether its bound includes the divergence of eq. 12, and so has a beta (eq. 13).
+        joins: whether it takes several modalities as one variable, their concatenation, without a branch for each.
         networks: its networks, by column of the paper's appendix ("mnist", "rgbd").
         method: how it is trained and loaded, a `trainer.training.method.Method`; None for the training loop.
         presets: by preset, the settings that apply to this model only.
@@ -27,6 +28,7 @@ class ModelCard:
     title: str
     build: Callable[..., Any]
     has_beta: bool = False
+    joins: bool = False
     networks: Mapping[str, Networks] = field(default_factory=dict)
     method: Any = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -97,6 +97,7 @@ CARD = ModelCard(
     name="m2",
     title="M2",
     build=M2,
+    joins=True,
     networks={
         "mnist": {  # appendix A.1.1: SS-MVAE's networks
             "q(y|X)": "(X-D512BR-D512BR)-D512BR, DK",

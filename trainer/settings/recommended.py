@@ -37,7 +37,8 @@ def recommended(model: str, rows: int, modalities: tuple[Modality, ...], complet
         name: parse(notation).resized(hidden=width, output=latent)
         for name, notation in card(model).networks["rgbd" if features else "mnist"].items()
     }
-    if card(model).learns_labels and card(model).has_beta and len(modalities) > 1 and rows < _LARGE and not features:
+    has_branches = len(modalities) > 1 and not card(model).joins
+    if card(model).learns_labels and has_branches and rows < _LARGE and not features:
         networks = {name: network.dropping(_DROPOUT) for name, network in networks.items()}
     return {
         "epochs": max(1, round(steps * batch / rows)),

@@ -133,7 +133,7 @@ class Run:
         """
         path = self.folder / LABELLED
         try:
-            return read_text(path).splitlines()
+            return read_text(path).split("\n")[:-1]  # `splitlines` also parts at what an id may hold, such as U+2028
         except OSError as error:
             raise DataError(f"cannot read {path}: {error}", "delete the run's folder and train again") from None
 

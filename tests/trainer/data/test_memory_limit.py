@@ -82,6 +82,13 @@ def test_the_window_follows_from_the_limit(tmp_path: Path) -> None:
         near.streams("unlabelled", [0, 1], 8)
 
 
+def test_a_classifier_alone_streams_its_labelled_rows(tmp_path: Path) -> None:
+    shard = numbered(tmp_path / "shard.h5")
+    settings = streaming_settings(shard, window=None, labels=1000, objective="classifier")
+    (bounded,) = choose_windows(500 * (8 + 4 * 9), [settings], [shard], 1)  # fewer than it has labelled rows
+    assert bounded.window
+
+
 def test_without_a_limit_a_shard_too_large_for_memory_names_the_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,14 +51,18 @@ def test_the_recommended_networks_fit_any_data_and_grow_with_it(name: str, distr
         ("sshmvae-kl", 1, 1437, "bernoulli", "(X-D128BR-D128BR)-D128BR, D32"),
         ("sshmvae-kl", 2, 60_000, "bernoulli", "(X-D512BR-D512BR)-D512BR, D128"),
         ("sshmvae-kl", 2, 720, "nonnegative", "(X-D128BR), D64"),
-        ("sshmvae", 2, 1437, "bernoulli", "(X-D128BR-D128BR)-D128BR, D32"),
+        ("sshmvae", 2, 1437, "bernoulli", "(X-D128BR-D128BR-RowDropout0.15)-D128BR, D32"),
+        ("ssmvae", 2, 1437, "bernoulli", "(X-D128BR-D128BR-RowDropout0.15)-D128BR, DK"),
+        ("m2", 2, 1437, "bernoulli", "(X-D128BR-D128BR)-D128BR, DK"),
+        ("jmvae", 2, 1437, "bernoulli", "(X-D128BR-D128BR)-D128BR, D32"),
     ],
 )
 def test_only_little_data_is_kept_from_being_learned_by_heart(
     model: str, modalities: int, rows: int, distribution: Distribution, joint: str
 ) -> None:
     seen = tuple(Modality(f"m{n}", 5, distribution) for n in range(modalities))
-    assert recommended(model, rows, seen)["networks"]["q(a|X)"] == joint
+    networks = recommended(model, rows, seen)["networks"]
+    assert next(networks[name] for name in ("q(a|X)", "q(y|X)", "q(z|X)") if name in networks) == joint
 
 
 def test_our_settings_are_the_default_except_on_the_papers_own_data_and_give_each_model_what_it_can_take(

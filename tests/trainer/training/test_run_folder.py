@@ -149,6 +149,14 @@ def test_a_damaged_result(content: str, tmp_path: Path) -> None:
     assert str(tmp_path / "result.json") in caught.value.message
 
 
+def test_labelled_ids_are_read_as_written(tmp_path: Path) -> None:
+    shard = make_shard(tmp_path / "shard.h5")
+    run = Run(tmp_path / "run", make_settings("ssmvae", shard))
+    for ids in ([], ["a"], ["with\u2028separators\x85", "with\x0b\x1c", "and spaces "]):
+        run.begin(ids)
+        assert run.labelled_ids() == ids
+
+
 def test_metrics_are_read_as_written(tmp_path: Path) -> None:
     run = Run(tmp_path, settings())
     rows = [{"epoch": epoch, "J": f"{-1.5 * epoch:.6g}", 'U: log p("w"|z,y)': "0"} for epoch in (1, 2)]
