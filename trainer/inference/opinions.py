@@ -21,7 +21,6 @@ from trainer.models.interface import Classifier
 
 _TINY = 1e-12
 Probabilities = NDArray[np.floating]
-Latents = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +36,6 @@ class Opinions:
     joint: Probabilities
     single: Probabilities
     latent: NDArray[np.float32]
-
-    @property
-    def knows_classes(self) -> bool:
-        """Whether there are opinions at all."""
-        return bool(self.joint.shape[-1])
 
     @cached_property
     def mean_joint(self) -> Probabilities:

@@ -213,7 +213,7 @@ def _plan_level(
 
 def _identity(rival: Rival, settings: Settings) -> dict[str, Any]:
     """What a rival's scores depend on."""
-    return {
+    identity = {
         "kind": KEPT_SCORES,
         "format": _FORMAT,
         "rival": rival.name,
@@ -224,6 +224,9 @@ def _identity(rival: Rival, settings: Settings) -> dict[str, Any]:
         "split": settings.split,
         "seed": settings.seed,
     }
+    if settings.answers:
+        identity["answers"] = [list(answer) for answer in settings.answers]
+    return identity
 
 
 def _file_name(rival: Rival, settings: Settings) -> str:
@@ -247,8 +250,8 @@ def read_fit(fit: RivalFit) -> RivalScores | None:
         return None
 
 
-def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callable[[int, int], None]) -> int:
-    """Computes and keeps the scores of rivals that have no file yet; returns how many were computed.
+def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callable[[int, int], None]) -> None:
+    """Computes and keeps the scores of rivals that have no file yet.
 
     Args:
         progress: called after each with the number done and the number to do.
@@ -273,11 +276,11 @@ def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callabl
         }
         write_atomically(fit.path, json.dumps(content, indent=2) + "\n")
         progress(done, len(todo))
-    return len(todo)
 
 
-def _task_key(fit: RivalFit) -> tuple[str, str, int]:
-    return fit.job.shard.digest, str(fit.job.settings.labels), fit.job.settings.seed
+def _task_key(fit: RivalFit) -> tuple[str, str, int, object]:
+    settings = fit.job.settings
+    return fit.job.shard.digest, str(settings.labels), settings.seed, settings.answers
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
