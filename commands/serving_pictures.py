@@ -1,5 +1,6 @@
 """Pictures for the pages of `mmssl serve`: how files are read, and those in an image store."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.shards.shard import Shard
     from trainer.inference.loaded_model import LoadedModel
 
+_log = logging.getLogger("mmssl")
 _TITLES = {"rgb": "RGB", "depth": "depth"}
 _MOST_KEPT = 2000  # pictures in memory
 
@@ -92,18 +94,27 @@ class StorePictures:
 
 
 def _store_of(shard: "Shard") -> "ImageStore | None":
-    """The image store that a shard's features were made from, if it lies in the shard's workspace."""
+    """The image store that a shard's features were made from, if it lies in the shard's workspace.
+
+    Raises:
+        DataError: it is damaged.
+    """
     from pipeline.images.store import ImageSettings, ImageStore, store_folder
 
     made = shard.provenance.get("images", {})
     if not isinstance(made, dict) or "dataset" not in made:
         return None
     settings = ImageSettings.model_validate(made.get("settings", {}))
+    recipe = shard.provenance.get("recipe")
+    digest = recipe.get("images") if isinstance(recipe, dict) else None
     for path in (shard.path, shard.path.resolve()):
         root = path.parent.parent
         for place in (store_folder(made["dataset"], root, settings), root / "images" / made["dataset"]):
             if place.is_dir():
-                return ImageStore.open(place)
+                store = ImageStore.open(place)
+                if digest is None or store.digest == digest:
+                    return store
+                _log.warning("no pictures: %s is not the image store that %s was made from", place, shard.path)
     return None
 
 

@@ -19,6 +19,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 COOKIE = "mmssl_token"
 OPEN = ("/healthz", "/static/")  # the beginnings of addresses that say nothing of the model
 LEAST_TOKEN = 8  # characters
+_LONGEST_PATH = 2000  # characters
 _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; "
      b"img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
@@ -54,6 +55,8 @@ class Guard:
 
     def _refused(self, request: Request) -> Response | None:
         origin = request.headers.get("origin")
+        if len(request.url.path) > _LONGEST_PATH:
+            return refusal(Refused(414, f"the address has more than {_LONGEST_PATH:,} letters", None))
         try:
             host, page = urlsplit(f"//{request.headers.get('host', '')}"), urlsplit(origin or "")
         except ValueError:

@@ -31,7 +31,7 @@ from trainer.serving.openapi import document
 from trainer.serving.pages import environment, static_route
 from trainer.serving.pictures import Pictures, png
 from trainer.serving.receiving import received, wanted_subset
-from trainer.serving.replies import Refused, not_found, refusal, refused
+from trainer.serving.replies import Refused, gone, not_found, refusal, refused
 from trainer.serving.rows import Request, answer_rows, predict, read
 
 MOST_ROWS_TOGETHER = 256  # of several requests that are answered together
@@ -80,7 +80,7 @@ class Server:
             exception_handlers={
                 MmsslError: refused,
                 HTTPException: not_found("/api lists what there is"),
-                ClientDisconnect: _gone,
+                ClientDisconnect: gone,
                 Exception: _failed,
             },
         )
@@ -188,11 +188,6 @@ class Server:
         if self.rows is None:
             raise Refused(404, "there are no examples", "mmssl serve MODEL --examples SHARD")
         return self.rows
-
-
-async def _gone(_: HttpRequest, __: Exception) -> Response:
-    """For a client that hung up before its request was complete: nobody reads it."""
-    return Response(status_code=400)
 
 
 async def _failed(_: HttpRequest, error: Exception) -> Response:

@@ -10,6 +10,7 @@ import anyio.to_thread
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -22,7 +23,8 @@ from trainer.inference.subsets import read_rows
 from trainer.serving.access import Guard
 from trainer.serving.limits import LimitedBodies, Limits
 from trainer.serving.pages import environment, static_route
-from trainer.serving.replies import Refused, not_found, refused
+from trainer.serving.receiving import parsed
+from trainer.serving.replies import Refused, gone, not_found, refused
 
 MOST_VALUES = 200  # of a vector that is drawn: a screen has no more columns for it
 _BYTES = 64 * 1024  # of an answer
@@ -98,7 +100,10 @@ class Labelling:
             Route("/pictures/{row:int}/{modality}", self._picture),
             static_route(),
         ]
-        app = Starlette(routes=routes, exception_handlers={MmsslError: refused, HTTPException: not_found()})
+        app = Starlette(
+            routes=routes,
+            exception_handlers={MmsslError: refused, HTTPException: not_found(), ClientDisconnect: gone},
+        )
         return Guard(LimitedBodies(app, Limits(body=_BYTES)), self.token)
 
     @property
@@ -163,10 +168,7 @@ class Labelling:
 
     async def _label(self, http: HttpRequest) -> Response:
         row = self._asked(http.path_params["row"]).row
-        try:
-            content = json.loads(await http.body())
-        except ValueError:
-            content = None
+        content = parsed(await http.body(), "the answer")
         text = content.get("label") if isinstance(content, dict) else None
         if not isinstance(text, str):
             raise Refused(422, 'an answer is JSON: {"label": a class, "?" or ""}')

@@ -53,7 +53,7 @@ async def received(
 
 
 def _of_json(body: bytes, limits: Limits) -> Request:
-    values = _parsed(body, "the request")
+    values = parsed(body, "the request")
     if not isinstance(values, dict) or not isinstance(values.get("inputs"), dict):
         raise Refused(422, 'the request has no "inputs"', 'for example {"inputs": {"x": [[0.5, 1]], "w": null}}')
     unknown = sorted(values.keys() - {"inputs", "id"})
@@ -108,7 +108,7 @@ async def _of_form(
         if modality in inputs or modality in files:
             raise Refused(422, f"{modality} is given twice", "a form is one row; JSON takes many")
         if not isinstance(value, UploadFile):
-            inputs[modality] = _vectors(modality, [_parsed(str(value).encode(), modality)]) or []
+            inputs[modality] = _vectors(modality, [parsed(str(value).encode(), modality)]) or []
             continue
         if modality not in pictures.titles:
             raise Refused(
@@ -148,9 +148,17 @@ def shown_name(name: str | None) -> str:
     return visible(last)[:_LONGEST_NAME] or "the picture"
 
 
-def _parsed(text: bytes, what: str) -> Any:
+def parsed(text: bytes, what: str) -> Any:
+    """What JSON says.
+
+    Raises:
+        Refused: it is no JSON, or holds half a letter (a lone surrogate), which no file can hold.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        values = json.loads(text, parse_constant=_refuse_constant)
+        if b"\\u" in text or not text.isascii():
+            json.dumps(values, ensure_ascii=False).encode()
+        return values
     except RecursionError:
         raise Refused(400, f"{what} is nested too deeply") from None
     except ValueError as error:

@@ -32,6 +32,11 @@ async def refused(_: HttpRequest, error: Exception) -> Response:
     return refusal(error)
 
 
+async def gone(_: HttpRequest, __: Exception) -> Response:
+    """For a client that hung up before its request was complete: nobody reads it."""
+    return Response(status_code=400)
+
+
 def not_found(hint: str | None = None) -> Callable[[HttpRequest, Exception], Awaitable[Response]]:
     """The replies to a path that is none, or a method that it does not take."""
 

@@ -151,6 +151,8 @@ def test_a_form_holds_pictures_and_vectors(
         (b'{"inputs": {"x": [null]}}', 422, "no modality"),
         (b'{"inputs": {"x": [[1]]}, "more": 1}', 422, '"more"'),
         (b'{"inputs": {"x": [[1]]}, "id": ["a", "b"]}', 422, '"id"'),
+        (b'{"inputs": {"x": [[0, 0, 0, 0, 0, 1]]}, "id": ["\\ud800"]}', 400, "surrogates not allowed"),
+        (b'{"inputs": {"x": [[0, 0, 0, 0, 0, 1]]}, "id": ["\xed\xa0\x80"]}', 400, "surrogates not allowed"),
     ],
 )
 def test_wrong_json_is_refused(serve: Callable[..., TestClient], body: bytes, status: int, words: str) -> None:
@@ -239,6 +241,12 @@ def test_a_token_is_asked_for_and_kept(serve: Callable[..., TestClient]) -> None
     welcome = client.get(f"/?token={TOKEN}", headers={"accept": "text/html"})
     assert (welcome.status_code, str(welcome.url)) == (200, "http://localhost/")
     assert client.get("/openapi.json").status_code == 200  # by the cookie
+
+
+def test_an_address_without_end_is_refused(serve: Callable[..., TestClient]) -> None:
+    client = serve()
+    sentence(client.post(f"/examples/{'9' * 5000}"), 414, "the address has more than 2,000 letters")
+    assert client.post(f"/examples/{'9' * 1000}").status_code == 404
 
 
 def test_web_sites_cannot_use_a_server_without_a_token(serve: Callable[..., TestClient]) -> None:

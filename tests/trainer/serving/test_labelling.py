@@ -94,7 +94,8 @@ def test_what_is_no_answer_is_refused(
     assert say(client, 2, "cup").status_code == 200
     reply = client.post(f"/labels/{row}", json=content)
     assert (reply.status_code, sentence in reply.json()["error"]) == (status, True), reply.text
-    assert client.post("/labels/0", content=b"\xff{").status_code == 422
+    assert client.post("/labels/0", content=b"\xff{").status_code == 400
+    assert client.post("/labels/0", content=b'{"label": "\\ud800"}').status_code == 400
     assert written(labelling) == {2: "cup"}
 
 
