@@ -67,16 +67,19 @@ def read_tensor_file(path: Path) -> TensorFile:
             metadata = json.loads((file.metadata() or {})["mmssl"])
             # Copies: a file that shrinks under a memory map would crash the process.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        values, digest = metadata["values"], metadata["digest"]
+        written, digest = metadata["values"], metadata["digest"]
+        values = json.loads(written)
     except FileNotFoundError:
         raise DataError(f"there is no {path}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         raise _not_ours(path) from None
-    if _digest(tensors, values) != digest:
+    if not isinstance(written, str) or not isinstance(values, dict):
+        raise _not_ours(path)
+    if _digest(tensors, written) != digest:
         raise DataError(f"{path} is damaged: its content does not match its digest", DAMAGE_HINT)
-    return TensorFile(tensors, json.loads(values))
+    return TensorFile(tensors, values)
 
 
 def read_values(path: Path) -> dict[str, Any]:

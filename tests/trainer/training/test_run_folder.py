@@ -275,7 +275,12 @@ def test_other_files_are_no_state(content: bytes, tmp_path: Path) -> None:
 def test_a_state_of_another_program_is_none(tmp_path: Path) -> None:
     from safetensors.torch import save
 
-    for metadata in (None, {"values": "{}"}, {"mmssl": "3"}, {"mmssl": "[]"}, {"mmssl": json.dumps({"values": 1})}):
+    ours = [
+        {"values": 1}, {"values": 1, "digest": ""}, {"values": "[]", "digest": ""}, {"values": "{", "digest": ""},
+        {"values": ["{}"], "digest": ""}, {"values": "[" * 99_999, "digest": ""},
+    ]  # fmt: skip
+    others = [None, {"values": "{}"}, {"mmssl": "3"}, {"mmssl": "[]"}]
+    for metadata in [*others, *({"mmssl": json.dumps(values)} for values in ours)]:
         (tmp_path / "state").write_bytes(save({"w": torch.zeros(2)}, metadata))
         with pytest.raises(DataError, match=r"not a safetensors file|or was not written by mmssl"):
             read_tensor_file(tmp_path / "state")
