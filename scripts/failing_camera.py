@@ -105,7 +105,11 @@ def _chart(by_given: dict[str, list[Bar]]) -> Iterator[str]:
                 yield line(x - 3, mark, x + width + 3, mark, "ink", 2.5)
         yield text(left + (g + 0.5) * stride, floor + 20, title, 13, "ink", "middle", font_weight="600")
     yield text(
-        24, 342, "Bars: ours, 100 epochs (recommended: 77); one seed for SS-HMVAE, mean of five for SS-HMVAE-kl.", 11, "soft"
+        24,
+        342,
+        "Bars: ours, 100 epochs (recommended: 77); one seed of SS-HMVAE, mean of five of SS-HMVAE-kl.",
+        11,
+        "soft",
     )
 
 
