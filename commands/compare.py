@@ -120,7 +120,7 @@ def compare(
     wanted = planned.runs()
     remove_leftovers([planned.folder / "rivals", *(run.folder for run in wanted)])
     with progress.counting("fits of rivals") as watch_rivals:
-        comparing.fit_rivals(planned.fits(), chosen, watch_rivals)
+        failed = comparing.fit_rivals(planned.fits(), chosen, watch_rivals)
     stacks = make_stacks(wanted, gpu=chosen.type == "cuda")
     with progress.watching() as watch, progress.finishing(stacks) as finished:
         failures = train_stacks(stacks, device, watch, finished=finished)
@@ -133,7 +133,7 @@ def compare(
         if not shards:
             raise_if_failed(failures, len(stacks))
         planned = comparing.plan_comparison(request, shards, root)
-    comparison = comparing.compare(planned, chosen)
+    comparison = comparing.compare(planned, chosen, failed)
     folder = folder or planned.folder
     paths = [folder / COMPARISON, (folder / COMPARISON).with_suffix(".svg")]
     write_comparison(paths[0], comparison)

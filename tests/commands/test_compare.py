@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.runtime.errors import TrainingError
 from pipeline.shards.shard import Shard
 from tests.support.commands import Command, refused
 from tests.support.small_networks import SSHMVAE_KL, as_assignment
@@ -135,6 +136,34 @@ def test_a_signal_keeps_what_is_computed_and_the_same_command_goes_on(
     done = mmssl(*command)
     assert done.code == 0
     assert measured == [0, 1, 2, 2, 3]
+
+
+def test_a_rival_that_cannot_be_fitted_is_left_out_in_words(mmssl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shard(Path("mine.h5"), train=clusters("train", turns(60), (X, W)), preset="digits")
+
+    def failing(rival: rivals.Rival, task: Task) -> rivals.RivalScores:
+        if rival.name == "ls-svc":
+            raise TrainingError("LS+SVC cannot be fitted: no row is sure")
+        return rivals.measure(rival, task)
+
+    monkeypatch.setattr(comparing, "measure", failing)
+    command = (
+        "compare",
+        "./mine.h5",
+        "--labels",
+        6,
+        "--seeds",
+        "0..1",
+        "--rivals",
+        "logistic-regression,ls-svc",
+        *TINY,
+    )
+    done = mmssl(*command)
+    assert done.code == 0, done.err
+    assert "4 of 4 fits of rivals" in done.err
+    assert "LS+SVC was left out: LS+SVC cannot be fitted: no row is sure." in done.out
+    kept = Path("workspace/comparisons/clusters/rivals")
+    assert {path.name.split("-labels")[0] for path in kept.iterdir()} == {"logistic-regression"}
 
 
 def test_what_makes_no_sense_is_refused_before_any_work(mmssl: Command) -> None:

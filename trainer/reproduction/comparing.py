@@ -11,12 +11,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from pipeline.runtime.errors import DataError, UsageError
+from pipeline.runtime.errors import DataError, TrainingError, UsageError
 from pipeline.runtime.files import write_atomically
 from pipeline.runtime.interrupts import check_stop, stop_requests
 from pipeline.runtime.text import file_name
@@ -250,8 +251,8 @@ def read_fit(fit: RivalFit) -> RivalScores | None:
         return None
 
 
-def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callable[[int, int], None]) -> None:
-    """Computes and keeps the scores of rivals that have no file yet.
+def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callable[[int, int], None]) -> dict[Path, str]:
+    """Computes and keeps the scores of rivals that have no file yet; by their files, why others could not be fitted.
 
     Args:
         progress: called after each with the number done and the number to do.
@@ -260,6 +261,7 @@ def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callabl
         Interrupted: SIGTERM or Ctrl-C was received; what is computed is kept.
     """
     todo = [fit for fit in fits if read_fit(fit) is None]
+    failed: dict[Path, str] = {}
     task: Task | None = None
     loaded: object = None
     todo.sort(key=_task_key)  # each replica's data is read once
@@ -268,14 +270,20 @@ def fit_rivals(fits: Sequence[RivalFit], device: torch.device, progress: Callabl
             with stop_requests() as stop:  # an exception in the middle of a read might be swallowed by HDF5
                 task, loaded = load_task(fit.job.settings, fit.job.shard, device), _task_key(fit)
             check_stop(stop)
-        measured = measure(fit.rival, task)
-        content = _identity(fit.rival, fit.job.settings) | {
-            "scores": [asdict(score) for score in measured.scores],
-            "seconds": measured.seconds,
-            "versions": versions("numpy", "torch", "scikit-learn"),
-        }
-        write_atomically(fit.path, json.dumps(content, indent=2) + "\n")
+        try:
+            measured = measure(fit.rival, task)
+        except TrainingError as error:
+            _log.warning("%s", error.message)
+            failed[fit.path] = error.message
+        else:
+            content = _identity(fit.rival, fit.job.settings) | {
+                "scores": [asdict(score) for score in measured.scores],
+                "seconds": measured.seconds,
+                "versions": versions("numpy", "torch", "scikit-learn"),
+            }
+            write_atomically(fit.path, json.dumps(content, indent=2) + "\n")
         progress(done, len(todo))
+    return failed
 
 
 def _task_key(fit: RivalFit) -> tuple[str, str, int, object]:
@@ -286,8 +294,13 @@ def _task_key(fit: RivalFit) -> tuple[str, str, int, object]:
 # --- the comparison --------------------------------------------------------------------------------------------------
 
 
-def compare(planned: ComparisonPlan, device: torch.device) -> RivalComparison:
+def compare(
+    planned: ComparisonPlan, device: torch.device, failed: Mapping[Path, str] = MappingProxyType({})
+) -> RivalComparison:
     """The comparison of finished runs and kept scores.
+
+    Args:
+        failed: as `fit_rivals` gives it; a rival that failed on a replica is left out.
 
     Raises:
         DataError: a run is not done, or its result is damaged.
@@ -298,14 +311,15 @@ def compare(planned: ComparisonPlan, device: torch.device) -> RivalComparison:
         given=planned.given,
         replicas=tuple((job.settings.split, job.settings.seed) for job in jobs),
         recommended=planned.recommended,
-        levels=tuple(_level(level, planned) for level in planned.levels),
+        levels=tuple(_level(level, planned, failed) for level in planned.levels),
         provenance=environment(device),
     )
     return comparison.model_copy(update={"sentences": sentences(comparison)})
 
 
-def _level(level: PlannedLevel, planned: ComparisonPlan) -> Level:
-    systems = tuple(_measured(system, planned.given) for system in level.systems)
+def _level(level: PlannedLevel, planned: ComparisonPlan, failed: Mapping[Path, str]) -> Level:
+    why = {system.title: failed[fit.path] for system in level.systems for fit in system.fits if fit.path in failed}
+    systems = tuple(_measured(system, planned.given) for system in level.systems if system.title not in why)
     by_name = {system.name: system for system in systems}
     differences = [
         PairedDifference(
@@ -331,7 +345,7 @@ def _level(level: PlannedLevel, planned: ComparisonPlan) -> Level:
         count=statistics.fmean(len(choose_labelled(job.settings, job.shard)) for job in level.jobs),
         systems=systems,
         differences=tuple(differences),
-        left_out=level.left_out,
+        left_out=level.left_out + tuple(LeftOut(title=title, reason=reason) for title, reason in why.items()),
     )
 
 
