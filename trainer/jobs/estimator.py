@@ -158,9 +158,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> Self:
-        """A trained classifier from a bundle; its settings are all of the model's, for `fit` to be called again.
+        """A trained classifier from a bundle; its settings are the model's, for `fit` to be called again.
 
-        A bundle of several seeds gives the first one. `columns` is not in a bundle: set it to fit one array.
+        Only the labels are not: `fit` takes all that `y` has. A bundle of several seeds gives the first one. A bundle
+        does not know `columns`: set it to fit one array.
 
         Raises:
             DataError: the folder holds no bundle, or one that was changed or is newer.
@@ -259,7 +260,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 _OWN = frozenset(("model", "seed", "epochs", "data", "digest", "split", "modalities"))
 _SETTINGS = frozenset(Settings.model_fields) - _OWN
-_OF_ROWS = frozenset(("answers", "held_out"))  # settings that are of one data set's rows
+_OF_ROWS = frozenset(("labels", "answers", "held_out"))  # settings about the rows of one data set
 
 
 def _check_known(names: Iterable[str]) -> None:
