@@ -104,7 +104,7 @@ def _is_unlabelled(value: Any) -> bool:
 
 
 def class_names(classes: NDArray[Any]) -> tuple[list[str], LabelType]:
-    """The classes as text, and what `as_labels` makes of it; a label that a shard cannot hold as a name is numbered."""
+    """The classes as text, and what they were; a label that a shard cannot hold as a name is numbered."""
     names = [str(value) for value in classes.tolist()]
     valid = all(map(is_class_name, names))
     if not valid or len(set(names)) < len(names):
