@@ -247,3 +247,5 @@ def test_a_folder_that_may_not_be_looked_into(
 def test_the_current_folder_is_no_file_to_write(mmssl: Command, shard: Path) -> None:
     assert mmssl("train", "ssmvae", "--data", shard, *FAST).code == 0
     refused(mmssl("report", "--html", "."), 2, ". is a folder", "FILE")
+    (run,) = Path("workspace/runs").iterdir()
+    refused(mmssl("export", run, "--out", "."), 1, "exists and holds something else", "another folder")

@@ -49,6 +49,7 @@ def write_bundle(bundle: Bundle, folder: Path, exports: WriteExports | None = No
         DataError: the folder holds something else; or an encoder is missing; or as `exports` raises.
         StorageError: the disk is full or refuses.
     """
+    folder = folder if folder.name else folder.resolve()  # `.` has no name
     temporary = folder.with_name(f".{folder.name}.{this_process()}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
