@@ -30,7 +30,7 @@ def evaluate(
 
     Args:
         iterations: the number of iterations of iterative sampling.
-        samples: the number of samples of the latent variable before the classifier; 0 uses its mean.
+        samples: the number of points of the latent variable before the classifier; 0 uses its mean.
         bound: whether to compute the ELBO; without a trained bound, iterative sampling is skipped as well.
         fast: whether to skip iterative sampling, models that need a probe, and the subsets that are not shown
             (`shown_subsets`), as after every epoch of training.

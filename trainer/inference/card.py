@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.shards.schema import Distribution, Modality
 
-FORMAT = 2  # of the bundle; raised when older versions of the program cannot read it: 2 has curves and exports
-OLDEST = 1  # that this version reads
+# The format of a bundle is raised when older versions of the program cannot read it: 2 has curves and exports; 3 has
+# labels that are no text or integers, and answers by the setting `samples`, where older ones answer at the mean.
+FORMAT, OLDEST = 3, 1  # the one that is written, and the oldest that is read
+ANSWERS_BY_SAMPLES = 3
 QUANTILES = 101  # of the unlikeness of known rows: its percentiles
 RUNNER = "run_onnx.py"  # runs a bundle's ONNX files
 LabelType = Literal["text", "integer", "real", "boolean"]

@@ -34,6 +34,7 @@ class ClassifierNetwork(nn.Module):
         super().__init__()
         self.modalities, self.replicas = network.modalities, network.noise.replicas
         self.combines = network.completion == "encoders" and len(network.modalities) > 1
+        self.samples = network.settings.samples
         self.model = _without_unused(network)
         for m, modality in enumerate(network.modalities):
             one = scaling.get(modality.name)
@@ -52,7 +53,7 @@ class ClassifierNetwork(nn.Module):
         answered = torch.stack(list(there.values())).any(0) & ~refused
         if self.combines:
             x = Incomplete(x, {name: rows.expand(self.replicas, -1) for name, rows in there.items()})
-        probabilities = cast(Classifier, self.model).classify(x, 0).float().exp().mean(0)
+        probabilities = cast(Classifier, self.model).classify(x, self.samples).float().exp().mean(0)
         return torch.where(answered.unsqueeze(1), probabilities, torch.nan)
 
     def _scaled(self, m: int, values: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from pipeline.runtime.errors import DataError, UsageError
 from pipeline.shards.schema import Features, Header, Modality, header_fault
 from trainer.evaluation.evaluate import evaluating
 from trainer.evaluation.missing_modalities import completer
-from trainer.inference.card import BundleCard
+from trainer.inference.card import ANSWERS_BY_SAMPLES, BundleCard
 from trainer.inference.unlikeness import Passes
 from trainer.models.factory import Factory
 from trainer.models.interface import Classifier, LatentModel
 from trainer.models.registry import card as model_card
+from trainer.nn.distributions import DiagonalNormal
 from trainer.nn.labels import LabelRule
 from trainer.nn.rng import Noise
 from trainer.settings.run_settings import Settings, build
@@ -68,17 +69,23 @@ class Network:
         completion = "none" if len(ordered) == len(self.names) else self.completion
         return dict(completer(completion, self.model, self.noise, self.modalities, 0)(ordered))
 
+    def by_replica(self, given: Batch) -> Tensor:
+        """q(y|x) of each replica, `[R, B, K]`."""
+        return self._classified(self.completed(given))
+
     def probabilities(self, given: Batch) -> Tensor:
-        """The mean over replicas of q(y|x), `[B, K]`, at the latent variables' means."""
-        classifier = cast(Classifier, self.model)
-        return classifier.classify(self.completed(given), 0).float().exp().mean(0)
+        """The mean over replicas of q(y|x), `[B, K]`."""
+        return self.by_replica(given).mean(0)
+
+    def _classified(self, x: Batch, q_a: DiagonalNormal | None = None) -> Tensor:
+        return cast(Classifier, self.model).classify(x, self.settings.samples, q_a).float().exp()
 
     def answers(self, given: Batch) -> tuple[Tensor, Passes]:
         """The probabilities, and what unlikeness is computed from; rows are encoded only once."""
         x, classifier = self.completed(given), cast(Classifier, self.model)
         # Where a latent variable comes before the classifier, both start from it.
         q_a = cast(LatentModel, self.model).encode(x) if hasattr(self.model, "encode") else None
-        probabilities = classifier.classify(x, 0, q_a).float().exp().mean(0)
+        probabilities = self._classified(x, q_a).mean(0)
         latent = (classifier.latent_mean(x) if q_a is None else q_a.mean).float()
         surprise = {}
         if self.has_decoders:
@@ -120,7 +127,7 @@ def read_settings(card: BundleCard, source: str) -> Settings:
         raise DataError(f"{source}: {reason}", EXPORT_HINT) from None
     if card.completion not in (*model_card(settings.model).completions, "none"):
         raise DataError(f"{source}: {settings.model} does not complete missing modalities by '{card.completion}'")
-    return settings
+    return settings if card.format >= ANSWERS_BY_SAMPLES else settings.model_copy(update={"samples": 0})
 
 
 def check_predicts(settings: Settings) -> None:

@@ -6,10 +6,8 @@ An opinion is q(y|.) of one replica: q(y|X) of all modalities that a row has, or
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.shards.shard import Part
@@ -17,7 +15,6 @@ from trainer.evaluation.evaluate import BATCH
 from trainer.inference.network import Batch, Network
 from trainer.inference.predictions import patterns
 from trainer.inference.subsets import read_rows
-from trainer.models.interface import Classifier
 
 _TINY = 1e-12
 Probabilities = NDArray[np.floating]
@@ -138,6 +135,5 @@ def _opinions_of(
 
 
 def _classified(network: Network, given: Batch) -> Probabilities:
-    """q(y|x) of each replica, `[R, B, K]`, at the latent variables' means."""
-    log_q: torch.Tensor = cast(Classifier, network.model).classify(network.completed(given), 0)
-    return log_q.float().exp().cpu().numpy()
+    """q(y|x) of each replica, `[R, B, K]`."""
+    return network.by_replica(given).cpu().numpy()

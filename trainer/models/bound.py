@@ -49,8 +49,8 @@ class Bound:
 
 
 def average_classifier(classifier: Callable[[Tensor], RelaxedLabel], q: DiagonalNormal, samples: int) -> Tensor:
-    """log E_q(a)[q(y|a)], `[R, B, K]`: averaged over `samples` draws, or at the mean of q if `samples` is 0."""
+    """log E_q(a)[q(y|a)], `[R, B, K]`: averaged over `samples` points, or at the mean of q if `samples` is 0."""
     if samples == 0:
         return classifier(q.mean).logits
-    draws = torch.stack([classifier(q.rsample()).logits for _ in range(samples)])
-    return torch.logsumexp(draws, dim=0) - math.log(samples)
+    log_q = torch.stack([classifier(a).logits for a in q.points(samples)])
+    return torch.logsumexp(log_q, dim=0) - math.log(samples)

@@ -50,7 +50,7 @@ class Classifier(Model, Protocol):
         ...
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
-        """log q(y|x), `[R, B, K]`; averaged over samples of the latent variables, or at their mean if samples is 0.
+        """log q(y|x), `[R, B, K]`; averaged over points of the latent variables, or at their mean if samples is 0.
 
         Args:
             q_a: q(a|x), if it is known: one of a bound's `posteriors`.

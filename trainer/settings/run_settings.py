@@ -101,7 +101,7 @@ class Settings(BaseModel):
             always float32.
         fused: whether batch normalisation and ReLU are one kernel (`trainer.nn.fused`); on CUDA, with Triton, only.
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
-        samples: the number of samples of the latent variables at evaluation; 0 uses their mean
+        samples: the number of points of the latent variables over which q(y|.) is averaged; 0 uses their mean
             (docs/design/deviations.md, 9).
         networks: the network of each distribution, in the paper's notation (see `trainer.nn.notation`).
         cotraining: the settings of a round of co-training; None for models that are not co-trained.
@@ -155,7 +155,7 @@ class Settings(BaseModel):
     precision: Precision = "tf32"
     fused: bool = False
     iterations: Positive = 100
-    samples: Annotated[int, Field(ge=0)] = 0
+    samples: Annotated[int, Field(ge=0, le=1000)] = 0
     propagation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     neighbours: Positive = 7
     mean_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

@@ -17,6 +17,7 @@ from trainer.inference.exporting import gather
 from trainer.training.run_folder import Run
 
 MODALITIES = {"m2": ALIKE, "sdgm": (X,)}
+SAMPLES = {"sdgm": 3, "three": 4}  # points over which their answers are averaged
 SCALING = {"w": Scaling(np.array([0, 0, 0], np.float32), np.array([2, 4, 8], np.float32))}
 
 
@@ -29,7 +30,7 @@ def own_shard(path: Path, modalities: Any = (X, W), **changes: Any) -> Shard:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Run]]:
-    """Two seeds of a model, trained once; `three` is sshmvae-kl on three modalities."""
+    """Two seeds of a model, trained once; `three` is sshmvae-kl on three modalities. Some have `samples`."""
     made: dict[str, list[Run]] = {}
 
     def make(name: str) -> list[Run]:
@@ -38,10 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Run]]
             model = "sshmvae-kl" if name == "three" else name
             modalities = (X, W, V) if name == "three" else MODALITIES.get(name, (X, W))
             shard = own_shard(folder / "shard.h5", modalities, scaling=SCALING if name == "sshmvae-kl" else None)
-            stack = [
-                make_settings(model, shard, seed=seed, epochs=6, learning_rate=3e-2, precision="fp32")
-                for seed in (0, 1)
-            ]
+            values = {"epochs": 6, "learning_rate": 3e-2, "precision": "fp32", "samples": SAMPLES.get(name, 0)}
+            stack = [make_settings(model, shard, seed=seed, **values) for seed in (0, 1)]
             made[name] = run_stack(folder, stack, [shard, shard])
         return made[name]
 

@@ -24,6 +24,7 @@ from trainer.inference.bundle_reading import encoder_path, read_bundle, read_car
 from trainer.inference.bundle_writing import write_bundle
 from trainer.inference.exporting import gather
 from trainer.inference.loaded_model import LoadedModel, open_model
+from trainer.inference.network import read_settings
 from trainer.inference.subsets import Abstain, entries
 from trainer.training.run_folder import Run
 
@@ -38,6 +39,11 @@ def opened(folder: Path) -> LoadedModel:
         return lambda pictures: np.full((len(pictures), 6), path.read_bytes()[0] / 255, np.float32)
 
     return open_model(folder, "cpu", open_encoder, lambda *_: Path())
+
+
+def test_bundles_before_the_third_format_answer_at_the_mean(runs: Runs) -> None:
+    card = gather(runs("three")).card
+    assert [read_settings(card.model_copy(update={"format": n}), "it").samples for n in (1, 2, 3)] == [0, 0, 4]
 
 
 def test_a_bundle_moved_elsewhere_answers_as_before(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_the_page_may_be_edited(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda c: c.update(format=3), "written by a newer version of mmssl"),
+        (lambda c: c.update(format=4), "written by a newer version of mmssl"),
         (lambda c: c.update(format=0), "written by an older version of mmssl"),
         (lambda c: c.update(format="1"), "is not the card of a bundle"),
         (lambda c: c.pop("classes"), "is not the card of a bundle: classes"),

@@ -190,7 +190,7 @@ def test_a_card_of_the_first_format_is_read_and_has_neither_exports_nor_curves(
 ) -> None:
     folder = Path(shutil.copytree(exported("sdgm")[1], tmp_path / "old"))
     values = json.loads((folder / CARD).read_text())
-    assert values["format"] == 2
+    assert values["format"] == 3
     with pytest.raises(ValueError, match="a card of format 1 has no exports"):
         BundleCard.model_validate(values | {"format": 1})
     subsets = [subset | {"curve": []} for subset in values["subsets"]]
