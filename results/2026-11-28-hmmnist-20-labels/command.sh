@@ -3,4 +3,4 @@
 set -euo pipefail
 export OMP_NUM_THREADS=1
 mmssl compare hm-mnist --labels 20 --seeds 0..4 --presets recommended \
-  --rivals logistic-regression,label-spreading,mlp,self-training --set epochs=20 --set precision=bf16 --set beta=0.1
+  --rivals logistic-regression,label-spreading,mlp,self-training,consistency-mlp --set epochs=20 --set precision=bf16 --set beta=0.1
