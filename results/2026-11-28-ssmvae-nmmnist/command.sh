@@ -25,10 +25,10 @@ shards, runs = Path("workspace/shards"), Path("workspace/runs")
 pairs, clean = Shard.open(shards / "nm-mnist-r45-n0.5.h5"), Shard.open(shards / "nm-mnist-r0-n0.h5")
 labelled = set(next(runs.glob("*alpha-100-*")).joinpath("labelled.txt").read_text().split())
 ids = [str(name) for name in pairs.train.ids]
-own = np.array([row for row, name in enumerate(ids) if name in labelled])
-rest = np.setdiff1d(np.arange(pairs.train.rows), own)
+labelled_rows = np.array([row for row, name in enumerate(ids) if name in labelled])
+other_rows = np.setdiff1d(np.arange(pairs.train.rows), labelled_rows)
 rng = np.random.default_rng(7)
-digits = np.repeat(clean.train.features("x")[own].reshape(-1, 28, 28), DRAWS, 0)
+digits = np.repeat(clean.train.features("x")[labelled_rows].reshape(-1, 28, 28), DRAWS, 0)
 x = rotate(digits, rng.uniform(-45, 45, len(digits))).reshape(len(digits), -1)
 w = add_noise(digits, 0.5, rng).reshape(len(digits), -1)
 write_shard(
@@ -38,9 +38,9 @@ write_shard(
     modalities=pairs.modalities,
     preset="mnist",
     train=PartData(
-        {name: np.concatenate([pairs.train.features(name)[rest], own_rows]) for name, own_rows in (("x", x), ("w", w))},
-        np.concatenate([np.full(len(rest), -1), np.repeat(pairs.train.labels[own], DRAWS)]),
-        [ids[row] for row in rest] + [f"draw-{row}" for row in range(len(digits))],
+        {name: np.concatenate([pairs.train.features(name)[other_rows], drawn]) for name, drawn in (("x", x), ("w", w))},
+        np.concatenate([np.full(len(other_rows), -1), np.repeat(pairs.train.labels[labelled_rows], DRAWS)]),
+        [ids[row] for row in other_rows] + [f"draw-{row}" for row in range(len(digits))],
     ),
     test=PartData(
         {name: pairs.test.features(name) for name in "xw"}, pairs.test.labels, [str(name) for name in pairs.test.ids]

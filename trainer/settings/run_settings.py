@@ -280,8 +280,8 @@ class Settings(BaseModel):
         Of streamed data, replicas that hold out other labels stream other numbers of rows, and would read ever further
         apart.
         """
-        own = {"seed", "split", "data", "digest", "alpha", "beta"}
-        return self.model_dump_json(exclude=own | {"held_out"} if self.window is None else own)
+        may_differ = {"seed", "split", "data", "digest", "alpha", "beta"}
+        return self.model_dump_json(exclude=may_differ | {"held_out"} if self.window is None else may_differ)
 
 
 def differences(ours: Settings, theirs: Settings) -> list[str]:
