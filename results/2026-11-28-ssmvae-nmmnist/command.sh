@@ -47,4 +47,4 @@ write_shard(
     ),
 )
 PYTHON
-try --data ./drawn.h5 --labels all --epochs 10
+for epochs in 10 50; do try --data ./drawn.h5 --labels all --epochs "$epochs"; done
