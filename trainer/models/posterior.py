@@ -47,7 +47,7 @@ class Posterior:
         experts = {}
         for m, encoder in self.each.items():
             if m in x:
-                with only_rows(encoder, present_rows(x, m)):
+                with only_rows(present_rows(x, m)):
                     experts[m] = encoder({m: x[m]})
         return experts
 
@@ -59,7 +59,7 @@ class Posterior:
         """
         complete = all_present(x) if len(x) == len(self.each.modalities) else None
         if self.joint is not None and len(x) == len(self.each.modalities):
-            with only_rows(self.joint, complete):
+            with only_rows(complete):
                 q = self.joint(x)
             if complete is None:
                 return q

@@ -87,8 +87,9 @@ class SSHMVAEkl(nn.Module):
 
     def classify(self, x: Mapping[str, Tensor], samples: int = 0, q_a: DiagonalNormal | None = None) -> Tensor:
         """log q(y|x) = log E_q(a|x)[q(y|a)], `[R, B, K]`, for the modalities in x; at the mean if samples is 0."""
-        with only_rows(self.q_y, any_present(x)):
-            return average_classifier(lambda a: self.q_y(a=a), self.encode(x) if q_a is None else q_a, samples)
+        q_a = self.encode(x) if q_a is None else q_a
+        with only_rows(any_present(x)):
+            return average_classifier(lambda a: self.q_y(a=a), q_a, samples)
 
     def encode(self, x: Mapping[str, Tensor]) -> DiagonalNormal:
         """q(a|X) of rows that have every modality, otherwise the combined encoders of those they have."""

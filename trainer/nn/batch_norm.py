@@ -1,12 +1,32 @@
 """Batch normalisation with a replica axis, and whose rows count in its statistics."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.nn.segments import Segments
+from trainer.nn.segments import current_segments
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Which statistics batch normalisation takes in training, and whether the running ones follow.
+
+    Attributes:
+        rows: the rows that count, bool `[R, B]`; None for all of them.
+    """
+
+    rows: Tensor | None = None
+    frozen: bool = False
+    running: bool = False
+
+
+_ORDINARY = _Statistics()
+_statistics = ContextVar[_Statistics]("statistics", default=_ORDINARY)
 
 
 class ReplicaBatchNorm(nn.Module):
@@ -30,23 +50,21 @@ class ReplicaBatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(replicas, features))
         self.register_buffer("mean", torch.zeros(replicas, features))
         self.register_buffer("variance", torch.ones(replicas, features))
-        self.frozen = False
-        self.running = False
-        self.rows: Tensor | None = None  # bool [R, B]
-        self.segments: Segments | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.running:
+        statistics = _statistics.get()
+        if not self.training or statistics.running:
             scale = self.scale * torch.rsqrt(self.variance + self.epsilon)
             result = torch.addcmul((self.shift - self.mean * scale).unsqueeze(1), x, scale.unsqueeze(1)).to(x.dtype)
             return result.view(x.shape)
-        if self.segments is None:
-            return self._normalise_segment(x, self.rows, self.frozen)
-        at = self.segments.labelled
-        rows_l, rows_u = (None, None) if self.rows is None else (self.rows[:, :at], self.rows[:, at:])
+        rows, segments = statistics.rows, current_segments()
+        if segments is None:
+            return self._normalise_segment(x, rows, statistics.frozen)
+        at = segments.labelled
+        rows_l, rows_u = (None, None) if rows is None else (rows[:, :at], rows[:, at:])
         x_l, x_u = x.split([at, x.shape[-2] - at], -2)  # one gradient for both, where two slices would add up two
         labelled = self._normalise_segment(x_l, rows_l, True)
-        return torch.cat([labelled, self._normalise_segment(x_u, rows_u, self.frozen)], -2)
+        return torch.cat([labelled, self._normalise_segment(x_u, rows_u, statistics.frozen)], -2)
 
     def _normalise_segment(self, x: Tensor, rows: Tensor | None, frozen: bool) -> Tensor:
         if rows is not None:
@@ -107,16 +125,17 @@ class BatchNormReLU(ReplicaBatchNorm):
     fused: Callable[..., Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused is None or not self.training or self.running or self.rows is not None:
+        statistics, segments = _statistics.get(), current_segments()
+        if self.fused is None or not self.training or statistics.running or statistics.rows is not None:
             return super().forward(x).relu_()
         stacked = x.unsqueeze(0) if x.dim() == 2 else x
         result = self.fused(
             stacked,
             *(self.scale, self.shift, self.mean, self.variance),
-            labelled=0 if self.segments is None else self.segments.labelled,
+            labelled=0 if segments is None else segments.labelled,
             momentum=self.momentum,
             epsilon=self.epsilon,
-            frozen=self.frozen,
+            frozen=statistics.frozen,
         )
         return result.view(x.shape)
 
@@ -134,40 +153,25 @@ def fuse(model: nn.Module) -> None:
             module.fused = batch_norm_relu
 
 
-@contextmanager
-def only_rows(model: nn.Module, rows: Tensor | None) -> Iterator[None]:
+def only_rows(rows: Tensor | None) -> AbstractContextManager[None]:
     """A context in which batch normalisation counts only some rows, bool `[R, B]`; all of them if `rows` is None."""
-    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)] if rows is not None else []
-    for norm in norms:
-        norm.rows = rows
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.rows = None
+    return _with_statistics(rows=rows)
 
 
-@contextmanager
-def running_statistics(model: nn.Module) -> Iterator[None]:
+def running_statistics() -> AbstractContextManager[None]:
     """A context in which batch normalisation takes its running statistics, as in evaluation, and leaves them alone."""
-    norms = [module for module in model.modules() if isinstance(module, ReplicaBatchNorm)]
-    for norm in norms:
-        norm.running = True
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.running = False
+    return _with_statistics(running=True)
+
+
+def frozen_statistics() -> AbstractContextManager[None]:
+    """A context in which batch normalisation does not update its running statistics (docs/design/deviations.md, 10)."""
+    return _with_statistics(frozen=True)
 
 
 @contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """A context in which batch normalisation does not update its running statistics (docs/design/deviations.md, 10)."""
-    before = {module: module.frozen for module in model.modules() if isinstance(module, ReplicaBatchNorm)}
-    for norm in before:
-        norm.frozen = True
+def _with_statistics(**changes: Any) -> Iterator[None]:
+    before = _statistics.set(replace(_statistics.get(), **changes))
     try:
         yield
     finally:
-        for norm, frozen in before.items():
-            norm.frozen = frozen
+        _statistics.reset(before)

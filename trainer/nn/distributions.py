@@ -22,7 +22,6 @@ from trainer.nn.layers import MLP, ReplicaLinear, over_classes
 from trainer.nn.notation import Notation
 from trainer.nn.presence import present_rows, where_present
 from trainer.nn.rng import Noise
-from trainer.nn.segments import Segments
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})  # no modalities
 VARIANCE_FLOOR = 1e-6  # softplus underflows to 0 in float32, and a density of variance 0 has no logarithm
@@ -157,14 +156,13 @@ class Conditional(nn.Module):
         self.name = name
         self.noise = noise
         self.variables: Mapping[str, str] = {}
-        self.segments: Segments | None = None
         self.mlp = MLP(notation.mlp, widths, noise)
         self.heads = nn.ModuleList(ReplicaLinear(self.mlp.width, notation.units, noise) for _ in range(outputs))
 
     def parameters_of(self, x: Mapping[str, Tensor], latents: Mapping[str, Tensor] = NONE) -> list[Tensor]:
         """The parameters given modalities, and latent variables (an unknown label is one) by name, float32."""
         h = self.mlp({self.variables.get(m, m): value for m, value in x.items()} | dict(latents))
-        return [over_classes(head, h, self.segments).float() for head in self.heads]
+        return [over_classes(head, h).float() for head in self.heads]
 
 
 class Gaussian(Conditional):

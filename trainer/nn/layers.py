@@ -26,7 +26,7 @@ from pipeline.runtime.errors import UsageError
 from trainer.nn.batch_norm import BatchNormReLU
 from trainer.nn.notation import Chain, Dropout
 from trainer.nn.rng import Noise
-from trainer.nn.segments import Segments
+from trainer.nn.segments import current_segments
 
 
 class ReplicaLinear(nn.Module):
@@ -76,7 +76,6 @@ class MLP(nn.Module):
     def __init__(self, chain: Chain, widths: Mapping[str, int], noise: Noise) -> None:
         super().__init__()
         self.name = chain.source if isinstance(chain.source, str) else None
-        self.segments: Segments | None = None
         self.parts = nn.ModuleList()
         if isinstance(chain.source, str):
             if chain.source not in widths:
@@ -99,7 +98,7 @@ class MLP(nn.Module):
 
     def forward(self, given: Mapping[str, Tensor]) -> Tensor:
         x = given[self.name] if self.name is not None else concatenate([part(given) for part in self.parts])
-        return over_classes(self.layers, x, self.segments) if len(self.layers) else x
+        return over_classes(self.layers, x) if len(self.layers) else x
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
@@ -110,15 +109,16 @@ def concatenate(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
 
 
-def over_classes(layers: nn.Module, x: Tensor, segments: Segments | None = None) -> Tensor:
+def over_classes(layers: nn.Module, x: Tensor) -> Tensor:
     """Applies layers to `[R, B, F]`, or to `[K, R, B, F]`: classes are folded into the batch, then unfolded.
 
-    Of labelled rows, only the class that was observed goes through the layers; the other classes get its result.
+    Of a batch in segments, only the class that was observed goes through the layers; the other classes get its result.
     A stack of one goes through them without its replica axis, as `[B, F]`: a plain network at a plain network's cost.
     """
     if x.dim() == 3:
         return cast(Tensor, layers(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else layers(x))
     classes, replicas, _, width = x.shape
+    segments = current_segments()
     at = 0 if segments is None else segments.labelled
     folded = x[:, :, at:].transpose(0, 1).reshape(replicas, -1, width)  # [R, K * U, F]
     if segments is None:

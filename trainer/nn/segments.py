@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,19 @@ def segments_of(y: Tensor | None, batch: int) -> Segments | None:
     return Segments(y) if y is not None and 0 < y.shape[-2] < batch else None
 
 
+_current = ContextVar[Segments | None]("segments", default=None)
+
+
 @contextmanager
-def in_segments(model: nn.Module, segments: Segments | None) -> Iterator[None]:
-    """A context in which a model's batches are in two segments; of one piece if `segments` is None."""
-    modules = [module for module in model.modules() if hasattr(module, "segments")] if segments is not None else []
-    for module in modules:
-        module.segments = segments  # type: ignore[assignment]
+def in_segments(segments: Segments | None) -> Iterator[None]:
+    """A context in which the batches of all networks are in two segments; of one piece if `segments` is None."""
+    before = _current.set(segments)
     try:
         yield
     finally:
-        for module in modules:
-            module.segments = None  # type: ignore[assignment]
+        _current.reset(before)
+
+
+def current_segments() -> Segments | None:
+    """The segments of the batches that networks are given just now; None if they are of one piece."""
+    return _current.get()

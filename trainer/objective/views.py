@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.models.interface import Classifier
 from trainer.nn.batch_norm import running_statistics
@@ -84,7 +84,7 @@ class Views:
         return some_rows(self.x, self.unlabelled)
 
     def _classify(self, x: Features, q_a: DiagonalNormal | None) -> Tensor:
-        with in_segments(cast(nn.Module, self.model), self._segments):
+        with in_segments(self._segments):
             return self.model.classify(x, q_a=q_a)
 
 
@@ -110,7 +110,7 @@ def alone(model: Classifier) -> AbstractContextManager[None]:
     Zeros in a whole batch would be normalised by themselves alone, and a network would learn what no test shows it: a
     test has the running statistics, of rows that lack nothing.
     """
-    return nullcontext() if _has_encoders(model) else running_statistics(cast(nn.Module, model))
+    return nullcontext() if _has_encoders(model) else running_statistics()
 
 
 def _has_encoders(model: Classifier) -> bool:

@@ -99,13 +99,13 @@ class Step:
         with autocast(self.settings, self.device):
             x = data.x(batches.index)
             y = None if batches.index_l is None else data.y(batches.index_l)
-            with in_segments(self.model, segments_of(y, batches.index.shape[1])):
+            with in_segments(segments_of(y, batches.index.shape[1])):
                 bound = cast(Model, self.model).bound(x, y)
             labelled, unlabelled = bound.divided(y)
             if self.settings.objective == "classifier":
                 assert labelled is not None, "a classifier alone needs labelled examples"
                 return classifier_alone(labelled, beta=self.beta)
-            with frozen_statistics(self.model):
+            with frozen_statistics():
                 views, soft = Views(cast(Classifier, self.model), x, y, bound.posteriors), None
                 if self.soft_labels is not None and batches.index_u is not None:
                     soft = self.soft_labels[self._replicas, data.training_rows(batches.index_u)]
@@ -142,7 +142,7 @@ class Step:
 
     def _term_names(self) -> list[str]:
         """The names of the objective's terms, from one pass that changes no state."""
-        with torch.no_grad(), frozen_statistics(self.model), self.noise.separate_streams("names"):
+        with torch.no_grad(), frozen_statistics(), self.noise.separate_streams("names"):
             return list(self.objective().terms)
 
     def raise_if_weights_not_finite(self, runs: Sequence[Run]) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from torch import Tensor
 from pipeline.runtime.errors import UsageError
 from tests.support.training import make_settings, make_shard
 from trainer.data.resident import load
-from trainer.nn.batch_norm import BatchNormReLU, fuse, only_rows
-from trainer.nn.segments import Segments
+from trainer.nn.batch_norm import BatchNormReLU, frozen_statistics, fuse, only_rows
+from trainer.nn.segments import Segments, in_segments
 from trainer.training.step import Step
 
 R, B, F = 3, 70, 40  # more than one block of rows, and of features
@@ -65,9 +66,9 @@ def test_a_fused_layer_is_the_plain_pair(replicas: int, frozen: bool, labelled: 
     plain, fused = pair(replicas)
     x = rows_like(replicas, dtype)
     segments = Segments(torch.zeros(replicas, labelled, 4, device=DEVICE)) if labelled else None
-    for norm in (plain, fused):
-        norm.frozen, norm.segments = frozen, segments
-    for ours, theirs in zip(results(fused, x), results(plain, x), strict=True):
+    with in_segments(segments), frozen_statistics() if frozen else nullcontext():
+        both = zip(results(fused, x), results(plain, x), strict=True)
+    for ours, theirs in both:
         assert ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs, **CLOSE[dtype])
     assert torch.equal(fused.mean, pair(replicas)[0].mean) == frozen
@@ -95,7 +96,7 @@ def test_elsewhere_the_plain_pair_is_used(way: str) -> None:
     rows = x[..., 0] > 0 if way == "some rows" else None
     for norm in (plain, fused):
         norm.train(way != "evaluation")
-    with only_rows(plain, rows), only_rows(fused, rows):
+    with only_rows(rows):
         assert torch.equal(fused(x), plain(x))
 
 

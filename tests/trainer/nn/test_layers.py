@@ -1,7 +1,8 @@
 """The notation, read and written; and each layer with a replica axis against the library's own, replica by replica."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline.runtime.errors import UsageError
-from trainer.nn.batch_norm import ReplicaBatchNorm, frozen_statistics
+from trainer.nn.batch_norm import ReplicaBatchNorm, frozen_statistics, only_rows, running_statistics
 from trainer.nn.layers import (
     MLP,
     ReplicaDropout,
@@ -219,10 +220,9 @@ def test_a_replica_batch_norm_is_the_librarys_for_each_replica(path: str, batch:
 
 def test_frozen_statistics_normalise_by_the_batch_and_stay() -> None:
     norm = random_norm()
-    model = nn.Sequential(norm)
     before = norm.mean.clone(), norm.variance.clone()
     x = normal(R, B, 5)
-    with frozen_statistics(model):
+    with frozen_statistics():
         frozen = norm(x)
         assert torch.equal(norm.mean, before[0])
         assert torch.equal(norm.variance, before[1])
@@ -231,11 +231,17 @@ def test_frozen_statistics_normalise_by_the_batch_and_stay() -> None:
     assert not torch.equal(norm.variance, before[1])
 
 
-def test_frozen_statistics_thaw_after_an_error() -> None:
-    model = nn.Sequential(random_norm())
-    with pytest.raises(ZeroDivisionError), frozen_statistics(model):
+@pytest.mark.parametrize(
+    "context", [frozen_statistics, running_statistics, lambda: only_rows(torch.arange(B).expand(R, B) < 2)]
+)
+def test_a_context_of_statistics_ends_with_an_error_too(context: Callable[[], AbstractContextManager[None]]) -> None:
+    norm, same = random_norm(), random_norm()
+    same.load_state_dict(norm.state_dict())
+    with pytest.raises(ZeroDivisionError), context():
         1 / 0  # noqa: B018
-    assert not model[0].frozen
+    x = normal(R, B, 5)
+    assert torch.equal(norm(x), same(x))
+    assert torch.equal(norm.mean, same.mean)
 
 
 def test_dropout_keeps_its_share_scales_it_up_and_rests_in_evaluation() -> None:

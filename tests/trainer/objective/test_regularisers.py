@@ -351,7 +351,7 @@ def test_a_step_teaches_the_propagated_labels_of_its_own_rows_from_the_first_ste
     assert step.soft_labels is not None
     assert index is not None
     soft = torch.stack([step.soft_labels[r, index[r]] for r in (0, 1)])  # one shard in memory: its rows come first
-    with frozen_statistics(step.model):
+    with frozen_statistics():
         by_hand = propagated_labels(Views(cast(Classifier, step.model), step.data.x(index)).every(slice(None)), soft)
     terms = step.objective().terms
     torch.testing.assert_close(terms["-log q(y) propagated"], by_hand.detach())

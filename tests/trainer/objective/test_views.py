@@ -42,7 +42,6 @@ def test_a_modality_alone_is_taught_as_it_is_tested(tmp_path: Path, model: str) 
     before = [norm.mean.clone() for norm in norms]
     taught = Views(classifier, x, y).singles
     assert all(torch.equal(norm.mean, mean) for norm, mean in zip(norms, before, strict=True)) == zeros
-    assert not any(norm.running for norm in norms)
 
     asked = list[Mapping[str, Tensor]]()
     if zeros:
