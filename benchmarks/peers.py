@@ -63,14 +63,14 @@ class Both(nn.Module):
 
 def ours(replicas: int, precision: str) -> Candidate:
     from pipeline.shards.shard import Modality
-    from trainer.data.machine_memory import keep_freed_memory
+    from trainer.data.machine_memory import prepare_memory
     from trainer.data.resident import Resident
     from trainer.data.selection import Examples
     from trainer.settings.presets import preset_values
     from trainer.settings.run_settings import build
     from trainer.training.step import Step
 
-    keep_freed_memory()
+    prepare_memory()
     x, w = rows()
     numbers = torch.arange(ROWS).numpy()
     examples = Examples(labelled=numbers[:0], unlabelled=numbers, test=numbers[:BATCH], labelled_ids=())

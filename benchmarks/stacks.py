@@ -18,7 +18,7 @@ import torch
 from benchmarks.measure import Rows, in_turn, middle, spread
 from benchmarks.random_examples import random_examples
 from pipeline.shards.shard import Modality
-from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.machine_memory import prepare_memory
 from trainer.settings.names import RECOMMENDED
 from trainer.settings.presets import preset_values
 from trainer.settings.recommended import recommended
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepare_memory()
     rows = Rows("stacks", CPU)
     for name, shape in SHAPES.items():
         if options.only not in name:

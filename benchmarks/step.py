@@ -23,7 +23,7 @@ from benchmarks.measure import Rows, in_turn, matrix_product, middle, spread
 from benchmarks.plain import JoinedStep, PlainStep
 from benchmarks.random_examples import random_examples
 from pipeline.shards.shard import Modality
-from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.machine_memory import prepare_memory
 from trainer.data.resident import Resident
 from trainer.settings.presets import preset_values
 from trainer.settings.run_settings import Settings, build
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON lines")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepare_memory()
     device = torch.device(options.device)
     rows = Rows("step", device)
     with precision(stack(1, options.precision)[0], device):

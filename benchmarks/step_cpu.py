@@ -6,7 +6,7 @@ import time
 import torch
 
 from benchmarks.step import digits, stack
-from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.machine_memory import prepare_memory
 from trainer.settings.recommended import recommended
 from trainer.settings.run_settings import build
 from trainer.training import step as steps
@@ -23,7 +23,7 @@ def median(numbers: range) -> float:
 
 preset, precision = sys.argv[1:]
 torch.set_num_threads(1)
-keep_freed_memory()
+prepare_memory()
 data = digits(1, torch.device("cpu"))
 if preset == "paper":
     (settings,) = stack(1, precision)

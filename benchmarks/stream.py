@@ -31,7 +31,7 @@ from benchmarks.measure import Rows, spread, wait
 from pipeline.shards.shard import Modality, Shard
 from pipeline.shards.writing import PartData, write_shard
 from trainer.data import resident
-from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.machine_memory import prepare_memory
 from trainer.data.memory_limit import parse_size
 from trainer.data.streaming import Streamed, load
 from trainer.data.windows import WindowedStream
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--in-memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepare_memory()
     device = torch.device(options.device)
     if options.peak_of is not None:
         print(json.dumps(peak(Shard.open(options.peak_of), None if options.in_memory else options.limit, device)))

@@ -1,6 +1,5 @@
 """Pictures for the pages of `mmssl serve`: how files are read, and those in an image store."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,10 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.images.store import ImageModality, ImageStore
+    from pipeline.images.store import ImageModality
     from pipeline.shards.shard import Shard
     from trainer.inference.loaded_model import LoadedModel
 
-_log = logging.getLogger("mmssl")
 _TITLES = {"rgb": "RGB", "depth": "depth"}
 _MOST_KEPT = 2000  # pictures in memory
 
@@ -28,8 +26,10 @@ class StorePictures:
     """
 
     def __init__(self, model: "LoadedModel", shard: "Shard | None") -> None:
+        from pipeline.features.origin import image_store_of
+
         self._model, self._shard = model, shard
-        self._store = None if shard is None else _store_of(shard)
+        self._store = None if shard is None else image_store_of(shard)
         self._known = set() if self._store is None else set(self._store.ids)
         self._kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.titles: Mapping[str, str] = {}
@@ -91,31 +91,6 @@ class StorePictures:
         """The name of a modality for people: its camera's, or its own."""
         camera = self._camera(modality)
         return modality if camera is None else _TITLES.get(camera, camera)
-
-
-def _store_of(shard: "Shard") -> "ImageStore | None":
-    """The image store that a shard's features were made from, if it lies in the shard's workspace.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    from pipeline.images.store import ImageSettings, ImageStore, store_folder
-
-    made = shard.provenance.get("images", {})
-    if not isinstance(made, dict) or "dataset" not in made:
-        return None
-    settings = ImageSettings.model_validate(made.get("settings", {}))
-    recipe = shard.provenance.get("recipe")
-    digest = recipe.get("images") if isinstance(recipe, dict) else None
-    for path in (shard.path, shard.path.resolve()):
-        root = path.parent.parent
-        for place in (store_folder(made["dataset"], root, settings), root / "images" / made["dataset"]):
-            if place.is_dir():
-                store = ImageStore.open(place)
-                if digest is None or store.digest == digest:
-                    return store
-                _log.warning("no pictures: %s is not the image store that %s was made from", place, shard.path)
-    return None
 
 
 def _as_modality(camera: str) -> "ImageModality":

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.features.origin import image_store_of
 from pipeline.features.plans import NAMES, OWN_NAMES
-from pipeline.images.store import ImageModality, ImageSettings, ImageStore, store_folder
+from pipeline.images.store import ImageModality
 from pipeline.runtime.errors import DataError
 from pipeline.runtime.files import atomic_path
 from pipeline.shards.shard import Shard
@@ -75,7 +76,11 @@ def _of_values(shard: Shard, rows: Sequence[int]) -> dict[str, dict[int, Pixels]
 
 def _of_store(shard: Shard, rows: Sequence[int], root: Path) -> dict[str, dict[int, Pixels]]:
     """The pictures of the image store that a shard's features were made from; nothing if it is not there."""
-    store = _find_store(shard, root)
+    try:
+        store = image_store_of(shard, root)
+    except DataError as error:
+        _log.warning("no pictures: %s", error.message)
+        return {}
     if store is None:
         return {}
     number = {str(shard.train.ids[row]): int(row) for row in rows}
@@ -93,28 +98,3 @@ def _cameras(shard: Shard) -> dict[str, ImageModality]:
     """Modality -> its camera."""
     known = {name: camera for names in (NAMES, OWN_NAMES) for camera, name in names.items()}
     return {m.name: known[m.name] for m in shard.modalities if m.name in known}
-
-
-def _find_store(shard: Shard, root: Path) -> ImageStore | None:
-    made = shard.provenance.get("images")
-    if not isinstance(made, dict) or not isinstance(made.get("dataset"), str):
-        return None
-    try:
-        settings = ImageSettings.model_validate(made.get("settings", {}))
-    except ValueError:
-        return None
-    recipe = shard.provenance.get("recipe")
-    digest = recipe.get("images") if isinstance(recipe, dict) else None
-    for workspace in dict.fromkeys((shard.path.resolve().parent.parent, root)):
-        folder = store_folder(made["dataset"], workspace, settings)
-        if not folder.is_dir():
-            continue
-        try:
-            store = ImageStore.open(folder)
-        except DataError as error:
-            _log.warning("no pictures: %s", error.message)
-            continue
-        if digest is None or store.digest == digest:
-            return store
-        _log.warning("no pictures: %s is not the image store that %s was made from", folder, shard.path)
-    return None

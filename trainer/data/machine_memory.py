@@ -1,4 +1,4 @@
-"""The machine's memory: how much is free, and how the C library handles memory that training frees."""
+"""The machine's memory: how much is free, what becomes of memory that training frees, and which pages are mapped."""
 
 import ctypes
 import logging
@@ -13,7 +13,13 @@ _MALLOC_BYTES = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD
 _log = logging.getLogger(__name__)
 
 
-def keep_freed_memory() -> None:
+def prepare_memory() -> None:
+    """Makes this process's memory fit for training: freed memory is kept, and the constants of log1p are mapped."""
+    _keep_freed_memory()
+    _map_constants()
+
+
+def _keep_freed_memory() -> None:
     """Makes the C library keep the memory that training frees, since the next step needs it again.
 
     Otherwise every activation of a megabyte is a new mapping whose pages the kernel zeroes at every step. Only glibc
@@ -25,6 +31,16 @@ def keep_freed_memory() -> None:
     for option, size in _MALLOC_BYTES.items():
         if not mallopt(option, size):
             _log.debug("mallopt(%d, %d) was refused", option, size)
+
+
+def _map_constants() -> None:
+    """Has PyTorch's log1p read its constant for -0 once, so that the page that holds it is mapped.
+
+    Its AVX-512 code loads that constant with a mask of the lanes that need it, nearly always an empty one. An empty
+    load from a page that was never read maps nothing, and on a Zen 4 it takes longer than all the rest: until somebody
+    passes -0, log1p, softplus and log-sigmoid take six times as long (results/2026-11-28-unmapped-constants).
+    """
+    torch.log1p(torch.full((64,), -0.0))
 
 
 def free_bytes(device: torch.device) -> int:

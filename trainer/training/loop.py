@@ -11,7 +11,7 @@ import torch
 from pipeline.runtime.errors import Interrupted
 from pipeline.runtime.interrupts import Stop, stop_requests
 from trainer.data.interface import Data
-from trainer.data.machine_memory import keep_freed_memory
+from trainer.data.machine_memory import prepare_memory
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.subsets import every_modality, subset_title
 from trainer.training.checkpoints import restore, save
@@ -38,7 +38,7 @@ def train(runs: Sequence[Run], data: Data, device: torch.device, progress: Progr
         TrainingError: a term of the objective or a weight is not finite.
     """
     progress = progress or Silent()
-    keep_freed_memory()
+    prepare_memory()
     settings = runs[0].settings
     with closing(data), stop_requests() as stop, precision(settings, device):
         step = Step([run.settings for run in runs], data, device, check=partial(_stop_early, stop))
