@@ -237,9 +237,15 @@ def _mean_length(x: Features) -> Tensor:
 
 
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scales each example's direction to length 1 over all its modalities; a direction of length 0 stays 0."""
-    length = _length(direction)
-    return {m: d / length.clamp_min(torch.finfo(d.dtype).tiny) for m, d in direction.items()}
+    """Scales each example's direction to length 1 over all its modalities; a direction of length 0 stays 0.
+
+    Where predictions are very confident, slopes are so small that their squares would be 0, so the largest is made 1
+    first.
+    """
+    largest = torch.stack([d.abs().amax(-1, keepdim=True) for d in direction.values()]).amax(0)
+    scaled = {m: d / largest.clamp_min(torch.finfo(d.dtype).tiny) for m, d in direction.items()}
+    length = _length(scaled)
+    return {m: d / length.clamp_min(torch.finfo(d.dtype).tiny) for m, d in scaled.items()}
 
 
 def _present(x: Features, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -86,6 +86,21 @@ def test_smoothness_is_zero_where_nothing_turns_and_finds_the_steepest_direction
     assert (value > 0.3 * worst.mean(-1)).all()  # the sign is drawn, and the divergence is not symmetric
 
 
+@pytest.mark.parametrize("confidence", [1, 30, 60, 90])
+def test_smoothness_moves_an_example_no_further_where_predictions_are_confident(confidence: float) -> None:
+    """The slopes of a certain prediction are as small as 1e-38, and their squares nothing."""
+    asked = list[Tensor]()
+
+    def classify(x: dict[str, Tensor]) -> Tensor:
+        asked.append(x["x"])
+        return torch.log_softmax(confidence * torch.tensor([1.0, 0.0]) + x["x"][..., :2], -1)
+
+    x = {"x": torch.rand(2, 5, 3)}
+    smoothness(classify, Noise([0, 1], CPU), x, 0.5)  # type: ignore[arg-type]
+    lengths = (asked[-1] - x["x"]).norm(dim=-1)
+    torch.testing.assert_close(lengths, 0.5 * x["x"].norm(dim=-1).mean(-1, keepdim=True).expand(2, 5))
+
+
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
     """Each part of the batch counts as it would alone, with its own mean length and its own mean."""
     step, x_l, y = ready(tmp_path, smoothness=1, radius=0.5)
