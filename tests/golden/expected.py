@@ -28,6 +28,7 @@ VOLATILE = {
     "made",
     "mmssl",
     "numpy",
+    "runs computed in",
     "runs trained on",
     "scikit-learn",
     "seconds of the last sitting",

@@ -235,6 +235,7 @@ def _provenance(done: Sequence[PlannedRun], device: torch.device) -> dict[str, A
         **environment(device),
         "the paper": printed_numbers.load().source,
         "runs trained on": sorted({f"{values.get('device')}, torch {values.get('torch')}" for values in provenances}),
+        "runs computed in": sorted({str(values.get("precision")) for values in provenances}),
         "runs lie in": str(done[0].folder.parent.resolve()) if done else "",
     }
 

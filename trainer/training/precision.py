@@ -19,11 +19,12 @@ _ABILITIES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch
 
 def chosen_precision(settings: Settings, device: torch.device) -> Literal["fp32", "tf32", "bf16"]:
     """The precision that a run computes in."""
-    if settings.precision != "auto":
-        return settings.precision
+    asked = settings.precision
     if device.type == "cuda":
-        return "tf32"
-    return "bf16" if multiplies_bfloat16() and is_wide(settings) else "fp32"
+        return "tf32" if asked == "auto" else asked
+    if asked == "auto":
+        return "bf16" if multiplies_bfloat16() and is_wide(settings) else "fp32"
+    return "fp32" if asked == "tf32" else asked
 
 
 def multiplies_bfloat16() -> bool:
@@ -41,8 +42,7 @@ def autocast(settings: Settings, device: torch.device) -> torch.autocast:
 def precision(settings: Settings, device: torch.device) -> Iterator[None]:
     """A context with the precision of float32 matrix products that the settings ask for; TF32 exists only on CUDA."""
     before = torch.get_float32_matmul_precision()
-    tf32 = chosen_precision(settings, device) == "tf32" and device.type == "cuda"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.set_float32_matmul_precision("high" if chosen_precision(settings, device) == "tf32" else "highest")
     try:
         yield
     finally:
