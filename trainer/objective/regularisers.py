@@ -23,7 +23,7 @@ from trainer.settings.run_settings import Settings
 Classify = Callable[[Features], Tensor]
 Penalty = tuple[float | Tensor, Tensor]  # weight, value [R]
 _SHARPNESS = 3  # of propagated labels; 2 to 4 makes them calibrated on every data set we tried (docs/log/2026-11.md)
-_PROBE = 1e-2  # length of the step at which `smoothness` takes its gradient, as a fraction of the full step
+_PROBE, _PROBE_BF16 = 1e-2, 0.3  # lengths of the step at which `smoothness` takes its gradient, as a part of the full
 
 
 def label_terms(settings: Settings, views: Views, soft: Tensor | None = None) -> dict[str, Penalty]:
@@ -188,7 +188,7 @@ def smoothness(
         reach = radius * torch.cat(lengths, 1)
     direction = _unit(_present(x, {m: noise.normal(value.shape) for m, value in x.items()}))
     with torch.enable_grad():
-        steps = {m: (_PROBE * reach * d).requires_grad_() for m, d in direction.items()}
+        steps = {m: (_probe(x) * reach * d).requires_grad_() for m, d in direction.items()}
         away = where_present(rows, divergence(log_q, classify(_moved(x, steps))))
         slopes = torch.autograd.grad(away.sum(), list(steps.values()))
     worst = _unit(_present(x, dict(zip(steps, slopes, strict=True))))
@@ -234,6 +234,15 @@ def _mean_length(x: Features) -> Tensor:
         return _length(_present(x, x)).mean(-2, keepdim=True)
     number = rows.sum(-1).clamp_min(1)[:, None, None]
     return _length(_present(x, x)).sum(-2, keepdim=True) / number
+
+
+def _probe(x: Features) -> float:
+    """How long the first step is: long enough for what it changes to stand out from the rounding of products.
+
+    A hundredth drowns in that of bfloat16: the perturbation was worth half as much, and the training cost accuracy
+    (results/2026-11-28-precision). TF32 rounds little enough.
+    """
+    return _PROBE_BF16 if torch.is_autocast_enabled(next(iter(x.values())).device.type) else _PROBE
 
 
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -101,6 +101,27 @@ def test_smoothness_moves_an_example_no_further_where_predictions_are_confident(
     torch.testing.assert_close(lengths, 0.5 * x["x"].norm(dim=-1).mean(-1, keepdim=True).expand(2, 5))
 
 
+def test_smoothness_finds_as_bad_a_perturbation_in_bfloat16() -> None:
+    """In a deep network that is sure of its predictions, where rounding moves them more than a short step does."""
+
+    def found(seed: int, rounded: bool) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        *weights, last = (torch.randn(64, 64, generator=generator) / math.sqrt(32) for _ in range(5))
+        x = {"x": (torch.rand(1, 100, 64, generator=generator) < 0.3).float()}
+
+        def classify(x: dict[str, Tensor]) -> Tensor:
+            h = x["x"]
+            for weight in weights:
+                h = (h @ weight).relu()
+            return torch.log_softmax((20 * h @ last[:, :10]).float(), -1)
+
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            return float(smoothness(classify, Noise([1], CPU), x, 0.05))  # type: ignore[arg-type]
+
+    ratios = [found(seed, True) / found(seed, False) for seed in range(5)]
+    assert sum(ratios) / len(ratios) > 0.95
+
+
 def test_smoothness_holds_for_the_labelled_examples_too(tmp_path: Path) -> None:
     """Each part of the batch counts as it would alone, with its own mean length and its own mean."""
     step, x_l, y = ready(tmp_path, smoothness=1, radius=0.5)
