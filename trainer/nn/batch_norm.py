@@ -34,9 +34,8 @@ class ReplicaBatchNorm(nn.Module):
 
     Training normalises with the statistics of the batch and updates the running ones, except within
     `frozen_statistics`. Evaluation normalises with the running statistics, and so does training within
-    `running_statistics`. Within `only_rows`, rows that are not there
-    count in no statistic. A batch in two segments is normalised segment by segment, and the running statistics follow
-    the second, the unlabelled rows.
+    `running_statistics`. Within `only_rows`, rows that are not there count in no statistic. A batch in two segments is
+    normalised segment by segment, and the running statistics follow the second, the unlabelled rows.
     """
 
     momentum = 0.1

@@ -111,3 +111,8 @@ def certainty(soft: Tensor) -> Tensor:
     """
     first, second = soft.topk(2, -1).values.unbind(-1)
     return ((first - second) / (first + second)).square()
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of two categorical distributions given as log-probabilities, `[..., K] -> [...]`."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
