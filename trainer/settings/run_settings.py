@@ -96,9 +96,9 @@ class Settings(BaseModel):
             the memory limit); None if the whole shard is in memory.
         labelled_batch_size: the number of labelled examples per step.
         learning_rate: Adam's learning rate.
-        precision: the precision of matrix products in training: "fp32", "tf32" (on CUDA; float32 on a CPU), "bf16", or
-            "auto" for what suits the device and the networks (`trainer.training.precision`). Densities and KL terms are
-            always float32.
+        precision: the precision of matrix products in training: "auto" for what suits the device and the networks
+            (`trainer.training.precision`), "fp32", "tf32" (on CUDA; float32 on a CPU) or "bf16". Densities and KL terms
+            are always float32.
         fused: whether batch normalisation and ReLU are one kernel (`trainer.nn.fused`); on CUDA, with Triton, only.
         iterations: the number of iterations of iterative sampling (eq. 11) at evaluation.
         samples: the number of points of the latent variables over which q(y|.) is averaged; 0 uses their mean
@@ -152,7 +152,7 @@ class Settings(BaseModel):
     labelled_batch_size: Batch = 100
     window: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    precision: Precision = "tf32"
+    precision: Precision = "auto"
     fused: bool = False
     iterations: Positive = 100
     samples: Annotated[int, Field(ge=0, le=1000)] = 0
