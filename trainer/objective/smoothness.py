@@ -76,11 +76,13 @@ def _probe(x: Features) -> float:
 def _unit(direction: dict[str, Tensor]) -> dict[str, Tensor]:
     """Scales each example's direction to length 1 over all its modalities; a direction of length 0 stays 0.
 
-    Where predictions are very confident, slopes are so small that their squares would be 0, so the largest is made 1
-    first.
+    Where predictions are very confident, slopes are so small that their squares would be 0, so they are first scaled up
+    by a power of two, which rounds nothing.
     """
     largest = torch.stack([d.abs().amax(-1, keepdim=True) for d in direction.values()]).amax(0)
-    scaled = {m: d / largest.clamp_min(torch.finfo(d.dtype).tiny) for m, d in direction.items()}
+    mantissa = torch.frexp(largest).mantissa
+    power = torch.where(mantissa > 0, largest / mantissa, torch.ones_like(largest))
+    scaled = {m: d / power for m, d in direction.items()}
     length = _length(scaled)
     return {m: d / length.clamp_min(torch.finfo(d.dtype).tiny) for m, d in scaled.items()}
 
