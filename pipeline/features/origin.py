@@ -27,8 +27,8 @@ def image_store_of(shard: Shard, *workspaces: Path) -> ImageStore | None:
         return None
     recipe = shard.provenance.get("recipe")
     digest = recipe.get("images") if isinstance(recipe, dict) else None
-    own = (shard.path.parent.parent, shard.path.resolve().parent.parent)  # a shard may be a link into another workspace
-    for workspace in dict.fromkeys((*own, *workspaces)):
+    of_shard = (path.parent.parent for path in (shard.path, shard.path.resolve()))  # it may be a link into another
+    for workspace in dict.fromkeys((*of_shard, *workspaces)):
         for folder in (store_folder(made["dataset"], workspace, settings), workspace / "images" / made["dataset"]):
             if folder.is_dir():
                 store = ImageStore.open(folder)
